@@ -1,0 +1,26 @@
+"""forksafe makes ``os.fork()`` safe: a forked child is as healthy as a ``multiprocessing.Process``.
+
+It is a small package whose only purpose is what happens *at* a fork. It starts no processes for
+you, keeps no pool and has no registry of its own: what must be done in a child is registered with
+``multiprocessing.util.register_after_fork``, and forksafe makes it run on every fork.
+"""
+
+from __future__ import annotations
+
+from ._fork import safe_fork
+from ._forked import Fork, forked
+from ._hook import after_fork_in_child, install, installed, uninstall
+from ._reset import last_reset
+
+__all__ = [
+    "Fork",
+    "after_fork_in_child",
+    "forked",
+    "install",
+    "installed",
+    "last_reset",
+    "safe_fork",
+    "uninstall",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,91 @@
+"""How the child of `forked()` ends: like a program, but only its own part of it.
+
+What it started is finished (non-daemon threads, its exit handlers, its multiprocessing
+finalizers, its streams), and what it inherited is left to the parent: ``os._exit``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import NoReturn
+
+__all__ = ["end"]
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_FLUSH_FAILED = 120  # as Py_RunMain() has it
+
+
+def end(
+    exc_type: type[BaseException] | None,
+    exc: BaseException | None,
+    traceback: TracebackType | None,
+) -> NoReturn:
+    """End this process, for the reason that a ``with`` block is left."""
+    code = 1
+    try:
+        code = _exit_code(exc_type, exc, traceback)
+    except BaseException:  # a broken stderr or excepthook: the code stays 1
+        pass
+    finally:
+        try:
+            _step(threading._shutdown)  # type: ignore[attr-defined] # as Process does
+            _step(atexit._run_exitfuncs)
+            if not _flush() and code == 0:
+                code = _FLUSH_FAILED
+        finally:
+            os._exit(code)
+
+
+def _step(function: Callable[[], object]) -> None:
+    try:
+        function()
+    except BaseException:  # the rest of the ending goes on, and the process ends
+        try:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        except BaseException:
+            pass
+
+
+def _exit_code(
+    exc_type: type[BaseException] | None,
+    exc: BaseException | None,
+    traceback: TracebackType | None,
+) -> int:
+    if exc_type is None or exc is None:
+        return 0
+    if isinstance(exc, SystemExit):
+        return _system_exit_code(exc.code)
+    if isinstance(exc, KeyboardInterrupt):
+        return _INTERRUPTED
+    sys.excepthook(exc_type, exc, traceback)
+    return 1
+
+
+def _system_exit_code(code: object) -> int:
+    # As handle_system_exit() in CPython's pythonrun.c.
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    if sys.stderr is not None:
+        print(code, file=sys.stderr)
+    return 1
+
+
+def _flush() -> bool:
+    clean = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except Exception:
+            clean = False
+    return clean

@@ -1,0 +1,60 @@
+"""`safe_fork()`: the drop-in for ``os.fork``."""
+
+from __future__ import annotations
+
+import os
+from _thread import get_ident
+
+from . import _hook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["fork", "require", "safe_fork"]
+
+_os_fork: Any = getattr(os, "fork", None)
+
+
+def safe_fork() -> int:
+    """Fork this process, with a child as whole as one made by ``multiprocessing.Process``.
+
+    A drop-in for ``os.fork``; ``os.fork = forksafe.safe_fork`` works. The child's reset has run,
+    and its signal mask is the parent's again, when this returns. Under `install()` it does nothing
+    that ``os.fork()`` would not do then.
+
+    Returns:
+        0 in the child, the child's pid in the parent.
+
+    Raises:
+        OSError: The kernel refuses to fork (EAGAIN, ENOMEM), as ``os.fork`` raises it.
+        NotImplementedError: This platform has no ``os.fork``.
+
+    Source: fork(2); ``multiprocessing.process.BaseProcess._bootstrap``; cpython gh-101320.
+    """
+    return fork(None)
+
+
+def require() -> None:
+    """Raise NotImplementedError where this platform cannot fork."""
+    if not _hook.HAVE_FORK:
+        raise NotImplementedError(
+            "this platform has no os.fork(): use multiprocessing or subprocess instead"
+        )
+
+
+def fork(identity: Any) -> int:
+    """Fork with the reset; the child takes `identity`, unless None, as its process object."""
+    require()
+    thread = get_ident()
+    if thread in _hook.armed:
+        return int(_os_fork())  # a wrapper around os.fork that ends here again
+    # Looked up now: gevent and others replace os.fork, and their part must be done too.
+    function = os.fork
+    if function is safe_fork:
+        function = _os_fork
+    _hook.armed[thread] = identity
+    try:
+        return int(function())
+    finally:
+        _hook.armed.pop(thread, None)

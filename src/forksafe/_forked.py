@@ -1,0 +1,368 @@
+"""`forked()`: a fork as a block, which the child never leaves.
+
+The block is run by both processes, and each comes to its end by itself. In the child every way out
+(the end, ``return``, ``break``, an exception, ``sys.exit()``) ends the process there and then, so
+that the program around the block is run by the parent alone. In the parent the end of the block
+waits for the child; no way out leaves a zombie or an orphan.
+
+The one door that no ``with`` statement can guard is a ``yield`` or ``await`` inside the block: it
+leaves the block without ending it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+from . import _fork, _signals
+from ._child_end import end
+from ._wait import PidfdStatus, PipeStatus, have_pidfds, ready
+from .exceptions import ChildFailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Literal
+
+    from ._wait import Status
+
+__all__ = ["Fork", "forked"]
+
+
+class Fork:
+    """The handle of a `forked()` block: on the child in the parent, on itself in the child.
+
+    Not constructed by users. All but `is_child`, `is_parent`, `pid` and `name` is for the parent,
+    and raises RuntimeError elsewhere. Not thread-safe for waiting in two threads at once.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._owner = os.getpid()
+        self._pid = 0
+        self._status: Status | None = None
+        self._exitcode: int | None = None
+        self._lost = False
+
+    @property
+    def name(self) -> str:
+        """The child's name, as ``multiprocessing.current_process().name`` shows it there."""
+        return self._name
+
+    @property
+    def is_child(self) -> bool:
+        """True in the child's run of the block."""
+        return self._pid == 0
+
+    @property
+    def is_parent(self) -> bool:
+        """True in the parent's run of the block."""
+        return self._pid != 0
+
+    @property
+    def pid(self) -> int:
+        """The child's process id; 0 in the child."""
+        return self._pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """The child's exit code: None while it is alive; negative, the signal that ended it.
+
+        Raises:
+            ChildProcessError: Some other code reaped the child, and its status with it.
+        """
+        return self._poll(block=False)
+
+    @property
+    def sentinel(self) -> int:
+        """A file descriptor that turns readable when the child ends, for select() and the like.
+
+        It is closed when the block ends.
+        """
+        status = self._parent_only("sentinel")
+        return status.sentinel
+
+    def is_alive(self) -> bool:
+        """Tell whether the child still runs."""
+        try:
+            return self._poll(block=False) is None
+        except ChildProcessError:
+            return False
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the child to end.
+
+        Args:
+            timeout: Seconds to wait at most; None: no limit.
+
+        Returns:
+            The exit code; negative, the signal that ended the child.
+
+        Raises:
+            TimeoutError: The child still runs after `timeout`; it is left alone.
+            ChildProcessError: Some other code reaped the child, and its status with it.
+        """
+        self._parent_only("wait()")
+        if timeout is None:
+            code = self._poll(block=True)
+            assert code is not None
+            return code
+        deadline = time.monotonic() + timeout
+        while True:
+            code = self._poll(block=False)
+            if code is not None:
+                return code
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{self!r} still runs after {timeout} s")
+            assert self._status is not None
+            # In slices: on the pipe's side a grandchild may hold it open.
+            if ready(self._status.sentinel, min(left, 0.05)):
+                time.sleep(0.001)  # readable, and not yet reapable
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the child. Nothing happens where it has ended already.
+
+        Args:
+            number: The signal, for one ``signal.SIGUSR1``.
+        """
+        status = self._parent_only("send_signal()")
+        if self._exitcode is None and not self._lost:
+            with suppress(ProcessLookupError):
+                status.send(number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the child."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the child."""
+        self.send_signal(signal.SIGKILL)
+
+    def __repr__(self) -> str:
+        if self.is_child:
+            return f"<Fork {self._name!r}, in the child>"
+        if self._lost:
+            state = "reaped by other code"
+        elif self._exitcode is not None:
+            state = f"exit code {self._exitcode}"
+        elif self._status is None or os.getpid() != self._owner:
+            state = "unknown"
+        else:
+            state = "running, when last asked"
+        return f"<Fork {self._name!r}, pid {self._pid}, {state}>"
+
+    def _parent_only(self, what: str) -> Status:
+        if self._status is None or os.getpid() != self._owner:
+            raise RuntimeError(
+                f"{what} of {self!r} is for the process that forked it (pid {self._owner}); "
+                f"this is pid {os.getpid()}"
+            )
+        return self._status
+
+    def _poll(self, block: bool) -> int | None:
+        status = self._parent_only("the exit code")
+        if self._exitcode is None:
+            if not self._lost:
+                try:
+                    self._exitcode = status.poll(block)
+                except ChildProcessError:
+                    self._lost = True
+            if self._lost:
+                raise ChildProcessError(
+                    f"the exit status of {self!r} is lost: code other than forksafe reaped it "
+                    "(os.wait(), os.waitpid(-1) or SIGCHLD set to SIG_IGN)"
+                )
+        return self._exitcode
+
+    def _close(self) -> None:
+        status, self._status = self._status, None
+        if status is not None:
+            status.close()
+            self._status = _Closed(self._exitcode)
+
+
+class _Closed:
+    """What is left of a child when its block has ended."""
+
+    def __init__(self, exitcode: int | None) -> None:
+        self._exitcode = exitcode
+
+    @property
+    def sentinel(self) -> int:
+        raise ValueError("the sentinel is closed: the block has ended, and the child with it")
+
+    def poll(self, block: bool) -> int | None:
+        return self._exitcode
+
+    def send(self, number: int) -> None:
+        raise ProcessLookupError
+
+    def close(self) -> None:
+        pass
+
+
+def forked(*, name: str | None = None, check: bool = True, grace: float = 5.0) -> _Forked:
+    """Fork for the length of a ``with`` block. Both processes run it; the child never leaves it.
+
+    ::
+
+        with forked() as fork:
+            if fork.is_child:
+                work()        # leaving the block, by any door, ends this process
+        # only the parent comes here; the child is reaped
+
+    ================================  =======================================================
+    how the child's block ends        what becomes of it
+    ================================  =======================================================
+    at its end                        exit code 0
+    ``SystemExit``                    as the interpreter does it
+    ``KeyboardInterrupt``             exit code 130, no traceback
+    any other exception               traceback on stderr, exit code 1
+    ================================  =======================================================
+
+    Before it ends, the child joins its non-daemon threads, runs the exit handlers and
+    multiprocessing finalizers that it registered itself, and flushes its streams.
+
+    Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
+    sends the child SIGTERM, after `grace` seconds SIGKILL, reaps it, and the exception goes on.
+
+    Args:
+        name: The child's name, as ``multiprocessing.current_process().name`` and so log records
+            show it. Default: ``ForkedProcess-N``.
+        check: Raise unless the child's exit code is 0.
+        grace: Seconds between SIGTERM and SIGKILL.
+
+    Returns:
+        A context manager, for one use, that yields a `Fork`.
+
+    Raises:
+        ChildFailedError: At the end of the block, where `check` is true and the child failed.
+        ChildProcessError: At the end of the block: other code reaped the child.
+        NotImplementedError: On entering, where there is no ``os.fork``.
+        OSError: On entering, where the kernel refuses to fork.
+
+    Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a str or None, not {name!r}")
+    if not grace >= 0:
+        raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
+    return _Forked(name, check, grace)
+
+
+class _Forked:
+    def __init__(self, name: str | None, check: bool, grace: float) -> None:
+        self._name = name
+        self._check = check
+        self._grace = grace
+        self._fork: Fork | None = None
+
+    def __enter__(self) -> Fork:
+        if self._fork is not None:
+            raise RuntimeError("a forked() block is for one use; call forked() again")
+        _fork.require()
+        identity = _identity(self._name)
+        self._fork = fork = Fork(identity.name)
+        pipe = None if have_pidfds() else os.pipe()
+        mask = _signals.current()
+        try:
+            # A handler that raises must find the child's pid known here, or nobody would stop it,
+            # and must not carry the child out of the block before it is in it.
+            _signals.block()
+            fork._pid = _fork.fork(identity)
+            if fork._pid:
+                fork._status = _status(fork._pid, pipe)
+            elif pipe is not None:
+                os.close(pipe[0])  # the write end lives as long as this process
+            _signals.set_mask(mask)
+        except BaseException as exc:
+            if os.getpid() != fork._owner:
+                end(type(exc), exc, exc.__traceback__)
+            _signals.set_mask(mask)
+            if fork._status is not None:
+                self._stop(fork)
+                fork._close()
+            elif pipe is not None:
+                os.close(pipe[0])
+            raise
+        finally:
+            if pipe is not None and os.getpid() == fork._owner:
+                os.close(pipe[1])
+        return fork
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Literal[False]:
+        fork = self._fork
+        assert fork is not None
+        if fork.is_child:
+            end(exc_type, exc, traceback)
+        if os.getpid() != fork._owner:
+            return False  # another child of the parent, forked inside the block: not its to wait
+        try:
+            if exc_type is not None:
+                self._stop(fork)
+                return False
+            try:
+                fork.wait()
+            except ChildProcessError:
+                raise
+            except BaseException:
+                self._stop(fork)
+                raise
+        finally:
+            fork._close()
+        code = fork._exitcode
+        if self._check and code:
+            raise ChildFailedError(fork.pid, code, fork.name)
+        return False
+
+    def _stop(self, fork: Fork) -> None:
+        try:
+            fork.terminate()
+            fork.wait(self._grace)
+        except ChildProcessError:
+            pass  # reaped by other code, so there is nothing left to stop
+        except TimeoutError:
+            self._kill(fork)
+        except BaseException:  # a second Ctrl-C: no more grace
+            self._kill(fork)
+            raise
+
+    def _kill(self, fork: Fork) -> None:
+        with suppress(ChildProcessError):
+            fork.kill()
+            fork.wait()
+
+
+def _status(pid: int, pipe: tuple[int, int] | None) -> Status:
+    try:
+        return PidfdStatus(pid) if pipe is None else PipeStatus(pid, pipe[0])
+    except OSError:
+        # No descriptor left for a pidfd: the block cannot start, and leaves no child behind.
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
+
+
+_process_type: Any = None
+
+
+def _identity(name: str | None) -> Any:
+    """Return the process object that the child is to be known by.
+
+    Names and parents are multiprocessing's to tell, also where the program imports it later.
+    """
+    global _process_type
+    if _process_type is None:
+        from multiprocessing.process import BaseProcess
+
+        _process_type = type("ForkedProcess", (BaseProcess,), {})
+    return _process_type(name=name)

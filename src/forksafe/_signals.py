@@ -1,0 +1,94 @@
+"""Signals around a fork: blocked before, restored after, none of them lost.
+
+A handler must never run in a half-reset child, so everything that can be put off is blocked in
+the forking thread. Restoring the mask inside an at-fork hook has a catch: a handler that raises
+(KeyboardInterrupt; SystemExit from a SIGTERM handler) would raise into the hook, where the
+interpreter reports and *drops* the exception, and the Ctrl-C would be lost. So signals that came in
+meanwhile are taken off the kernel and handed to the interpreter as the hook's last act; their
+handlers run when ``os.fork()`` has returned, in the program's own frame.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _thread
+import functools
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+__all__ = ["block", "current", "restore", "set_mask"]
+
+# A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
+_SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
+_KEPT = {getattr(signal, name) for name in _SYNCHRONOUS if hasattr(signal, name)}
+_DEFERRED: set[int] = (
+    {int(number) for number in signal.valid_signals() - _KEPT}
+    if hasattr(signal, "pthread_sigmask")
+    else set()
+)
+
+# Straight from C: the functions of ``signal`` turn every number of a set into an enum member.
+_sigmask = getattr(_signal, "pthread_sigmask", None)
+_sigpending = getattr(_signal, "sigpending", None)
+_sigtimedwait = getattr(_signal, "sigtimedwait", None)
+
+# Both mark a signal as arrived without running its handler in the same call.
+_trip: Any = signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+
+
+def current() -> Iterable[int]:
+    """Return the signal mask of this thread."""
+    return _sigmask(signal.SIG_BLOCK, ()) if _sigmask else ()
+
+
+def block() -> None:
+    """Block, in this thread, every signal that can be put off."""
+    if _sigmask:
+        _sigmask(signal.SIG_BLOCK, _DEFERRED)
+
+
+def set_mask(mask: Iterable[int]) -> None:
+    """Set this thread's signal mask; handlers of pending signals run, and may raise, in here."""
+    if _sigmask:
+        _sigmask(signal.SIG_SETMASK, mask)
+
+
+def restore(mask: Iterable[int]) -> object:
+    """Set this thread's signal mask, keeping back handlers of signals that are pending.
+
+    Args:
+        mask: The mask to set, as `current` gave it.
+
+    Returns:
+        Something to return from the at-fork hook and to hold on to nowhere else: when the
+        interpreter drops it, with no Python frame of ours left, the handlers become due.
+    """
+    taken = None
+    if _sigtimedwait and _sigpending:
+        pending = _sigpending()
+        if pending:
+            taken = [_arrived(number) for number in _take(pending, mask)]
+    set_mask(mask)
+    return taken
+
+
+def _take(pending: Iterable[int], mask: Iterable[int]) -> list[int]:
+    numbers = []
+    for number in pending:
+        if number in mask or not callable(signal.getsignal(number)):
+            continue  # stays pending, or is the kernel's business
+        if _sigtimedwait((number,), 0) is not None:
+            numbers.append(number)
+    return numbers
+
+
+def _arrived(number: int) -> object:
+    # A class for each: the finalizer must be a C function, found on the type. A Python one would
+    # run the handler in its own frame, and an exception there is dropped again.
+    cls = type("_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))})
+    return cls()

@@ -1,0 +1,83 @@
+"""What a step is: one subsystem that a fork breaks, and all that forksafe knows about it.
+
+A step knows three things: what can only be seen before the fork (`Step.note`), how to make the
+subsystem whole in the child (`Step.reset`), and how to tell a person what it finds
+(`Step.describe`). The reset and the audit are made of the same steps, so that the audit cannot
+claim what the reset does not do.
+
+The rules for `note`, `undo` and `reset`, which run inside ``os.fork()``:
+
+- nothing is imported, logged or printed, and no lock is taken: anything may be locked there;
+- a subsystem that was never imported has no state: steps look in ``sys.modules``;
+- private state of the standard library is touched only after its shape was checked
+  (`UnknownLayout` otherwise: a new Python that moves an attribute is reported, not broken);
+- whatever a step raises is recorded and stops neither the next step nor the fork.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ._forking import Forking
+    from ._hazard import Hazard
+
+__all__ = ["Step", "UnknownLayout", "expect"]
+
+
+class UnknownLayout(Exception):
+    """Private state does not look as on any Python this was tested on; the step leaves it alone."""
+
+
+def expect(condition: object, what: str) -> None:
+    """Raise `UnknownLayout` naming `what` unless `condition` holds."""
+    if not condition:
+        raise UnknownLayout(what)
+
+
+class Step:
+    """One subsystem. Subclasses have one instance, in the list that states the order.
+
+    Attributes:
+        name: How `last_reset()` and the documentation call it.
+        modules: The modules that hold the state. While none of them is loaded the step is
+            skipped. Empty: it always runs.
+    """
+
+    name: str = ""
+    modules: tuple[str, ...] = ()
+
+    def loaded(self) -> bool:
+        """Tell whether there can be any state to reset."""
+        modules = sys.modules
+        for module in self.modules:
+            if module in modules:
+                return True
+        return not self.modules
+
+    def note(self, fork: Forking) -> Any:
+        """Look, before the fork, at what the child cannot see; the result reaches `reset`."""
+        return None
+
+    def undo(self, note: Any) -> None:
+        """Take back in the parent, after the fork, what `note` changed."""
+
+    def reset(self, fork: Forking, note: Any) -> bool:
+        """Make the subsystem whole in the child.
+
+        Args:
+            fork: The fork under way.
+            note: What `note` returned, None where the ``before`` half of the fork never ran.
+
+        Returns:
+            Whether there was anything to do.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> Iterable[Hazard]:
+        """Yield what a fork here and now would meet. Reads only; runs outside of forks."""
+        return ()

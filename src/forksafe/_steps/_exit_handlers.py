@@ -1,0 +1,51 @@
+"""Row 18: the child of `forked()` runs its own exit handlers, none of the parent's.
+
+Only there. After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it:
+servers rely on it to flush in their workers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+
+from .. import _families
+from .._step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._forking import Forking
+
+__all__ = ["ExitHandlersStep"]
+
+
+class ExitHandlersStep(Step):
+    name = "exit handlers"
+
+    def reset(self, fork: Forking, note: None) -> bool:
+        if fork.identity is None:
+            return False
+        atexit._clear()
+        registered: list[object] = []
+        for util in _families.loaded(_families.submodules("util")):
+            function = getattr(util, "_exit_function", None)
+            if function is not None and function not in registered:
+                registered.append(function)
+                atexit.register(function)
+        _forget_finalizers()
+        return True
+
+
+def _forget_finalizers() -> None:
+    """Take the parent's ``weakref.finalize`` objects out of what runs at exit.
+
+    ``finalize`` registers itself with atexit once, and remembers that it has: without its flag the
+    child's own finalizers would never run.
+    """
+    finalize = getattr(sys.modules.get("weakref"), "finalize", None)
+    registry = getattr(finalize, "_registry", None)
+    if not isinstance(registry, dict) or not hasattr(finalize, "_registered_with_atexit"):
+        return
+    for info in list(registry.values()):
+        info.atexit = False
+    finalize._registered_with_atexit = False

@@ -1,0 +1,141 @@
+"""Rows 7 and 8: one resource tracker, shared with the parent, and nothing of it inherited but that.
+
+The tracker is a process that unlinks shared memory and semaphores when the last process that has
+the write end of its pipe is gone. The child keeps that write end. A second tracker, which the child
+would start without it, would unlink at the child's exit what the parent still uses; since 3.14.10
+a bare fork closes it, unless ``_fork_intent.preserve_fd`` is set as ``Process`` sets it
+(cpython gh-146313). The child keeps neither the lock, which a thread that is gone may hold, nor
+the tracker's pid, which it cannot wait for.
+
+One thing remains for the parent. Where the tracker is waited for at the parent's exit, the wait
+would last as long as any child lives. A pipe that is inherited just as the tracker's is tells at
+that moment whether any does; if so, the tracker is left to end by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .._step import Step, expect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from .._forking import Forking
+
+__all__ = ["TrackerStep"]
+
+_TRACKERS = {
+    "multiprocessing.resource_tracker": "_resource_tracker",
+    "multiprocess.resource_tracker": "_resource_tracker",
+    "billiard.semaphore_tracker": "_semaphore_tracker",
+}
+
+# After the finalizers that join the children: those are ``_run_finalizers()``'s last.
+_EXIT_PRIORITY = -1000
+
+
+class _Preserve:
+    """A ``preserve_fd`` that is true in one fork's child, and in no later one.
+
+    The tracker's own hook may run before ours or after it, so the flag must outlast our part.
+    """
+
+    def __init__(self, intent: Any) -> None:
+        self.intent = intent
+        self.previous = getattr(intent, "preserve_fd", False)
+        self.parent = os.getpid()
+        self.child = 0
+
+    def __bool__(self) -> bool:
+        pid = os.getpid()
+        if not self.child and pid != self.parent:
+            self.child = pid
+        return pid == self.child
+
+
+class TrackerStep(Step):
+    name = "resource tracker"
+    modules = tuple(_TRACKERS)
+
+    def __init__(self) -> None:
+        self._lifelines: dict[str, _Lifeline] = {}
+
+    def note(self, fork: Forking) -> list[_Preserve]:
+        kept = []
+        for module, tracker in _loaded():
+            intent = getattr(module, "_fork_intent", None)
+            if intent is not None:
+                preserve = _Preserve(intent)
+                intent.preserve_fd = preserve
+                kept.append(preserve)
+            if hasattr(type(tracker), "__del__") and getattr(tracker, "_pid", None) is not None:
+                self._hold_lifeline(module, tracker)
+        return kept
+
+    def undo(self, note: Any) -> None:
+        for preserve in note or ():
+            preserve.intent.preserve_fd = preserve.previous
+
+    def reset(self, fork: Forking, note: list[_Preserve] | None) -> bool:
+        for preserve in note or ():
+            preserve.child = os.getpid()
+        for lifeline in self._lifelines.values():
+            lifeline.leave_to_the_parent()
+        done = False
+        for module, tracker in _loaded():
+            lock = getattr(tracker, "_lock", None)
+            expect(hasattr(lock, "_at_fork_reinit"), f"{module.__name__}: no lock to start afresh")
+            expect(hasattr(tracker, "_fd"), f"{module.__name__}: no _fd")
+            tracker._lock._at_fork_reinit()
+            messages = getattr(tracker, "_reentrant_messages", None)
+            if messages:
+                messages.clear()  # the parent's to send
+            if getattr(tracker, "_pid", None) is not None:
+                tracker._pid = None
+                done = True
+        return done
+
+    def _hold_lifeline(self, module: ModuleType, tracker: Any) -> None:
+        held = self._lifelines.get(module.__name__)
+        if held is None or held.owner != os.getpid():
+            util = sys.modules[module.__name__.partition(".")[0] + ".util"]
+            self._lifelines[module.__name__] = _Lifeline(util, tracker)
+
+
+class _Lifeline:
+    """A pipe whose write end lives as long as this process or any of its children does."""
+
+    def __init__(self, util: Any, tracker: Any) -> None:
+        self.owner = os.getpid()
+        self._tracker = tracker
+        self._read, self._write = os.pipe()
+        util.Finalize(None, self._at_exit, exitpriority=_EXIT_PRIORITY)
+
+    def leave_to_the_parent(self) -> None:
+        if self._read >= 0:
+            os.close(self._read)
+            self._read = -1
+
+    def _at_exit(self) -> None:
+        os.close(self._write)
+        os.set_blocking(self._read, False)
+        try:
+            os.read(self._read, 1)
+        except BlockingIOError:
+            self._tracker._pid = None  # a child lives: do not wait for it
+        os.close(self._read)
+
+
+def _loaded() -> list[tuple[ModuleType, Any]]:
+    found = []
+    for name, attribute in _TRACKERS.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            tracker = getattr(module, attribute, None)
+            expect(tracker is not None, f"{name} has no {attribute}")
+            found.append((module, tracker))
+    return found

@@ -1,0 +1,60 @@
+"""The exceptions of forksafe, all of them public."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._hazard import Hazard
+
+__all__ = ["ChildFailedError", "ForkHazardWarning", "ForksafeError", "UnsafeForkError"]
+
+
+class ForksafeError(Exception):
+    """What every exception of forksafe's own derives from."""
+
+
+class ChildFailedError(ForksafeError):
+    """The child of a `forked()` block ended with another exit code than 0.
+
+    Args:
+        pid: The child's process id.
+        exitcode: Its exit code; negative: the number of the signal that ended it.
+        name: The child's name, for the message.
+    """
+
+    def __init__(self, pid: int, exitcode: int, name: str | None = None) -> None:
+        super().__init__(pid, exitcode, name)
+        self.pid = pid
+        self.exitcode = exitcode
+        self.name = name
+
+    def __str__(self) -> str:
+        who = f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"
+        if self.exitcode < 0:
+            return f"forked child {who} was ended by signal {-self.exitcode}"
+        return (
+            f"forked child {who} ended with exit code {self.exitcode}; "
+            "its own message is on stderr (check=False accepts any exit code)"
+        )
+
+
+class UnsafeForkError(ForksafeError):
+    """A fork was refused, because of what it would break (``on_hazard="raise"``).
+
+    Args:
+        hazards: The hazards that need action, as `forksafe.audit()` gives them.
+    """
+
+    def __init__(self, hazards: Iterable[Hazard]) -> None:
+        self.hazards = tuple(hazards)
+        super().__init__(self.hazards)
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {hazard}" for hazard in self.hazards)
+        return f"not forked: {len(self.hazards)} thing(s) would break in the child{lines}"
+
+
+class ForkHazardWarning(RuntimeWarning):
+    """A fork broke something in the child that only the program can mend (``on_hazard="warn"``)."""
