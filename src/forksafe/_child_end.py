@@ -36,7 +36,7 @@ def end(
         pass
     finally:
         try:
-            _step(threading._shutdown)  # type: ignore[attr-defined] # as Process does
+            _step(threading._shutdown)  # as Process does
             _step(atexit._run_exitfuncs)
             if not _flush() and code == 0:
                 code = _FLUSH_FAILED

@@ -6,7 +6,7 @@ from ._origin import PLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sized
     from typing import Any
 
     from ._origin import Origin
@@ -23,18 +23,35 @@ class Forking:
         parent: The pid of the process that forks; 0 where the ``before`` half never ran.
         identity: For `forked()`: the process object that the child is to be known by.
         mask: The signal mask to restore; None where nothing was blocked.
-        notes: What each step noted, in the order of the steps.
+        notes: What each step that has something to reset noted, in the order of the steps.
+        watched: Containers that tell, by their sizes, whether the notes still hold in the child.
+        sizes: The sizes of these containers when the notes were taken.
         deferred: Set by a step that takes over restoring the mask, later in the child.
         raised: What callbacks of the program raised during the reset.
     """
 
-    __slots__ = ("__weakref__", "deferred", "identity", "mask", "notes", "origin", "parent", "raised")
+    __slots__ = (
+        "__weakref__",
+        "deferred",
+        "identity",
+        "mask",
+        "notes",
+        "origin",
+        "parent",
+        "raised",
+        "sizes",
+        "watched",
+    )
 
-    def __init__(self, origin: Origin = PLAIN, parent: int = 0, identity: Any = None) -> None:
+    def __init__(
+        self, origin: Origin = PLAIN, parent: int = 0, identity: Any = None
+    ) -> None:
         self.origin = origin
         self.parent = parent
         self.identity = identity
         self.mask: Iterable[int] | None = None
         self.notes: list[tuple[Step, Any]] | None = None
+        self.watched: list[Sized] = []
+        self.sizes: list[int] = []
         self.deferred = False
         self.raised: list[BaseException] = []

@@ -5,11 +5,14 @@ Nothing here knows a subsystem, and nothing here decides *whether* to reset: the
 
 from __future__ import annotations
 
-from ._step import UnknownLayout
+import sys
+
+from ._step import Idle, UnknownLayout
 from ._steps import STEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sized
     from typing import Any
 
     from ._forking import Forking
@@ -27,16 +30,24 @@ _raised: list[BaseException] = []
 
 
 def note(fork: Forking) -> None:
-    """Let every step that has something to reset look at the parent."""
+    """Let every step that may have something to reset look at the parent."""
     notes: list[tuple[Step, Any]] = []
+    watched: list[Sized] = [sys.modules]
     fork.notes = notes
     for step in STEPS:
         try:
-            if step.loaded():
-                notes.append((step, step.note(fork)))
+            if not step.loaded():
+                continue
+            noted = step.note(fork)
         except Exception:
             # The reset does without, and meets in the child, where it is recorded, what was wrong.
-            notes.append((step, None))
+            noted = None
+        if type(noted) is Idle:
+            watched.extend(noted.watched)
+        else:
+            notes.append((step, noted))
+    fork.watched = watched
+    fork.sizes = list(map(len, watched))
 
 
 def undo(fork: Forking) -> None:
@@ -52,18 +63,26 @@ def reset(fork: Forking) -> None:
     """Run every step in the child, whatever any of them raises."""
     global _outcomes, _raised
     notes = fork.notes
-    if notes is None:
-        notes = [(step, None) for step in STEPS if step.loaded()]
+    if notes is None or list(map(len, fork.watched)) != fork.sizes:
+        notes = _all_notes(notes or ())
     outcomes: list[tuple[Step, object]] = []
     for step, noted in notes:
         outcome: object
         try:
             outcome = step.reset(fork, noted)
-        except BaseException as exc:  # inside os.fork(): recorded, and the next step runs
+        except (
+            BaseException
+        ) as exc:  # inside os.fork(): recorded, and the next step runs
             outcome = exc.with_traceback(None)
         outcomes.append((step, outcome))
     _outcomes = outcomes
     _raised = fork.raised
+
+
+def _all_notes(notes: Iterable[tuple[Step, Any]]) -> list[tuple[Step, Any]]:
+    """Return the notes with every step that was idle, or was not loaded, taken in."""
+    noted = dict(notes)
+    return [(step, noted.get(step)) for step in STEPS if step.loaded()]
 
 
 def last_reset() -> dict[str, str] | None:
@@ -80,7 +99,11 @@ def last_reset() -> dict[str, str] | None:
     if _outcomes is None:
         return None
     found = {step.name: _describe(outcome) for step, outcome in _outcomes}
-    told = {step.name: found.get(step.name, NOT_LOADED) for step in STEPS}
+    told = {}
+    for step in STEPS:
+        told[step.name] = found.get(
+            step.name, NOT_NEEDED if step.loaded() else NOT_LOADED
+        )
     if _raised:
         told["callbacks"] = "raised: " + "; ".join(repr(exc) for exc in _raised)
     return told

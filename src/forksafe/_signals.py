@@ -10,7 +10,6 @@ handlers run when ``os.fork()`` has returned, in the program's own frame.
 
 from __future__ import annotations
 
-import _signal
 import _thread
 import functools
 import signal
@@ -33,12 +32,15 @@ _DEFERRED: set[int] = (
 )
 
 # Straight from C: the functions of ``signal`` turn every number of a set into an enum member.
-_sigmask = getattr(_signal, "pthread_sigmask", None)
-_sigpending = getattr(_signal, "sigpending", None)
-_sigtimedwait = getattr(_signal, "sigtimedwait", None)
+_c = sys.modules["_signal"]
+_sigmask: Any = getattr(_c, "pthread_sigmask", None)
+_sigpending: Any = getattr(_c, "sigpending", None)
+_sigtimedwait: Any = getattr(_c, "sigtimedwait", None)
 
 # Both mark a signal as arrived without running its handler in the same call.
-_trip: Any = signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+_trip: Any = (
+    signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+)
 
 
 def current() -> Iterable[int]:
@@ -90,5 +92,7 @@ def _take(pending: Iterable[int], mask: Iterable[int]) -> list[int]:
 def _arrived(number: int) -> object:
     # A class for each: the finalizer must be a C function, found on the type. A Python one would
     # run the handler in its own frame, and an exception there is dropped again.
-    cls = type("_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))})
+    cls = type(
+        "_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))}
+    )
     return cls()

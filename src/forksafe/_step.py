@@ -20,13 +20,13 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sized
     from typing import Any
 
     from ._forking import Forking
     from ._hazard import Hazard
 
-__all__ = ["Step", "UnknownLayout", "expect"]
+__all__ = ["Idle", "Step", "UnknownLayout", "expect"]
 
 
 class UnknownLayout(Exception):
@@ -37,6 +37,23 @@ def expect(condition: object, what: str) -> None:
     """Raise `UnknownLayout` naming `what` unless `condition` holds."""
     if not condition:
         raise UnknownLayout(what)
+
+
+class Idle:
+    """What `Step.note` returns where the child has nothing to do: its reset is not even called.
+
+    The cost of a fork is pages that the child writes to, and running any function writes to a few.
+    So what can be decided in the parent is decided there.
+
+    Args:
+        watched: Containers whose size changes if another thread gives the step something to do
+            between the note and the fork. Then its reset runs after all, without a note.
+    """
+
+    __slots__ = ("watched",)
+
+    def __init__(self, *watched: Sized) -> None:
+        self.watched = watched
 
 
 class Step:
@@ -60,7 +77,10 @@ class Step:
         return not self.modules
 
     def note(self, fork: Forking) -> Any:
-        """Look, before the fork, at what the child cannot see; the result reaches `reset`."""
+        """Look, before the fork, at what the child cannot see; the result reaches `reset`.
+
+        `Idle` as the result spares the child the reset.
+        """
         return None
 
     def undo(self, note: Any) -> None:
@@ -71,7 +91,8 @@ class Step:
 
         Args:
             fork: The fork under way.
-            note: What `note` returned, None where the ``before`` half of the fork never ran.
+            note: What `note` returned; None where it raised, where what it watched has changed, and
+                where the ``before`` half of the fork never ran.
 
         Returns:
             Whether there was anything to do.

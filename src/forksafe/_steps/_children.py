@@ -8,10 +8,13 @@ in that set, and then fails on ``can only join a child process``.
 from __future__ import annotations
 
 from .. import _families
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
     from .._forking import Forking
 
 __all__ = ["ChildrenStep"]
@@ -26,14 +29,25 @@ class ChildrenStep(Step):
         # memory that is still shared with the parent.
         self._strangers: list[set[object]] = []
 
+    def note(self, fork: Forking) -> Idle | None:
+        found = [children for _, children in self._found()]
+        return None if any(found) else Idle(*found)
+
     def reset(self, fork: Forking, note: None) -> bool:
         strangers = []
-        for process in _families.loaded(self.modules):
-            children = getattr(process, "_children", None)
-            expect(isinstance(children, set), f"{process.__name__}._children is not a set")
+        for process, children in self._found():
             if children:
                 strangers.append(children)
                 process._children = set()  # type: ignore[attr-defined] # shape checked above
         if strangers:
             self._strangers = strangers
         return bool(strangers)
+
+    def _found(self) -> Iterator[tuple[ModuleType, set[object]]]:
+        for process in _families.loaded(self.modules):
+            children = getattr(process, "_children", None)
+            expect(
+                isinstance(children, set), f"{process.__name__}._children is not a set"
+            )
+            assert children is not None
+            yield process, children

@@ -10,10 +10,12 @@ import atexit
 import sys
 
 from .. import _families
-from .._step import Step
+from .._step import Idle, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .._forking import Forking
 
 __all__ = ["ExitHandlersStep"]
@@ -21,6 +23,9 @@ __all__ = ["ExitHandlersStep"]
 
 class ExitHandlersStep(Step):
     name = "exit handlers"
+
+    def note(self, fork: Forking) -> Idle | None:
+        return Idle() if fork.identity is None else None
 
     def reset(self, fork: Forking, note: None) -> bool:
         if fork.identity is None:
@@ -42,9 +47,11 @@ def _forget_finalizers() -> None:
     ``finalize`` registers itself with atexit once, and remembers that it has: without its flag the
     child's own finalizers would never run.
     """
-    finalize = getattr(sys.modules.get("weakref"), "finalize", None)
+    finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     registry = getattr(finalize, "_registry", None)
-    if not isinstance(registry, dict) or not hasattr(finalize, "_registered_with_atexit"):
+    if not isinstance(registry, dict) or not hasattr(
+        finalize, "_registered_with_atexit"
+    ):
         return
     for info in list(registry.values()):
         info.atexit = False

@@ -11,8 +11,9 @@ import os
 import sys
 from itertools import count
 
+from .. import _families
 from .._origin import Launch
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,16 +31,26 @@ class IdentityStep(Step):
     name = "identity"
     modules = ("multiprocessing.process", "multiprocess.process")
 
+    def note(self, fork: Forking) -> Idle | None:
+        if fork.identity is not None:
+            return None
+        for process in _families.loaded(self.modules):
+            if getattr(process, "_parent_process", None) is not None:
+                return None
+        return Idle()
+
     def reset(self, fork: Forking, note: None) -> bool:
         launcher = fork.origin.family if isinstance(fork.origin, Launch) else None
         changed = False
         for name in self.modules:
-            process = sys.modules.get(name)
+            process: Any = sys.modules.get(name)
             if process is None or name == f"{launcher}.process":
                 continue
             current = getattr(process, "_current_process", None)
             expect(hasattr(current, "_name"), f"{name}._current_process has no _name")
-            expect(hasattr(process, "_parent_process"), f"{name} has no _parent_process")
+            expect(
+                hasattr(process, "_parent_process"), f"{name} has no _parent_process"
+            )
             identity = fork.identity if name == "multiprocessing.process" else None
             if identity is not None or process._parent_process is not None:
                 process._parent_process = _parent(process, current, fork)
@@ -56,7 +67,9 @@ def _parent(process: ModuleType, current: Any, fork: Forking) -> object:
         sentinel = os.pidfd_open(pid)
     except (AttributeError, OSError):
         return _polled(process)(current._name, pid, None)
-    if os.getppid() != pid:  # it ended before the pidfd was open, which may be of another process
+    if (
+        os.getppid() != pid
+    ):  # it ended before the pidfd was open, which may be of another process
         os.close(sentinel)
         return _polled(process)(current._name, pid, None)
     return process._ParentProcess(current._name, pid, sentinel)
@@ -75,4 +88,8 @@ def _polled(process: ModuleType) -> Any:
         while is_alive(self) and (end is None or time.monotonic() < end):
             time.sleep(_POLL)
 
-    return type("_ParentProcess", (process._ParentProcess,), {"is_alive": is_alive, "join": join})
+    return type(
+        "_ParentProcess",
+        (process._ParentProcess,),
+        {"is_alive": is_alive, "join": join},
+    )

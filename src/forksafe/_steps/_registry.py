@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .. import _families, _signals
 from .._origin import Launch
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,26 +34,50 @@ class RegistryStep(Step):
     def __init__(self) -> None:
         self._waiting: Forking | None = None
 
-    def reset(self, fork: Forking, note: None) -> bool:
+    def note(self, fork: Forking) -> Idle | list[_Registry]:
+        found = self._found(fork)
+        if any(one.due for one in found) or any(one.finalizers for one in found):
+            return found
+        return Idle(*[one.entries for one in found], *[one.finalizers for one in found])
+
+    def reset(self, fork: Forking, note: list[_Registry] | None) -> bool:
+        origin = fork.origin
+        found = self._found(fork) if note is None else note
+        for one in found:
+            if one.callbacks is None:
+                if origin.standard and fork.mask is not None:  # type: ignore[attr-defined]
+                    self._restore_signals_behind(one.registry, fork)
+                continue
+            one.finalizers.clear()
+            callbacks = one.callbacks
+            if (
+                len(one.entries) != one.size
+            ):  # another thread registered something meanwhile
+                callbacks = _in_order(one.registry)
+            _run(callbacks, fork.raised)
+        return bool(found)
+
+    def _found(self, fork: Forking) -> list[_Registry]:
         origin = fork.origin
         theirs = origin.registry if isinstance(origin, Launch) else None
-        done: list[Any] = []
+        found: list[_Registry] = []
         for util in _families.loaded(self.modules):
             registry = getattr(util, "_afterfork_registry", None)
             finalizers = getattr(util, "_finalizer_registry", None)
-            if any(registry is other for other in done):
+            if any(registry is other.registry for other in found):
                 continue  # billiard.util has those of multiprocessing.util
-            expect(hasattr(registry, "items"), f"{util.__name__}._afterfork_registry is no mapping")
-            expect(isinstance(finalizers, dict), f"{util.__name__}._finalizer_registry is no dict")
-            assert registry is not None and finalizers is not None
-            done.append(registry)
-            if registry is theirs:
-                if origin.standard and fork.mask is not None:  # type: ignore[attr-defined]
-                    self._restore_signals_behind(registry, fork)
-                continue
-            finalizers.clear()
-            _run(registry, fork.raised)
-        return bool(done)
+            entries = getattr(registry, "data", None)
+            expect(
+                isinstance(entries, dict),
+                f"{util.__name__}._afterfork_registry has no data",
+            )
+            expect(
+                isinstance(finalizers, dict),
+                f"{util.__name__}._finalizer_registry is no dict",
+            )
+            assert entries is not None and finalizers is not None
+            found.append(_Registry(registry, entries, finalizers, registry is theirs))
+        return found
 
     def _restore_signals_behind(self, registry: Any, fork: Forking) -> None:
         key = (_LAST, id(fork), _LAST)
@@ -70,11 +94,38 @@ class RegistryStep(Step):
         fork.deferred = True
 
 
-def _run(registry: Any, raised: list[BaseException]) -> None:
-    # As _run_after_forkers() does it, but without logging, and for whatever a callback raises.
+class _Registry:
+    """One after-fork registry, with its callbacks in order.
+
+    They are put in order in the parent: in the child the walk would copy the page of each.
+    """
+
+    __slots__ = ("callbacks", "due", "entries", "finalizers", "registry", "size")
+
+    def __init__(
+        self,
+        registry: Any,
+        entries: dict[Any, Any],
+        finalizers: dict[Any, Any],
+        theirs: bool,
+    ) -> None:
+        self.registry = registry
+        self.entries = entries
+        self.finalizers = finalizers
+        self.size = len(entries)
+        self.callbacks = None if theirs else _in_order(registry)
+        self.due = theirs or bool(self.callbacks)
+
+
+def _in_order(registry: Any) -> list[Any]:
     items = list(registry.items())
     items.sort()
-    for (_index, _ident, callback), obj in items:
+    return items
+
+
+def _run(callbacks: list[Any], raised: list[BaseException]) -> None:
+    # As _run_after_forkers() does it, but without logging, and for whatever a callback raises.
+    for (_index, _ident, callback), obj in callbacks:
         try:
             callback(obj)
         except BaseException as exc:  # the others must run, and the fork must return

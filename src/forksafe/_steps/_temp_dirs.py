@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ class TempDirsStep(Step):
     name = "temporary directories"
     modules = ("tempfile",)
 
-    def note(self, fork: Forking) -> list[tuple[Any, Any]]:
+    def note(self, fork: Forking) -> Idle | list[tuple[Any, Any]]:
         # Here and not in the child, where a walk would copy the page of each finalizer.
-        return list(_live())
+        registry = _registry()
+        return _live(registry) or Idle(registry)
 
     def reset(self, fork: Forking, note: list[tuple[Any, Any]] | None) -> bool:
-        live = list(_live()) if note is None else note
+        live = _live(_registry()) if note is None else note
         for finalizer, directory in live:
             finalizer.detach()
             directory.cleanup = _leave_to_the_parent
@@ -40,14 +41,19 @@ def _leave_to_the_parent() -> None:
     """Stand in for `TemporaryDirectory.cleanup` in a process that did not make the directory."""
 
 
-def _live() -> list[tuple[Any, Any]]:
+def _registry() -> dict[Any, Any]:
     finalize = getattr(sys.modules.get("weakref"), "finalize", None)
-    registry = getattr(finalize, "_registry", None)
+    registry: Any = getattr(finalize, "_registry", None)
     expect(isinstance(registry, dict), "weakref.finalize._registry is no dict")
-    assert registry is not None
-    directory_type = sys.modules["tempfile"].TemporaryDirectory
-    cleanup = getattr(directory_type, "_cleanup", None)
-    expect(hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method")
+    return registry  # type: ignore[no-any-return] # its shape was checked
+
+
+def _live(registry: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return the finalizer and the object of every live ``TemporaryDirectory``."""
+    cleanup = getattr(sys.modules["tempfile"].TemporaryDirectory, "_cleanup", None)
+    expect(
+        hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method"
+    )
     assert cleanup is not None
     live = []
     for finalizer, info in list(registry.items()):

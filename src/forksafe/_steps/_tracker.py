@@ -72,7 +72,10 @@ class TrackerStep(Step):
                 preserve = _Preserve(intent)
                 intent.preserve_fd = preserve
                 kept.append(preserve)
-            if hasattr(type(tracker), "__del__") and getattr(tracker, "_pid", None) is not None:
+            if (
+                hasattr(type(tracker), "__del__")
+                and getattr(tracker, "_pid", None) is not None
+            ):
                 self._hold_lifeline(module, tracker)
         return kept
 
@@ -88,7 +91,10 @@ class TrackerStep(Step):
         done = False
         for module, tracker in _loaded():
             lock = getattr(tracker, "_lock", None)
-            expect(hasattr(lock, "_at_fork_reinit"), f"{module.__name__}: no lock to start afresh")
+            expect(
+                hasattr(lock, "_at_fork_reinit"),
+                f"{module.__name__}: no lock to start afresh",
+            )
             expect(hasattr(tracker, "_fd"), f"{module.__name__}: no _fd")
             tracker._lock._at_fork_reinit()
             messages = getattr(tracker, "_reentrant_messages", None)
