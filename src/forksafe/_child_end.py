@@ -49,7 +49,7 @@ def _step(function: Callable[[], object]) -> None:
         function()
     except BaseException:  # the rest of the ending goes on, and the process ends
         try:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         except BaseException:
             pass
 

@@ -6,10 +6,11 @@ from ._origin import PLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sized
+    from collections.abc import Iterable
     from typing import Any
 
     from ._origin import Origin
+    from ._reset import Plan
     from ._step import Step
 
 __all__ = ["Forking"]
@@ -23,35 +24,21 @@ class Forking:
         parent: The pid of the process that forks; 0 where the ``before`` half never ran.
         identity: For `forked()`: the process object that the child is to be known by.
         mask: The signal mask to restore; None where nothing was blocked.
-        notes: What each step that has something to reset noted, in the order of the steps.
-        watched: Containers that tell, by their sizes, whether the notes still hold in the child.
-        sizes: The sizes of these containers when the notes were taken.
+        fresh: Whether the modules that are loaded may be others than at the last fork. What a step
+            has found in them then it can keep until this is true again.
+        plan: Which steps have something to do, and how to tell in the child that no other has.
+        notes: What each of these steps noted, in the order of the steps.
         deferred: Set by a step that takes over restoring the mask, later in the child.
         raised: What callbacks of the program raised during the reset.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "deferred",
-        "identity",
-        "mask",
-        "notes",
-        "origin",
-        "parent",
-        "raised",
-        "sizes",
-        "watched",
-    )
-
-    def __init__(
-        self, origin: Origin = PLAIN, parent: int = 0, identity: Any = None
-    ) -> None:
-        self.origin = origin
-        self.parent = parent
-        self.identity = identity
-        self.mask: Iterable[int] | None = None
-        self.notes: list[tuple[Step, Any]] | None = None
-        self.watched: list[Sized] = []
-        self.sizes: list[int] = []
-        self.deferred = False
-        self.raised: list[BaseException] = []
+    # Defaults on the class, and no __init__: a function less to run at every fork.
+    origin: Origin = PLAIN
+    parent: int = 0
+    identity: Any = None
+    mask: Iterable[int] | None = None
+    fresh: bool = True
+    plan: Plan | None = None
+    notes: list[tuple[Step, Any]] | None = None
+    deferred: bool = False
+    raised: tuple[BaseException, ...] = ()

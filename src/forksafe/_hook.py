@@ -82,7 +82,8 @@ def after_fork_in_child() -> None:
     global _clean
     if _clean == (_forks, os.getpid()):
         return
-    _forget_other_threads()
+    armed.clear()
+    _under_way.clear()
     _clean = (_forks, os.getpid())
     fork = Forking()
     fork.mask = _signals.current()
@@ -103,7 +104,10 @@ def _before() -> None:
     if who is _origin.EXEC:
         _under_way[thread] = None
         return
-    fork = Forking(who, os.getpid(), armed.get(thread))
+    fork = Forking()
+    fork.origin = who
+    fork.parent = os.getpid()
+    fork.identity = armed.get(thread)
     fork.mask = _signals.current()
     # From here on the parent's half restores the mask, also if a handler raises in the next line.
     _under_way[thread] = fork
@@ -125,12 +129,12 @@ def _after_in_child() -> object:
     global _forks, _clean
     _forks += 1
     thread = get_ident()
-    on = _installed or thread in armed
-    try:
+    if thread in _under_way:
         fork = _under_way[thread]
-    except KeyError:  # no `before` half: the fork was made in C
-        fork = Forking() if on else None
-    _forget_other_threads()
+    else:  # no `before` half: the fork was made in C
+        fork = Forking() if _installed or thread in armed else None
+    armed.clear()
+    _under_way.clear()  # of threads that this process does not have
     if fork is None:
         return None
     _clean = (_forks, os.getpid())
@@ -138,11 +142,6 @@ def _after_in_child() -> object:
     if fork.mask is None or fork.deferred:
         return None
     return _signals.restore(fork.mask)
-
-
-def _forget_other_threads() -> None:
-    armed.clear()
-    _under_way.clear()
 
 
 if HAVE_FORK:

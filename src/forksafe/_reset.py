@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from ._step import Idle, UnknownLayout
+from ._origin import PLAIN
+from ._step import Idle, Step, UnknownLayout
 from ._steps import STEPS
 
 TYPE_CHECKING = False
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._forking import Forking
-    from ._step import Step
 
-__all__ = ["last_reset", "note", "reset", "undo"]
+__all__ = ["Plan", "last_reset", "note", "reset", "undo"]
 
 DONE = "done"
 NOT_NEEDED = "not needed"
@@ -26,33 +26,80 @@ NOT_LOADED = "not loaded"
 
 # What happened in the last reset of this process; formatted only when asked for.
 _outcomes: list[tuple[Step, object]] | None = None
-_raised: list[BaseException] = []
+_raised: tuple[BaseException, ...] = ()
+
+
+class Plan:
+    """Which steps have anything to do at a fork, and what shows that others have got something."""
+
+    __slots__ = ("active", "pending", "undoing", "watched")
+
+    def __init__(self) -> None:
+        self.active: list[Step] = []
+        # Steps to undo in the parent, by their place among the active ones.
+        self.undoing: list[int] = []
+        # Modules of the steps that are not loaded, and containers of the idle ones.
+        self.pending: list[str] = []
+        self.watched: list[Sized] = []
+
+    def holds(self) -> bool:
+        """Tell whether no other step is needed, without running any Python code."""
+        return not any(self.watched) and sys.modules.keys().isdisjoint(self.pending)
+
+
+# The plan of the last plain fork of this process: the next one is mostly alike.
+_plan: Plan | None = None
 
 
 def note(fork: Forking) -> None:
     """Let every step that may have something to reset look at the parent."""
+    global _plan
+    plan = _plan
+    if fork.origin is not PLAIN or fork.identity is not None:
+        fork.plan = _look(fork)
+    elif plan is None or not plan.holds():
+        fork.plan = _plan = _look(fork)
+    else:
+        fork.plan = plan
+        fork.fresh = False
+        fork.notes = notes = []
+        for step in plan.active:
+            try:
+                notes.append((step, step.note(fork)))
+            except Exception:
+                notes.append((step, None))  # see _look()
+
+
+def _look(fork: Forking) -> Plan:
+    plan = Plan()
     notes: list[tuple[Step, Any]] = []
-    watched: list[Sized] = [sys.modules]
     fork.notes = notes
+    noted: Any
     for step in STEPS:
+        if not step.loaded():
+            plan.pending.extend(step.modules)
+            continue
         try:
-            if not step.loaded():
-                continue
             noted = step.note(fork)
         except Exception:
             # The reset does without, and meets in the child, where it is recorded, what was wrong.
             noted = None
         if type(noted) is Idle:
-            watched.extend(noted.watched)
-        else:
-            notes.append((step, noted))
-    fork.watched = watched
-    fork.sizes = list(map(len, watched))
+            plan.watched.extend(noted.watched)
+            continue
+        if type(step).undo is not Step.undo:
+            plan.undoing.append(len(notes))
+        plan.active.append(step)
+        notes.append((step, noted))
+    return plan
 
 
 def undo(fork: Forking) -> None:
-    """Let every step take back, in the parent, what its note changed."""
-    for step, noted in fork.notes or ():
+    """Let the steps take back, in the parent, what their notes changed."""
+    if fork.plan is None or fork.notes is None:
+        return
+    for place in fork.plan.undoing:
+        step, noted = fork.notes[place]
         try:
             step.undo(noted)
         except Exception:  # noqa: S110 - inside os.fork(): there is nobody to tell
@@ -60,19 +107,18 @@ def undo(fork: Forking) -> None:
 
 
 def reset(fork: Forking) -> None:
-    """Run every step in the child, whatever any of them raises."""
-    global _outcomes, _raised
+    """Run the steps in the child, whatever any of them raises."""
+    global _outcomes, _raised, _plan
     notes = fork.notes
-    if notes is None or list(map(len, fork.watched)) != fork.sizes:
+    if notes is None or fork.plan is None or not fork.plan.holds():
         notes = _all_notes(notes or ())
+    _plan = None  # another process, other state
     outcomes: list[tuple[Step, object]] = []
     for step, noted in notes:
         outcome: object
         try:
-            outcome = step.reset(fork, noted)
-        except (
-            BaseException
-        ) as exc:  # inside os.fork(): recorded, and the next step runs
+            outcome = step.reset(fork, None if type(noted) is Idle else noted)
+        except BaseException as exc:  # inside os.fork(): recorded, and the next step runs
             outcome = exc.with_traceback(None)
         outcomes.append((step, outcome))
     _outcomes = outcomes
@@ -101,9 +147,7 @@ def last_reset() -> dict[str, str] | None:
     found = {step.name: _describe(outcome) for step, outcome in _outcomes}
     told = {}
     for step in STEPS:
-        told[step.name] = found.get(
-            step.name, NOT_NEEDED if step.loaded() else NOT_LOADED
-        )
+        told[step.name] = found.get(step.name, NOT_NEEDED if step.loaded() else NOT_LOADED)
     if _raised:
         told["callbacks"] = "raised: " + "; ".join(repr(exc) for exc in _raised)
     return told

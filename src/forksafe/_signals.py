@@ -38,9 +38,7 @@ _sigpending: Any = getattr(_c, "sigpending", None)
 _sigtimedwait: Any = getattr(_c, "sigtimedwait", None)
 
 # Both mark a signal as arrived without running its handler in the same call.
-_trip: Any = (
-    signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
-)
+_trip: Any = signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
 
 
 def current() -> Iterable[int]:
@@ -75,7 +73,8 @@ def restore(mask: Iterable[int]) -> object:
         pending = _sigpending()
         if pending:
             taken = [_arrived(number) for number in _take(pending, mask)]
-    set_mask(mask)
+    if _sigmask:
+        _sigmask(signal.SIG_SETMASK, mask)
     return taken
 
 
@@ -92,7 +91,5 @@ def _take(pending: Iterable[int], mask: Iterable[int]) -> list[int]:
 def _arrived(number: int) -> object:
     # A class for each: the finalizer must be a C function, found on the type. A Python one would
     # run the handler in its own frame, and an exception there is dropped again.
-    cls = type(
-        "_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))}
-    )
+    cls = type("_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))})
     return cls()

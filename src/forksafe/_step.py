@@ -40,14 +40,14 @@ def expect(condition: object, what: str) -> None:
 
 
 class Idle:
-    """What `Step.note` returns where the child has nothing to do: its reset is not even called.
+    """What `Step.note` returns where the child has nothing to do: its reset is not called.
 
-    The cost of a fork is pages that the child writes to, and running any function writes to a few.
-    So what can be decided in the parent is decided there.
+    Nor is its note, at later forks, while all of `watched` stays empty. The cost of a fork is
+    pages that are written to, by the child and by the parent, and running any Python function
+    writes to a few.
 
     Args:
-        watched: Containers whose size changes if another thread gives the step something to do
-            between the note and the fork. Then its reset runs after all, without a note.
+        watched: Containers that are empty now, and cannot stay so if the step gets something to do.
     """
 
     __slots__ = ("watched",)
@@ -79,7 +79,8 @@ class Step:
     def note(self, fork: Forking) -> Any:
         """Look, before the fork, at what the child cannot see; the result reaches `reset`.
 
-        `Idle` as the result spares the child the reset.
+        `Idle` as the result spares the child the reset, and later forks the note. Only for what
+        does not depend on `fork`, but for its identity and origin.
         """
         return None
 
@@ -91,8 +92,8 @@ class Step:
 
         Args:
             fork: The fork under way.
-            note: What `note` returned; None where it raised, where what it watched has changed, and
-                where the ``before`` half of the fork never ran.
+            note: What `note` returned; None where it raised, where it was idle and another thread
+                has changed that since, and where the ``before`` half of the fork never ran.
 
         Returns:
             Whether there was anything to do.

@@ -92,9 +92,7 @@ class Forker:
     def __init__(self, style: str) -> None:
         self.style = style
 
-    def __call__(
-        self, target: Callable[..., Any], *args: Any, end: str = "exit"
-    ) -> Child:
+    def __call__(self, target: Callable[..., Any], *args: Any, end: str = "exit") -> Child:
         read, write = os.pipe()
 
         def body() -> None:
@@ -124,9 +122,7 @@ class Forker:
             raise Broken(f"the child ended with exit code {code}")
         return value
 
-    def _by(
-        self, fork: Callable[[], int], body: Callable[[], None], read: int
-    ) -> Child:
+    def _by(self, fork: Callable[[], int], body: Callable[[], None], read: int) -> Child:
         pid = fork()
         if pid == 0:
             body()

@@ -46,8 +46,6 @@ class ChildrenStep(Step):
     def _found(self) -> Iterator[tuple[ModuleType, set[object]]]:
         for process in _families.loaded(self.modules):
             children = getattr(process, "_children", None)
-            expect(
-                isinstance(children, set), f"{process.__name__}._children is not a set"
-            )
+            expect(isinstance(children, set), f"{process.__name__}._children is not a set")
             assert children is not None
             yield process, children

@@ -48,9 +48,7 @@ class IdentityStep(Step):
                 continue
             current = getattr(process, "_current_process", None)
             expect(hasattr(current, "_name"), f"{name}._current_process has no _name")
-            expect(
-                hasattr(process, "_parent_process"), f"{name} has no _parent_process"
-            )
+            expect(hasattr(process, "_parent_process"), f"{name} has no _parent_process")
             identity = fork.identity if name == "multiprocessing.process" else None
             if identity is not None or process._parent_process is not None:
                 process._parent_process = _parent(process, current, fork)
@@ -67,9 +65,7 @@ def _parent(process: ModuleType, current: Any, fork: Forking) -> object:
         sentinel = os.pidfd_open(pid)
     except (AttributeError, OSError):
         return _polled(process)(current._name, pid, None)
-    if (
-        os.getppid() != pid
-    ):  # it ended before the pidfd was open, which may be of another process
+    if os.getppid() != pid:  # it ended before the pidfd was open, which may be of another process
         os.close(sentinel)
         return _polled(process)(current._name, pid, None)
     return process._ParentProcess(current._name, pid, sentinel)

@@ -18,6 +18,7 @@ from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from .._forking import Forking
@@ -32,52 +33,46 @@ class RegistryStep(Step):
     modules = _families.submodules("util")
 
     def __init__(self) -> None:
+        self._registries: list[_Registry] = []
         self._waiting: Forking | None = None
 
-    def note(self, fork: Forking) -> Idle | list[_Registry]:
-        found = self._found(fork)
-        if any(one.due for one in found) or any(one.finalizers for one in found):
-            return found
-        return Idle(*[one.entries for one in found], *[one.finalizers for one in found])
-
-    def reset(self, fork: Forking, note: list[_Registry] | None) -> bool:
+    def note(self, fork: Forking) -> Idle | list[tuple[_Registry, int, list[Any] | None]]:
+        if fork.fresh:
+            self._registries = list(_registries())
         origin = fork.origin
-        found = self._found(fork) if note is None else note
-        for one in found:
-            if one.callbacks is None:
-                if origin.standard and fork.mask is not None:  # type: ignore[attr-defined]
+        theirs = origin.registry if isinstance(origin, Launch) else None
+        idle = theirs is None
+        noted: list[tuple[_Registry, int, list[Any] | None]] = []
+        for one in self._registries:
+            entries = one.entries
+            if entries or one.finalizers:
+                idle = False
+            # In order already here: in the child the walk would copy the page of each. The keys are
+            # (index, id, callback), and no two indexes are the same.
+            callbacks = None if one.registry is theirs else sorted(entries.items())
+            noted.append((one, len(entries), callbacks))
+        return Idle(*(x for one in self._registries for x in one.state)) if idle else noted
+
+    def reset(self, fork: Forking, note: Any) -> bool:
+        if note is None:
+            note = [(one, -1, ()) for one in _registries()]
+        for one, size, callbacks in note:
+            if callbacks is None:
+                if fork.mask is not None and fork.origin.standard:  # type: ignore[attr-defined]
                     self._restore_signals_behind(one.registry, fork)
                 continue
             one.finalizers.clear()
-            callbacks = one.callbacks
-            if (
-                len(one.entries) != one.size
-            ):  # another thread registered something meanwhile
-                callbacks = _in_order(one.registry)
-            _run(callbacks, fork.raised)
-        return bool(found)
-
-    def _found(self, fork: Forking) -> list[_Registry]:
-        origin = fork.origin
-        theirs = origin.registry if isinstance(origin, Launch) else None
-        found: list[_Registry] = []
-        for util in _families.loaded(self.modules):
-            registry = getattr(util, "_afterfork_registry", None)
-            finalizers = getattr(util, "_finalizer_registry", None)
-            if any(registry is other.registry for other in found):
-                continue  # billiard.util has those of multiprocessing.util
-            entries = getattr(registry, "data", None)
-            expect(
-                isinstance(entries, dict),
-                f"{util.__name__}._afterfork_registry has no data",
-            )
-            expect(
-                isinstance(finalizers, dict),
-                f"{util.__name__}._finalizer_registry is no dict",
-            )
-            assert entries is not None and finalizers is not None
-            found.append(_Registry(registry, entries, finalizers, registry is theirs))
-        return found
+            if len(one.entries) != size:  # not noted, or another thread has registered since
+                callbacks = sorted(one.entries.items())
+            # As _run_after_forkers() does it, but without logging, and whatever a callback raises.
+            for (_index, _ident, callback), reference in callbacks:
+                obj = reference()
+                if obj is not None:
+                    try:
+                        callback(obj)
+                    except BaseException as exc:  # the others must run, and the fork must return
+                        fork.raised += (exc.with_traceback(None),)
+        return bool(note)
 
     def _restore_signals_behind(self, registry: Any, fork: Forking) -> None:
         key = (_LAST, id(fork), _LAST)
@@ -95,38 +90,25 @@ class RegistryStep(Step):
 
 
 class _Registry:
-    """One after-fork registry, with its callbacks in order.
+    """One after-fork registry, and what of it is looked at."""
 
-    They are put in order in the parent: in the child the walk would copy the page of each.
-    """
-
-    __slots__ = ("callbacks", "due", "entries", "finalizers", "registry", "size")
-
-    def __init__(
-        self,
-        registry: Any,
-        entries: dict[Any, Any],
-        finalizers: dict[Any, Any],
-        theirs: bool,
-    ) -> None:
+    def __init__(self, registry: Any, entries: dict[Any, Any], finalizers: dict[Any, Any]) -> None:
         self.registry = registry
         self.entries = entries
         self.finalizers = finalizers
-        self.size = len(entries)
-        self.callbacks = None if theirs else _in_order(registry)
-        self.due = theirs or bool(self.callbacks)
+        self.state = (entries, finalizers)
 
 
-def _in_order(registry: Any) -> list[Any]:
-    items = list(registry.items())
-    items.sort()
-    return items
-
-
-def _run(callbacks: list[Any], raised: list[BaseException]) -> None:
-    # As _run_after_forkers() does it, but without logging, and for whatever a callback raises.
-    for (_index, _ident, callback), obj in callbacks:
-        try:
-            callback(obj)
-        except BaseException as exc:  # the others must run, and the fork must return
-            raised.append(exc.with_traceback(None))
+def _registries() -> Iterator[_Registry]:
+    """Yield every registry once: billiard.util has those of multiprocessing.util."""
+    seen: list[object] = []
+    for util in _families.loaded(_families.submodules("util")):
+        registry = getattr(util, "_afterfork_registry", None)
+        finalizers = getattr(util, "_finalizer_registry", None)
+        entries = getattr(registry, "data", None)
+        expect(isinstance(entries, dict), f"{util.__name__}._afterfork_registry has no data")
+        expect(isinstance(finalizers, dict), f"{util.__name__}._finalizer_registry is no dict")
+        assert entries is not None and finalizers is not None
+        if not any(registry is other for other in seen):
+            seen.append(registry)
+            yield _Registry(registry, entries, finalizers)

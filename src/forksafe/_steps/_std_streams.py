@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from .._step import Idle, Step
+from .._step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +20,12 @@ __all__ = ["StdStreamsStep"]
 class StdStreamsStep(Step):
     name = "std streams"
 
-    def note(self, fork: Forking) -> Idle:
+    def note(self, fork: Forking) -> None:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
             except Exception:  # noqa: S110 - None, closed, a full disk: the next write will tell
                 pass
-        return Idle()
 
     def reset(self, fork: Forking, note: None) -> bool:
         return False

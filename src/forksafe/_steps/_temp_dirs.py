@@ -24,13 +24,17 @@ class TempDirsStep(Step):
     name = "temporary directories"
     modules = ("tempfile",)
 
-    def note(self, fork: Forking) -> Idle | list[tuple[Any, Any]]:
+    def note(self, fork: Forking) -> Idle | tuple[int, list[tuple[Any, Any]]]:
         # Here and not in the child, where a walk would copy the page of each finalizer.
         registry = _registry()
-        return _live(registry) or Idle(registry)
+        return (len(registry), _live(registry)) if registry else Idle(registry)
 
-    def reset(self, fork: Forking, note: list[tuple[Any, Any]] | None) -> bool:
-        live = _live(_registry()) if note is None else note
+    def reset(self, fork: Forking, note: tuple[int, list[tuple[Any, Any]]] | None) -> bool:
+        registry = _registry()
+        if note is None or note[0] != len(registry):  # another thread made or dropped one
+            live = _live(registry)
+        else:
+            live = note[1]
         for finalizer, directory in live:
             finalizer.detach()
             directory.cleanup = _leave_to_the_parent
@@ -51,9 +55,7 @@ def _registry() -> dict[Any, Any]:
 def _live(registry: dict[Any, Any]) -> list[tuple[Any, Any]]:
     """Return the finalizer and the object of every live ``TemporaryDirectory``."""
     cleanup = getattr(sys.modules["tempfile"].TemporaryDirectory, "_cleanup", None)
-    expect(
-        hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method"
-    )
+    expect(hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method")
     assert cleanup is not None
     live = []
     for finalizer, info in list(registry.items()):

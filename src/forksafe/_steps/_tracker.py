@@ -72,10 +72,7 @@ class TrackerStep(Step):
                 preserve = _Preserve(intent)
                 intent.preserve_fd = preserve
                 kept.append(preserve)
-            if (
-                hasattr(type(tracker), "__del__")
-                and getattr(tracker, "_pid", None) is not None
-            ):
+            if hasattr(type(tracker), "__del__") and getattr(tracker, "_pid", None) is not None:
                 self._hold_lifeline(module, tracker)
         return kept
 
