@@ -32,11 +32,11 @@ def end(
     code = 1
     try:
         code = _exit_code(exc_type, exc, traceback)
-    except BaseException:  # a broken stderr or excepthook: the code stays 1
+    except BaseException:  # noqa: S110 - a broken stderr or excepthook: the code stays 1
         pass
     finally:
         try:
-            _step(threading._shutdown)  # as Process does
+            _step(threading._shutdown)  # type: ignore[attr-defined] # as Process does
             _step(atexit._run_exitfuncs)
             if not _flush() and code == 0:
                 code = _FLUSH_FAILED
@@ -47,10 +47,10 @@ def end(
 def _step(function: Callable[[], object]) -> None:
     try:
         function()
-    except BaseException:  # the rest of the ending goes on, and the process ends
+    except BaseException as exc:  # the rest of the ending goes on, and the process ends
         try:
-            sys.excepthook(*sys.exc_info())
-        except BaseException:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+        except BaseException:  # noqa: S110 - nobody is left to tell
             pass
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         @property
         def sentinel(self) -> int:
             """A file descriptor that turns readable when the child ends."""
+            ...
 
         def poll(self, block: bool) -> int | None:
             """Reap the child if it has ended (`block`: wait until it has).
