@@ -129,7 +129,7 @@ class Fork:
             number: The signal, for one ``signal.SIGUSR1``.
         """
         status = self._parent_only("send_signal()")
-        if self._exitcode is None and not self._lost:
+        if self.is_alive():
             with suppress(ProcessLookupError):
                 status.send(number)
 
@@ -344,6 +344,11 @@ class _Forked:
 def _status(pid: int, pipe: tuple[int, int] | None) -> Status:
     try:
         return PidfdStatus(pid) if pipe is None else PipeStatus(pid, pipe[0])
+    except ProcessLookupError:
+        # Ended already, and reaped by other code: waitpid will say so.
+        read, write = os.pipe()
+        os.close(write)
+        return PipeStatus(pid, read)
     except OSError:
         # No descriptor left for a pidfd: the block cannot start, and leaves no child behind.
         with suppress(OSError):

@@ -31,10 +31,8 @@ class TempDirsStep(Step):
 
     def reset(self, fork: Forking, note: tuple[int, list[tuple[Any, Any]]] | None) -> bool:
         registry = _registry()
-        if note is None or note[0] != len(registry):  # another thread made or dropped one
-            live = _live(registry)
-        else:
-            live = note[1]
+        # Looked at again where another thread has made or dropped one since.
+        live = note[1] if note and note[0] == len(registry) else _live(registry)
         for finalizer, directory in live:
             finalizer.detach()
             directory.cleanup = _leave_to_the_parent

@@ -1,0 +1,721 @@
+"""`forked()` and `Fork`: the child never leaves its block, the parent leaves nobody behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import Any, Callable
+
+import pytest
+
+import forksafe
+from forksafe import _wait
+from forksafe.exceptions import ChildFailedError
+
+PYPY = sys.implementation.name == "pypy"
+
+
+@pytest.fixture(params=["pidfd", "pipe"] if _wait.have_pidfds() else ["pipe"], autouse=True)
+def status(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both sources of the exit status: pidfds where the kernel has them, and the pipe."""
+    monkeypatch.setattr(_wait, "_pidfds", request.param == "pidfd")
+    return str(request.param)
+
+
+def script(source: str, *, status: str = "pidfd") -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter."""
+    head = f"import forksafe._wait; forksafe._wait._pidfds = {status == 'pidfd'}\n"
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", head + textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+    )
+
+
+def reaped(pid: int) -> bool:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def pipe_report() -> tuple[Callable[[object], None], Callable[[], str]]:
+    """Return a function for the child, which tells, and one for the parent, which is told."""
+    read, write = os.pipe()
+
+    def tell(value: object) -> None:
+        os.write(write, f"{value}\n".encode())
+
+    def told() -> str:
+        os.close(write)
+        with os.fdopen(read) as file:
+            return file.read()
+
+    return tell, told
+
+
+# --- the child's end ------------------------------------------------------------------------
+
+
+def test_only_the_parent_comes_out_of_the_block() -> None:
+    """The child's block ends the child, with exit code 0."""
+    pid = os.getpid()
+    with forksafe.forked() as fork:
+        assert fork.is_child is (os.getpid() != pid)
+        assert fork.is_parent is not fork.is_child
+    assert os.getpid() == pid
+    assert fork.exitcode == 0
+    assert reaped(fork.pid)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(None, 0), (0, 0), (3, 3), (-1, 255), (256, 0), (True, 1), ("a message", 1), (2**70, 255)],
+)
+def test_system_exit_is_as_the_interpreter_has_it(code: Any, expected: int) -> None:
+    """The same exit code as ``python -c 'raise SystemExit(code)'``."""
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            raise SystemExit(code)
+    assert fork.exitcode == expected
+    plain = subprocess.run([sys.executable, "-c", f"raise SystemExit({code!r})"], check=False)
+    if not (PYPY and code == 2**70):  # PyPy prints an OverflowError of its own
+        assert plain.returncode == expected
+
+
+def test_system_exit_message_goes_to_stderr(status: str) -> None:
+    """As the interpreter prints it, without a traceback."""
+    done = script(
+        """
+        import forksafe, sys
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                sys.exit("good bye")
+        sys.exit(fork.exitcode)
+        """,
+        status=status,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "good bye\n")
+
+
+def test_keyboard_interrupt_is_130_without_a_traceback(status: str) -> None:
+    """As a shell counts it."""
+    done = script(
+        """
+        import forksafe, sys
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                raise KeyboardInterrupt
+        sys.exit(fork.exitcode)
+        """,
+        status=status,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_an_exception_ends_the_child_and_not_the_program_around_it(status: str) -> None:
+    """Traceback on stderr once, exit code 1; the parent's except and finally run once."""
+    done = script(
+        """
+        import forksafe
+        try:
+            with forksafe.forked() as fork:
+                if fork.is_child:
+                    raise LookupError("only in the child")
+        except forksafe.exceptions.ChildFailedError as exc:
+            print("parent:", exc.exitcode, exc.pid == fork.pid)
+        except LookupError:
+            print("the child came out")
+        finally:
+            print("finally")
+        print("the rest")
+        """,
+        status=status,
+    )
+    assert done.stdout == "parent: 1 True\nfinally\nthe rest\n"
+    assert done.stderr.count("LookupError: only in the child") == 1
+    assert "Traceback" in done.stderr
+
+
+def test_every_door_ends_the_child() -> None:
+    """``return``, ``break`` and ``continue`` leave the block in the parent alone."""
+    parent = os.getpid()
+    forks = []
+
+    def by_return() -> str:
+        with forksafe.forked() as fork:
+            forks.append(fork)
+            return "returned"
+
+    assert by_return() == "returned"
+    for _ in range(2):
+        with forksafe.forked() as fork:
+            forks.append(fork)
+            continue
+    while True:
+        with forksafe.forked() as fork:
+            forks.append(fork)
+            break
+    assert os.getpid() == parent
+    assert [fork.exitcode for fork in forks] == [0, 0, 0, 0]
+
+
+def test_a_handler_that_raises_right_after_the_fork_does_not_free_the_child(status: str) -> None:
+    """A signal that waits while the child is made raises before its block, and ends it."""
+    done = script(
+        """
+        import forksafe, os, signal, sys
+        from multiprocessing.util import register_after_fork
+
+        class Stop(Exception):
+            pass
+
+        def stop(signum, frame):
+            raise Stop
+
+        signal.signal(signal.SIGUSR1, stop)
+        register_after_fork(stop, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+        entered = []
+        with forksafe.forked(check=False) as fork:
+            entered.append(1)
+            if fork.is_child:
+                print("the block ran in the child")
+        print("parent:", fork.exitcode)
+        """,
+        status=status,
+    )
+    assert done.stdout == "parent: 1\n", done.stderr
+    assert "Stop" in done.stderr
+
+
+def test_what_the_child_started_is_finished(status: str) -> None:
+    """Its threads are joined, its exit handlers and finalizers run, its streams are flushed."""
+    done = script(
+        """
+        import atexit, forksafe, multiprocessing.util, os, sys, tempfile, threading, time, weakref
+
+        parent = os.getpid()
+        atexit.register(lambda: print("inherited", os.getpid() == parent))
+        class Obj: pass
+        inherited = Obj()
+        weakref.finalize(inherited, lambda: print("inherited finalizer", os.getpid() == parent))
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                event = threading.Event()
+                threading.Thread(target=lambda: (event.wait(), print("thread"))).start()
+                atexit.register(print, "exit handler")
+                multiprocessing.util.Finalize(None, print, ("finalizer",), exitpriority=1)
+                mine = Obj()
+                weakref.finalize(mine, print, "own weakref finalizer")
+                directory = tempfile.TemporaryDirectory()
+                print(directory.name)
+                sys.stdout.write("no newline, ")
+                event.set()
+        print("parent")
+        """,
+        status=status,
+    )
+    lines = done.stdout.splitlines()
+    path, rest = lines[0], lines[1:]
+    assert sorted(rest[:-3]) == sorted(
+        ["no newline, thread", "exit handler", "finalizer", "own weakref finalizer"]
+    ), done
+    assert rest[-3:] == ["parent", "inherited finalizer True", "inherited True"]
+    assert not os.path.exists(path)
+    assert "Error" not in done.stderr
+
+
+def test_a_failing_exit_handler_does_not_keep_the_child(status: str) -> None:
+    """It is reported, the others run, and the child ends."""
+    done = script(
+        """
+        import atexit, forksafe, threading
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                atexit.register(print, "the other one")
+                atexit.register(lambda: 1 / 0)
+        print(fork.exitcode)
+        """,
+        status=status,
+    )
+    assert done.stdout == "the other one\n0\n"
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_cannot_be_flushed_is_exit_code_120(status: str) -> None:
+    """As the interpreter's own exit has it."""
+    done = script(
+        """
+        import forksafe, os, sys
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+                sys.stdout.write("lost")
+        os.write(1, str(fork.exitcode).encode())
+        """,
+        status=status,
+    )
+    assert done.stdout == "120"
+
+
+# --- the parent's end -----------------------------------------------------------------------
+
+
+def test_a_failed_child_raises_unless_unchecked() -> None:
+    """ChildFailedError names the child and its exit code."""
+    with pytest.raises(ChildFailedError, match=r"worker-7 \(pid \d+\) ended with exit code 7") as e:
+        with forksafe.forked(name="worker-7") as fork:
+            if fork.is_child:
+                os._exit(7)
+    assert (e.value.pid, e.value.exitcode) == (fork.pid, 7)
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            os._exit(7)
+    assert fork.exitcode == 7
+
+
+def test_a_signal_is_a_negative_exit_code() -> None:
+    """And the message says so."""
+    with pytest.raises(ChildFailedError, match="ended by signal 9"):
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                signal.pause()
+            fork.kill()
+    assert fork.exitcode == -signal.SIGKILL
+
+
+def test_an_exception_in_the_parent_stops_the_child_politely() -> None:
+    """SIGTERM, reaped, and the exception goes on."""
+    read, write = os.pipe()
+    with pytest.raises(LookupError, match="mine"):
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+                os.write(write, b".")
+                while True:
+                    signal.pause()
+            os.read(read, 1)
+            assert fork.is_alive()
+            raise LookupError("mine")
+    os.close(read)
+    os.close(write)
+    assert fork.exitcode == 9
+    assert reaped(fork.pid)
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace() -> None:
+    """No orphan: SIGKILL."""
+    read, write = os.pipe()
+    with pytest.raises(LookupError):
+        with forksafe.forked(grace=0.2) as fork:
+            if fork.is_child:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                os.write(write, b".")
+                while True:
+                    signal.pause()
+            os.read(read, 1)
+            raise LookupError
+    os.close(read)
+    os.close(write)
+    assert fork.exitcode == -signal.SIGKILL
+    assert reaped(fork.pid)
+
+
+def test_ctrl_c_while_waiting_stops_the_child(status: str) -> None:
+    """KeyboardInterrupt at the end of the block: the child is terminated and reaped first."""
+    done = script(
+        """
+        import forksafe, os, signal, sys, threading
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with forksafe.forked() as fork:
+                if fork.is_child:
+                    while True:
+                        signal.pause()
+                parent = threading.main_thread().ident
+                threading.Timer(0.3, signal.pthread_kill, (parent, signal.SIGINT)).start()
+        except KeyboardInterrupt:
+            print("interrupted", fork.exitcode)
+        try:
+            os.waitpid(fork.pid, 0)
+        except ChildProcessError:
+            print("reaped")
+        """,
+        status=status,
+    )
+    assert done.stdout == f"interrupted {-signal.SIGTERM}\nreaped\n", done
+
+
+def test_wait_with_a_timeout() -> None:
+    """TimeoutError leaves the child alone; afterwards the same exit code is told again."""
+    read, write = os.pipe()
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(5)
+        with pytest.raises(TimeoutError, match="still runs after 0.05 s"):
+            fork.wait(0.05)
+        assert fork.exitcode is None
+        assert fork.is_alive()
+        os.write(write, b".")
+        assert fork.wait(20) == 5
+        assert fork.wait() == 5
+        assert not fork.is_alive()
+        assert fork.exitcode == 5
+        fork.terminate()  # has no effect, and hits nobody
+    os.close(read)
+    os.close(write)
+    assert fork.exitcode == 5
+
+
+def test_sentinel_turns_readable_when_the_child_ends() -> None:
+    """For select() and event loops; closed with the block."""
+    read, write = os.pipe()
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        assert select.select([fork.sentinel], [], [], 0)[0] == []
+        os.close(write)
+        assert select.select([fork.sentinel], [], [], 20)[0] == [fork.sentinel]
+    os.close(read)
+    with pytest.raises(ValueError, match="closed"):
+        _ = fork.sentinel
+
+
+def test_send_signal() -> None:
+    """Any signal."""
+    tell, told = pipe_report()
+    read, write = os.pipe()
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            signal.signal(signal.SIGUSR2, lambda *_: (tell("usr2"), os._exit(0)))
+            os.write(write, b".")
+            while True:
+                signal.pause()
+        os.read(read, 1)
+        fork.send_signal(signal.SIGUSR2)
+    os.close(read)
+    os.close(write)
+    assert told() == "usr2\n"
+
+
+def test_parent_only_methods_raise_elsewhere() -> None:
+    """In the child, and in another child of the parent, they are a RuntimeError."""
+    tell, told = pipe_report()
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            for call in (fork.wait, fork.terminate, fork.kill, fork.is_alive):
+                try:
+                    call()
+                except RuntimeError:
+                    tell("RuntimeError")
+            for attribute in ("exitcode", "sentinel"):
+                try:
+                    getattr(fork, attribute)
+                except RuntimeError:
+                    tell("RuntimeError")
+            assert fork.pid == 0
+        else:
+            with forksafe.forked() as other:
+                if other.is_child:
+                    try:
+                        fork.kill()
+                    except RuntimeError as exc:
+                        tell(f"RuntimeError {os.getpid()}" if str(os.getpid()) in str(exc) else exc)
+    assert [line.split()[0] for line in told().splitlines()] == ["RuntimeError"] * 7
+
+
+@pytest.mark.parametrize("how", ["waitpid", "ignored"])
+def test_a_child_that_others_reaped_is_said_to_be(status: str, how: str) -> None:
+    """ChildProcessError, never an invented 0."""
+    done = script(
+        f"""
+        import forksafe, os, signal
+        if {how!r} == "ignored":
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            with forksafe.forked() as fork:
+                if fork.is_child:
+                    os._exit(3)
+                if {how!r} == "waitpid":
+                    os.waitpid(-1, 0)
+        except ChildProcessError as exc:
+            print("reaped it" in str(exc), fork.is_alive(), repr(fork).endswith("other code>"))
+        try:
+            fork.exitcode
+        except ChildProcessError:
+            print("still")
+        """,
+        status=status,
+    )
+    assert done.stdout == "True False True\nstill\n", done
+
+
+def test_a_plain_fork_inside_the_parents_block_is_let_through(status: str) -> None:
+    """It is no child of forked(): it neither waits for that child nor kills it."""
+    done = script(
+        """
+        import forksafe, os
+        read, write = os.pipe()
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                os.close(write)
+                os.read(read, 1)
+            else:
+                plain = os.fork()
+        if plain == 0:
+            os._exit(7)
+        print(fork.exitcode, os.waitstatus_to_exitcode(os.waitpid(plain, 0)[1]))
+        """.replace("plain = os.fork()", "plain = os.fork(); plain and os.close(write)").replace(
+            "os._exit(7)", "os.close(write); os._exit(7)"
+        ),
+        status=status,
+    )
+    assert done.stdout == "0 7\n", done
+
+
+def test_a_grandchild_does_not_come_out_either(status: str) -> None:
+    """A plain fork inside the child's block ends at the end of that block, too."""
+    done = script(
+        """
+        import forksafe, os
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                pid = os.fork()
+                if pid:
+                    os.waitpid(pid, 0)
+        print("out")
+        """,
+        status=status,
+    )
+    assert done.stdout == "out\n"
+
+
+def test_a_grandchild_that_lives_on_does_not_hold_the_parent() -> None:
+    """The child's end counts, not that of the descriptors it passed on."""
+    read, write = os.pipe()
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            grandchild = os.fork()
+            if grandchild == 0:
+                os.close(write)
+                os.read(read, 1)  # until the parent, outside the block, closes its end
+                os._exit(0)
+            os.close(write)
+    assert fork.exitcode == 0
+    os.close(read)
+    os.close(write)
+
+
+def test_blocks_nest() -> None:
+    """A child may fork, and a parent may have two children at once."""
+    with forksafe.forked() as first:
+        if first.is_child:
+            with forksafe.forked(check=False) as inner:
+                if inner.is_child:
+                    os._exit(4)
+            assert inner.exitcode == 4
+        else:
+            with forksafe.forked() as second:
+                assert second.is_child or first.pid != second.pid
+    assert first.exitcode == second.exitcode == 0
+
+
+# --- identity -------------------------------------------------------------------------------
+
+
+def test_the_child_has_a_name_and_its_true_parent(status: str) -> None:
+    """In current_process(), parent_process() and log records, also in a child of a child."""
+    done = script(
+        """
+        import forksafe, logging, multiprocessing, os, sys
+        logging.basicConfig(format="%(processName)s", stream=sys.stdout)
+        with forksafe.forked(name="worker") as fork:
+            if fork.is_child:
+                parent = multiprocessing.parent_process()
+                assert (parent.pid, parent.name) == (os.getppid(), "MainProcess")
+                assert parent.is_alive()
+                logging.error("")
+                with forksafe.forked() as inner:
+                    if inner.is_child:
+                        parent = multiprocessing.parent_process()
+                        assert (parent.pid, parent.name) == (os.getppid(), "worker")
+                        print(multiprocessing.current_process().name)
+        assert multiprocessing.current_process().name == "MainProcess"
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                print(multiprocessing.current_process().name)
+        print(fork.name, fork.exitcode)
+        """,
+        status=status,
+    )
+    assert done.stdout.split() == [
+        "worker",
+        "ForkedProcess-1:1",
+        "ForkedProcess-2",
+        "ForkedProcess-2",
+        "0",
+    ], done
+
+
+def test_safe_fork_does_not_name_the_grandparent(status: str) -> None:
+    """A parent_process() that was set is the true parent's after the fork; identity stays."""
+    done = script(
+        """
+        import forksafe, multiprocessing, os
+        def grandchild(name):
+            parent = multiprocessing.parent_process()
+            assert parent.pid == os.getppid(), (parent, os.getppid())
+            assert multiprocessing.current_process().name == name
+            assert parent.is_alive()
+            parent.join(0.01)
+        def child():
+            name = multiprocessing.current_process().name
+            pid = forksafe.safe_fork()
+            if pid == 0:
+                grandchild(name)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join()
+        print(process.exitcode)
+        pid = forksafe.safe_fork()
+        if pid == 0:
+            assert multiprocessing.parent_process() is None
+            os._exit(0)
+        print(os.waitpid(pid, 0)[1])
+        """,
+        status=status,
+    )
+    assert done.stdout == "0\n0\n", done
+
+
+# --- use ------------------------------------------------------------------------------------
+
+
+def test_repr_tells_the_state() -> None:
+    """For a person who prints it."""
+    with forksafe.forked(name="w", check=False) as fork:
+        if fork.is_child:
+            os._exit(0 if repr(fork) == "<Fork 'w', in the child>" else 1)
+        assert "running" in repr(fork)
+        assert str(fork.pid) in repr(fork)
+        fork.wait()
+    assert "exit code 0" in repr(fork)
+
+
+def test_a_block_is_for_one_use() -> None:
+    """A second `with` says so."""
+    block = forksafe.forked()
+    with block as fork:
+        pass
+    assert fork.exitcode == 0
+    with pytest.raises(RuntimeError, match="one use"):
+        block.__enter__()
+
+
+def test_bad_arguments_are_named() -> None:
+    """Before anything is forked."""
+    with pytest.raises(TypeError, match="name must be a str or None, not 3"):
+        forksafe.forked(name=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="grace must be .* not -1"):
+        forksafe.forked(grace=-1)
+    with pytest.raises(ValueError, match="grace"):
+        forksafe.forked(grace=float("nan"))
+
+
+def test_no_descriptor_is_left_behind() -> None:
+    """After the block the parent has the descriptors it had."""
+    with forksafe.forked():
+        pass
+
+    def descriptors() -> set[str]:
+        return set(os.listdir("/dev/fd"))
+
+    before = descriptors()
+    for _ in range(5):
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                os._exit(1)
+        with pytest.raises(LookupError):
+            with forksafe.forked():
+                raise LookupError
+    assert len(descriptors()) == len(before)
+
+
+def test_no_descriptor_to_be_had_leaves_no_child(status: str) -> None:
+    """OSError on entering, and nobody is left behind."""
+    done = script(
+        """
+        import errno, forksafe, os, resource
+        with forksafe.forked():
+            pass
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        os.close(lowest)
+        try:
+            while True:
+                os.dup(0)
+        except OSError:
+            pass
+        try:
+            with forksafe.forked() as fork:
+                print("entered")
+        except OSError as exc:
+            print(errno.errorcode[exc.errno])
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            print("no child")
+        """,
+        status=status,
+    )
+    assert done.stdout == "EMFILE\nno child\n", done
+
+
+def test_errors_of_the_kernel_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entering raises what the fork raises, and leaves no descriptor."""
+    before = len(os.listdir("/dev/fd"))
+
+    def refuse() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+        with forksafe.forked():
+            raise AssertionError("entered")
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_forked_from_a_thread() -> None:
+    """The child's thread is its main thread, and its block ends the process."""
+    import threading
+
+    codes = []
+
+    def body() -> None:
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                main = threading.current_thread() is threading.main_thread()
+                os._exit(6 if main and threading.active_count() == 1 else 1)
+        codes.append(fork.exitcode)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert codes == [6]
