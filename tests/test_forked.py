@@ -11,6 +11,7 @@ import sys
 import textwrap
 from typing import Any, Callable
 
+import programs
 import pytest
 
 import forksafe
@@ -28,16 +29,9 @@ def status(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def script(source: str, *, status: str = "pidfd") -> subprocess.CompletedProcess[str]:
-    """Run a program in a fresh interpreter."""
+    """Run a program in a fresh interpreter, with that source of the exit status."""
     head = f"import forksafe._wait; forksafe._wait._pidfds = {status == 'pidfd'}\n"
-    return subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", head + textwrap.dedent(source)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
-    )
+    return programs.script(head + textwrap.dedent(source))
 
 
 def reaped(pid: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from _thread import get_ident
 
-from . import _hook
+from . import _hook, _signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ def fork(identity: Any) -> int:
     function = os.fork
     if function is safe_fork:
         function = _os_fork
-    _hook.armed[thread] = identity
+    _hook.armed[thread] = request = _hook.Request(identity)
     try:
         return int(function())
     finally:
         _hook.armed.pop(thread, None)
+        if request.mask is not None:
+            _signals.set_mask(request.mask)

@@ -20,6 +20,7 @@ from ._forking import Forking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 __all__ = [
@@ -31,9 +32,26 @@ __all__ = [
     "uninstall",
 ]
 
+
+class Request:
+    """One fork asked for by `safe_fork()` or `forked()`.
+
+    Attributes:
+        identity: The process object that the child is to be known by; None: it stays as it is.
+        mask: Set by the hook: the signal mask that the one who asked restores. It can do so behind
+            all at-fork hooks, where an exception of a handler is not dropped.
+    """
+
+    __slots__ = ("identity", "mask")
+
+    def __init__(self, identity: Any = None) -> None:
+        self.identity = identity
+        self.mask: Iterable[int] | None = None
+
+
 _installed = False
-# Threads inside safe_fork(), each with the identity its child is to have (None: as it is).
-armed: dict[int, Any] = {}
+# Threads inside safe_fork(), each with what it asks for.
+armed: dict[int, Request] = {}
 # Forks between `before` and `after`, by forking thread; None: not one to be reset.
 _under_way: dict[int, Forking | None] = {}
 
@@ -97,7 +115,8 @@ def after_fork_in_child() -> None:
 def _before() -> None:
     """In the parent, before the fork."""
     thread = get_ident()
-    if not _installed and thread not in armed:
+    request = armed.get(thread)
+    if not _installed and request is None:
         _under_way[thread] = None
         return
     who = _origin.origin(sys._getframe(1))
@@ -107,9 +126,11 @@ def _before() -> None:
     fork = Forking()
     fork.origin = who
     fork.parent = os.getpid()
-    fork.identity = armed.get(thread)
     fork.mask = _signals.current()
-    # From here on the parent's half restores the mask, also if a handler raises in the next line.
+    if request is not None:
+        fork.identity = request.identity
+        request.mask = fork.mask
+    # From here on the mask is restored behind the fork, also if a handler raises in the next line.
     _under_way[thread] = fork
     _signals.block()
     _reset.note(fork)
@@ -117,11 +138,12 @@ def _before() -> None:
 
 def _after_in_parent() -> object:
     """In the parent, after the fork, also where it failed."""
-    fork = _under_way.pop(get_ident(), None)
+    thread = get_ident()
+    fork = _under_way.pop(thread, None)
     if fork is None or fork.mask is None:
         return None
     _reset.undo(fork)
-    return _signals.restore(fork.mask)
+    return None if thread in armed else _signals.restore(fork.mask)
 
 
 def _after_in_child() -> object:
@@ -133,15 +155,18 @@ def _after_in_child() -> object:
         fork = _under_way[thread]
     else:  # no `before` half: the fork was made in C
         fork = Forking() if _installed or thread in armed else None
+    request = armed.get(thread)
     armed.clear()
     _under_way.clear()  # of threads that this process does not have
     if fork is None:
         return None
     _clean = (_forks, os.getpid())
     _reset.reset(fork)
-    if fork.mask is None or fork.deferred:
-        return None
-    return _signals.restore(fork.mask)
+    if request is None:
+        return None if fork.mask is None or fork.deferred else _signals.restore(fork.mask)
+    if fork.deferred:
+        request.mask = None
+    return None
 
 
 if HAVE_FORK:

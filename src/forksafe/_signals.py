@@ -5,7 +5,9 @@ the forking thread. Restoring the mask inside an at-fork hook has a catch: a han
 (KeyboardInterrupt; SystemExit from a SIGTERM handler) would raise into the hook, where the
 interpreter reports and *drops* the exception, and the Ctrl-C would be lost. So signals that came in
 meanwhile are taken off the kernel and handed to the interpreter as the hook's last act; their
-handlers run when ``os.fork()`` has returned, in the program's own frame.
+handlers run when ``os.fork()`` has returned, in the program's own frame. (Unless another at-fork
+hook of Python code, registered later, is next: as without forksafe, it runs in there. `safe_fork()`
+and `forked()` restore the mask behind all hooks.)
 """
 
 from __future__ import annotations

@@ -26,6 +26,9 @@ OURS = ("safe_fork", "hook", "forked", "process")
 PYPY = sys.implementation.name == "pypy"
 
 
+_NOT_RUN = 99  # the exit status where the program could not even be loaded
+
+
 class Broken(Exception):
     """The child hung, died, or raised."""
 
@@ -237,19 +240,26 @@ def run(
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    return Outcome(returncode, output.decode(errors="replace"))
+    outcome = Outcome(returncode, output.decode(errors="replace"))
+    assert returncode != _NOT_RUN, outcome  # a test that did not run proves nothing either way
+    return outcome
 
 
 def main() -> None:
     path, function, style = sys.argv[1:]
     sys.argv = [path]
-    sys.path.insert(0, os.path.dirname(__file__))
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:0] = [here, os.path.dirname(here)]
     if style in ("hook", "process"):
         import forksafe
 
         forksafe.install()
     namespace: dict[str, Any] = {"__name__": "program", "__file__": path}
-    exec(compile(Path(path).read_text(), path, "exec"), namespace)
+    try:
+        exec(compile(Path(path).read_text(), path, "exec"), namespace)
+    except BaseException:
+        traceback.print_exc()
+        sys.exit(_NOT_RUN)
     namespace[function](Forker(style))
 
 

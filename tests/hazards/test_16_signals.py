@@ -1,0 +1,146 @@
+"""Row 16: no signal handler ever sees a half-reset child, and no signal is lost."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from harness import PYPY, Forker, run
+from programs import script
+
+FORKS = 60  # under each of four styles
+
+
+def storm(fork: Forker) -> None:
+    """Fork hundreds of times under SIGUSR1 every 2 ms, sent to the whole group from outside."""
+    import os
+    import subprocess
+    import sys
+    from multiprocessing.util import register_after_fork
+
+    parent = os.getpid()
+    seen_half_reset = []
+    reset_in = [parent]
+
+    class Resource:
+        pass
+
+    first, last = Resource(), Resource()
+    register_after_fork(first, lambda _: sum(range(20_000)))  # the reset takes its time
+    register_after_fork(last, lambda _: reset_in.append(os.getpid()))
+
+    def handler(number: int, frame: object) -> None:
+        if os.getpid() not in reset_in:
+            seen_half_reset.append(os.getpid())
+
+    signal.signal(signal.SIGUSR1, handler)
+    sender = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, signal, time\n"
+            "signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
+            "print(flush=True)\n"
+            f"while os.getppid() == {parent}:\n"
+            "    os.killpg(0, signal.SIGUSR1)\n"
+            "    time.sleep(0.002)\n",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert sender.stdout is not None
+    sender.stdout.readline()
+
+    def child() -> tuple[list[int], set[int], int]:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        return seen_half_reset, {int(number) for number in mask}, len(reset_in)
+
+    try:
+        for _ in range(FORKS):
+            half_reset, mask, resets = fork.run(child, end="_exit")
+            assert not half_reset, "a handler saw a half-reset child"
+            assert not mask, f"signals left blocked in the child: {mask}"
+            assert resets == 2
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        sender.kill()
+        sender.wait()
+    assert not seen_half_reset
+
+
+def test_a_storm_of_signals(style: str) -> None:
+    """Handlers see the child before its reset never, and masks are as they were."""
+    outcome = run(storm, style, timeout=100)
+    assert outcome.healthy, outcome
+
+
+def test_storm_breaks_under_os_fork() -> None:
+    """There is no reset at all, so that every handler comes before it."""
+    assert not run(storm, "raw", timeout=100).healthy
+
+
+def test_storm_breaks_under_process() -> None:
+    """Process resets after os.fork() has returned, with signals unblocked."""
+    assert not run(storm, "process-plain", timeout=100).healthy
+
+
+RAISING = """
+import logging, os, signal, sys
+import multiprocessing.util
+import forksafe
+
+class Stop(BaseException):
+    pass
+
+def stop(number, frame):
+    raise Stop
+
+signal.signal(signal.SIGUSR1, stop)
+parent = os.getpid()
+if sys.argv[1] == "hook":
+    forksafe.install()
+    fork = os.fork
+else:
+    fork = forksafe.safe_fork
+read, write = os.pipe()
+
+def in_child(_):  # runs in the reset, with signals blocked on both sides
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(parent, signal.SIGUSR1)
+    os.write(write, b"..")
+
+multiprocessing.util.register_after_fork(stop, in_child)
+# Runs right behind forksafe's half in the parent, or in C before it: holds the parent until the
+# signal is there, while it is still blocked.
+undo = forksafe._reset.undo
+forksafe._hook._reset.undo = lambda fork: (os.read(read, 1), undo(fork))
+try:
+    fork()
+    for _ in range(1000):  # handlers that are due run here at the latest
+        pass
+    print("lost")
+except Stop:
+    print("raised in the child" if os.getpid() != parent else "raised in the parent", flush=True)
+if os.getpid() == parent:
+    os.wait()
+else:
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "safe_fork",
+        pytest.param(
+            "hook",
+            marks=pytest.mark.skipif(
+                PYPY, reason="PyPy has no sigtimedwait: the handler runs, and raises, in the hook"
+            ),
+        ),
+    ],
+)
+def test_an_exception_of_a_handler_is_not_lost(how: str) -> None:
+    """Ctrl-C during a fork is a KeyboardInterrupt behind it, in the parent and in the child."""
+    done = script(RAISING, argv=(how,))
+    assert sorted(done.stdout.splitlines()) == ["raised in the child", "raised in the parent"], done
+    assert done.stderr == ""
