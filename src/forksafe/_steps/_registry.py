@@ -6,11 +6,16 @@ locks are unlocked. Only ``Process`` runs that registry; a bare ``os.fork()`` do
 (cpython gh-101320).
 
 Each callback runs exactly once. A second run is no harmless repetition: a proxy's callback takes
-a reference at its manager. So where ``Process`` itself forks, its own run is the one, and the
-signal mask is restored behind it, by an entry that sorts last.
+a reference at its manager. So where ``Process`` itself forks, its own run is the one, and the signal
+mask is restored behind it, by an entry that sorts last.
+
+A ``Process`` ends by the finalizers of its own family, and knows no other. What the callbacks of
+another family took in the child is given back there, so that family's finalizers join the first's.
 """
 
 from __future__ import annotations
+
+import sys
 
 from .. import _families, _signals
 from .._origin import Launch
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["RegistryStep"]
 
 _LAST = float("inf")
+_AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
 
 class RegistryStep(Step):
@@ -45,16 +51,18 @@ class RegistryStep(Step):
         found = self._found(fork) if note is None else note
         for one in found:
             if one.callbacks is None:
-                if origin.standard and fork.mask is not None:  # type: ignore[attr-defined]
-                    self._restore_signals_behind(one.registry, fork)
+                if origin.standard:  # type: ignore[attr-defined]
+                    self._go_on_behind(one, found, fork)
                 continue
             one.finalizers.clear()
             callbacks = one.callbacks
-            if (
-                len(one.entries) != one.size
-            ):  # another thread registered something meanwhile
+            if len(one.entries) != one.size:  # another thread registered something meanwhile
                 callbacks = _in_order(one.registry)
             _run(callbacks, fork.raised)
+        if len(found) > 1:
+            for one in found:
+                if one.callbacks is not None and one.ends_a_process():
+                    _join_finalizers(one, found)
         return bool(found)
 
     def _found(self, fork: Forking) -> list[_Registry]:
@@ -76,19 +84,21 @@ class RegistryStep(Step):
                 f"{util.__name__}._finalizer_registry is no dict",
             )
             assert entries is not None and finalizers is not None
-            found.append(_Registry(registry, entries, finalizers, registry is theirs))
+            found.append(_Registry(util, registry, entries, finalizers, registry is theirs))
         return found
 
-    def _restore_signals_behind(self, registry: Any, fork: Forking) -> None:
+    def _go_on_behind(self, theirs: _Registry, found: list[_Registry], fork: Forking) -> None:
+        registry = theirs.registry
         key = (_LAST, id(fork), _LAST)
 
-        def restore(fork: Forking) -> None:
+        def go_on(fork: Forking) -> None:
             del registry[key]
             self._waiting = None
-            assert fork.mask is not None
-            _signals.restore(fork.mask)
+            _join_finalizers(theirs, found)
+            if fork.mask is not None:
+                _signals.restore(fork.mask)
 
-        key = (_LAST, id(fork), restore)  # type: ignore[assignment]
+        key = (_LAST, id(fork), go_on)  # type: ignore[assignment]
         self._waiting = fork  # the registry's reference is weak
         registry[key] = fork
         fork.deferred = True
@@ -100,21 +110,41 @@ class _Registry:
     They are put in order in the parent: in the child the walk would copy the page of each.
     """
 
-    __slots__ = ("callbacks", "due", "entries", "finalizers", "registry", "size")
+    __slots__ = ("callbacks", "due", "entries", "finalizers", "registry", "size", "util")
 
     def __init__(
         self,
+        util: Any,
         registry: Any,
         entries: dict[Any, Any],
         finalizers: dict[Any, Any],
         theirs: bool,
     ) -> None:
+        self.util = util
         self.registry = registry
         self.entries = entries
         self.finalizers = finalizers
         self.size = len(entries)
         self.callbacks = None if theirs else _in_order(registry)
         self.due = theirs or bool(self.callbacks)
+
+    def ends_a_process(self) -> bool:
+        """Tell whether the end of this process is that of a ``Process`` with this registry."""
+        for name in _families.NAMES:
+            util = sys.modules.get(f"{name}.util")
+            if getattr(util, "_afterfork_registry", None) is self.registry:
+                process = sys.modules.get(f"{name}.process")
+                current = getattr(process, "_current_process", None)
+                if getattr(current, "_parent_pid", None) is not None:  # not the main process
+                    return True
+        return False
+
+
+def _join_finalizers(first: _Registry, found: list[_Registry]) -> None:
+    for other in found:
+        run = getattr(other.util, "_run_finalizers", None)
+        if other is not first and run is not None:
+            first.util.Finalize(None, run, exitpriority=_AT_THE_END)
 
 
 def _in_order(registry: Any) -> list[Any]:
