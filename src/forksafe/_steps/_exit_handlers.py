@@ -37,6 +37,9 @@ class ExitHandlersStep(Step):
             if function is not None and function not in registered:
                 registered.append(function)
                 atexit.register(function)
+                if getattr(util, "_exiting", False):
+                    # Forked while the parent is at its own end: the child's is still to come.
+                    util._exiting = False  # type: ignore[attr-defined]
         _forget_finalizers()
         return True
 
@@ -49,9 +52,7 @@ def _forget_finalizers() -> None:
     """
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     registry = getattr(finalize, "_registry", None)
-    if not isinstance(registry, dict) or not hasattr(
-        finalize, "_registered_with_atexit"
-    ):
+    if not isinstance(registry, dict) or not hasattr(finalize, "_registered_with_atexit"):
         return
     for info in list(registry.values()):
         info.atexit = False
