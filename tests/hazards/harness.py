@@ -7,7 +7,7 @@ returns how it went: `Outcome.healthy` only with exit status 0.
 
 Styles: ``raw`` is plain ``os.fork()`` and ``process-plain`` a ``multiprocessing.Process``, both
 with forksafe not even imported; `OURS` are the four of forksafe. A style may name the package it
-is about, as in ``hook:billiard``: then that is what ``fork.package`` is, and what ``process`` starts.
+is about, as in ``hook:billiard``: it is ``fork.package`` then, and ``process`` starts its Process.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ class Forker:
         """The package's submodule `name`."""
         return importlib.import_module(f"{self.package.__name__}.{name}")
 
-    def __call__(
-        self, target: Callable[..., Any], *args: Any, end: str = "exit"
-    ) -> Child:
+    def __call__(self, target: Callable[..., Any], *args: Any, end: str = "exit") -> Child:
         read, write = os.pipe()
 
         def body() -> None:
@@ -136,9 +134,7 @@ class Forker:
             raise Broken(f"the child ended with exit code {code}")
         return value
 
-    def _by(
-        self, fork: Callable[[], int], body: Callable[[], None], read: int
-    ) -> Child:
+    def _by(self, fork: Callable[[], int], body: Callable[[], None], read: int) -> Child:
         pid = fork()
         if pid == 0:
             body()
