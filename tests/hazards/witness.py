@@ -30,14 +30,16 @@ RAISING = 1  # the one whose callback raises
 class Registered:
     """An object of the program's, with something to do after a fork."""
 
-    def __init__(self, calls: list[tuple[str, int]], label: tuple[str, int], raising: Any) -> None:
+    def __init__(
+        self, calls: list[tuple[str, int]], label: tuple[str, int], raising: BaseException
+    ) -> None:
         self._calls = calls
         self._label = label
         self._raising = raising
 
     def after_fork(self) -> None:
         self._calls.append(self._label)
-        if self._label[1] == RAISING and self._raising is not None:
+        if self._label[1] == RAISING:
             raise self._raising
 
 
@@ -45,13 +47,13 @@ class Witness:
     """Made before the forks, in the process whose children it is to see.
 
     Args:
-        raising: What one callback of each family raises.
+        raising: What one callback of each family raises; by default a ValueError.
         managers: Whether to ask real managers; they are processes, forked here.
     """
 
-    def __init__(
-        self, raising: BaseException | None = ValueError("of a callback"), managers: bool = True
-    ) -> None:
+    def __init__(self, raising: BaseException | None = None, managers: bool = True) -> None:
+        if raising is None:
+            raising = ValueError("of a callback")
         self.calls: list[tuple[str, int]] = []
         self._objects: list[Registered] = []
         self._managers: dict[str, Any] = {}

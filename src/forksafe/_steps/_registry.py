@@ -6,8 +6,8 @@ locks are unlocked. Only ``Process`` runs that registry; a bare ``os.fork()`` do
 (cpython gh-101320).
 
 Each callback runs exactly once. A second run is no harmless repetition: a proxy's callback takes
-a reference at its manager. So where ``Process`` itself forks, its own run is the one, and the signal
-mask is restored behind it, by an entry that sorts last.
+a reference at its manager. So where ``Process`` itself forks, its own run is the one, and the
+signal mask is restored behind it, by an entry that sorts last.
 
 A ``Process`` ends by the finalizers of its own family, and knows no other. What the callbacks of
 another family took in the child is given back there, so that family's finalizers join the first's.
