@@ -6,11 +6,13 @@ interpreter with the style of forking as its argument, so nothing leaks from tes
 returns how it went: `Outcome.healthy` only with exit status 0.
 
 Styles: ``raw`` is plain ``os.fork()`` and ``process-plain`` a ``multiprocessing.Process``, both
-with forksafe not even imported; `OURS` are the four of forksafe.
+with forksafe not even imported; `OURS` are the four of forksafe. A style may name the package it
+is about, as in ``hook:billiard``: it is ``fork.package`` then, and ``process`` starts its Process.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import select
@@ -89,11 +91,21 @@ class Forker:
     """What a program is given: ``fork(target, *args)`` runs ``target(*args)`` in a new child.
 
     ``end``: how the child ends. ``"exit"`` as a program does (finalizers and all), ``"_exit"`` at
-    once. ``fork.style`` tells the style.
+    once. ``fork.style`` tells the style, ``fork.package`` the package it is about:
+    ``multiprocessing``, unless the style names another.
     """
 
     def __init__(self, style: str) -> None:
-        self.style = style
+        self.style, _, self._package = style.partition(":")
+
+    @property
+    def package(self) -> Any:
+        """The package whose objects the program is to use; imported here."""
+        return importlib.import_module(self._package or "multiprocessing")
+
+    def module(self, name: str) -> Any:
+        """The package's submodule `name`."""
+        return importlib.import_module(f"{self.package.__name__}.{name}")
 
     def __call__(self, target: Callable[..., Any], *args: Any, end: str = "exit") -> Child:
         read, write = os.pipe()
@@ -144,9 +156,7 @@ class Forker:
         return self._by(forksafe.safe_fork, body, read)
 
     def _process_plain(self, body: Callable[[], None], read: int) -> Child:
-        import multiprocessing
-
-        process = multiprocessing.get_context("fork").Process(target=body)
+        process = self.package.get_context("fork").Process(target=body)
         process.start()
         assert process.pid is not None
         return Child(process.pid, read, self.style, process)
@@ -250,7 +260,7 @@ def main() -> None:
     sys.argv = [path]
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:0] = [here, os.path.dirname(here)]
-    if style in ("hook", "process"):
+    if style.partition(":")[0] in ("hook", "process"):
         import forksafe
 
         forksafe.install()

@@ -8,9 +8,7 @@ ROUNDS = 300
 
 
 def program(fork: Forker) -> None:
-    from multiprocessing import get_context
-
-    with get_context("fork").Manager() as manager:
+    with fork.package.get_context("fork").Manager() as manager:
         shared = manager.dict(parent=0, child=0)
         assert len(shared) == 2  # the first use connects
 

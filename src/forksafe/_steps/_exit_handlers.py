@@ -37,6 +37,9 @@ class ExitHandlersStep(Step):
             if function is not None and function not in registered:
                 registered.append(function)
                 atexit.register(function)
+                if getattr(util, "_exiting", False):
+                    # Forked while the parent is at its own end: the child's is still to come.
+                    util._exiting = False  # type: ignore[attr-defined]
         _forget_finalizers()
         return True
 

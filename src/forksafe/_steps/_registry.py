@@ -8,9 +8,14 @@ locks are unlocked. Only ``Process`` runs that registry; a bare ``os.fork()`` do
 Each callback runs exactly once. A second run is no harmless repetition: a proxy's callback takes
 a reference at its manager. So where ``Process`` itself forks, its own run is the one, and the
 signal mask is restored behind it, by an entry that sorts last.
+
+A ``Process`` ends by the finalizers of its own family, and knows no other. What the callbacks of
+another family took in the child is given back there, so that family's finalizers join the first's.
 """
 
 from __future__ import annotations
+
+import sys
 
 from .. import _families, _signals
 from .._origin import Launch
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["RegistryStep"]
 
 _LAST = float("inf")
+_AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
 
 class RegistryStep(Step):
@@ -58,8 +64,8 @@ class RegistryStep(Step):
             note = [(one, -1, ()) for one in _registries()]
         for one, size, callbacks in note:
             if callbacks is None:
-                if fork.mask is not None and fork.origin.standard:  # type: ignore[attr-defined]
-                    self._restore_signals_behind(one.registry, fork)
+                if fork.origin.standard:  # type: ignore[attr-defined]
+                    self._go_on_behind(one, [other for other, _, _ in note], fork)
                 continue
             one.finalizers.clear()
             if len(one.entries) != size:  # not noted, or another thread has registered since
@@ -72,18 +78,25 @@ class RegistryStep(Step):
                         callback(obj)
                     except BaseException as exc:  # the others must run, and the fork must return
                         fork.raised += (exc.with_traceback(None),)
+        if len(note) > 1:
+            families = [one for one, _, _ in note]
+            for one, _, callbacks in note:
+                if callbacks is not None and one.ends_a_process():
+                    _join_finalizers(one, families)
         return bool(note)
 
-    def _restore_signals_behind(self, registry: Any, fork: Forking) -> None:
-        key = (_LAST, id(fork), _LAST)
+    def _go_on_behind(self, theirs: _Registry, all_: list[_Registry], fork: Forking) -> None:
+        """Do the rest of the reset when ``Process`` has run its registry, as its last entry."""
+        registry = theirs.registry
 
-        def restore(fork: Forking) -> None:
+        def go_on(fork: Forking) -> None:
             del registry[key]
             self._waiting = None
-            assert fork.mask is not None
-            _signals.restore(fork.mask)
+            _join_finalizers(theirs, all_)
+            if fork.mask is not None:
+                _signals.restore(fork.mask)
 
-        key = (_LAST, id(fork), restore)  # type: ignore[assignment]
+        key = (_LAST, id(fork), go_on)
         self._waiting = fork  # the registry's reference is weak
         registry[key] = fork
         fork.deferred = True
@@ -92,11 +105,32 @@ class RegistryStep(Step):
 class _Registry:
     """One after-fork registry, and what of it is looked at."""
 
-    def __init__(self, registry: Any, entries: dict[Any, Any], finalizers: dict[Any, Any]) -> None:
+    def __init__(
+        self, util: Any, registry: Any, entries: dict[Any, Any], finalizers: dict[Any, Any]
+    ) -> None:
+        self.util = util
         self.registry = registry
         self.entries = entries
         self.finalizers = finalizers
         self.state = (entries, finalizers)
+
+    def ends_a_process(self) -> bool:
+        """Tell whether the end of this process is that of a ``Process`` with this registry."""
+        for name in _families.NAMES:
+            util = sys.modules.get(f"{name}.util")
+            if getattr(util, "_afterfork_registry", None) is self.registry:
+                process = sys.modules.get(f"{name}.process")
+                current = getattr(process, "_current_process", None)
+                if getattr(current, "_parent_pid", None) is not None:  # not the main process
+                    return True
+        return False
+
+
+def _join_finalizers(first: _Registry, families: list[_Registry]) -> None:
+    for other in families:
+        run = getattr(other.util, "_run_finalizers", None)
+        if other is not first and run is not None:
+            first.util.Finalize(None, run, exitpriority=_AT_THE_END)
 
 
 def _registries() -> Iterator[_Registry]:
@@ -111,4 +145,4 @@ def _registries() -> Iterator[_Registry]:
         assert entries is not None and finalizers is not None
         if not any(registry is other for other in seen):
             seen.append(registry)
-            yield _Registry(registry, entries, finalizers)
+            yield _Registry(util, registry, entries, finalizers)
