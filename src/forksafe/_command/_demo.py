@@ -31,6 +31,7 @@ PLAIN = STYLES[0]
 PATIENCE = 3.0  # seconds without a round trip until a side counts as hung
 START = 8.0  # seconds until the first round trip
 LIMIT = 18.0  # seconds, all in all
+_MUTE = "ended without a word"
 _NO_FORK = 2
 
 
@@ -78,7 +79,7 @@ class _Result:
 
     @property
     def outcome(self) -> str:
-        parent, child = (self.outcomes.get(side, "did not start") for side in self.round_trips)
+        parent, child = (self.outcomes.get(side, _MUTE) for side in self.round_trips)
         told = parent if parent == child else f"parent: {parent}; child: {child}"
         if self.end is None:
             return told
@@ -108,7 +109,7 @@ def _run_all(out: TextIO) -> list[_Result]:
 def _run_style(style: str, deadline: float) -> _Result:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", _demo_program.__file__, style]
     result = _Result(style)
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own file
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -44,8 +44,8 @@ def main() -> None:
     manager = SyncManager(authkey=AUTHKEY)
     manager.start(_limit)
     shared = manager.dict()
-    rebuild, arguments = shared.__reduce__()  # type: ignore[misc] # a tuple, as BaseProxy has it
-    arguments[-1]["authkey"] = AUTHKEY  # type: ignore[index]
+    rebuild, arguments = shared.__reduce__()
+    arguments[-1]["authkey"] = AUTHKEY
     for key in range(KEYS):
         shared[key] = -1  # the first use connects
 
@@ -55,7 +55,7 @@ def main() -> None:
         os.write(go, b".")
         again = SyncManager(address=manager.address, authkey=AUTHKEY)
         again.connect()
-        proxy: Any = rebuild(*arguments)  # type: ignore[operator]
+        proxy: Any = rebuild(*arguments)
         for _ in range(ROUND_TRIPS):
             values = list(proxy.values())
             if len(values) != KEYS:
@@ -65,9 +65,10 @@ def main() -> None:
     def parent() -> None:
         os.close(go)
         os.read(ready, 1)  # the child is there: both sides at once
+        assign: Callable[[int, int], object] = shared.__setitem__
         for number in range(ROUND_TRIPS):
             # shared[key] = number, with a look at the answer.
-            answer = shared.__setitem__(number % KEYS, number)  # type: ignore[func-returns-value]
+            answer = assign(number % KEYS, number)
             if answer is not None:
                 raise WrongAnswer(f"a {type(answer).__name__} in answer to an assignment")
             _tell("parent")
