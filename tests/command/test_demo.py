@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 
 OURS = ("safe_fork", "install + os.fork", "forked")
-COMMAND = [sys.executable, "-m", "forksafe", "demo"]
-TIMEOUT = 60
+# With more patience than a person has: the machine that runs the tests may be busy.
+MAIN = """
+import sys
+sys.path.pop(0)
+from forksafe.__main__ import main
+from forksafe._command import _demo
+_demo.LIMIT, _demo.START = 100.0, 60.0
+sys.exit(main())
+"""
+COMMAND = [sys.executable, "-c", MAIN, "demo"]
+TIMEOUT = 110
 LINUX = sys.platform == "linux"
 
 
@@ -47,10 +56,10 @@ def test_plain_fork_fails_and_ours_are_ok(tmp_path: Path) -> None:
     assert table[0].split() == ["style", "parent", "child", "outcome"]
     assert len(table) >= 5
     for style, line in zip(OURS, table[2:]):
-        assert line.removeprefix(style).split() == ["1000", "1000", "ok"]
+        assert line.removeprefix(style).split() == ["500", "500", "ok"]
     plain = table[1].split(maxsplit=3)
     assert plain[0] == "os.fork"
-    assert int(plain[1]) < 1000 or int(plain[2]) < 1000
+    assert int(plain[1]) < 500 or int(plain[2]) < 500
     assert plain[3] != "ok"
 
 
@@ -58,14 +67,7 @@ def test_json(tmp_path: Path) -> None:
     """Only JSON on stdout; the progress on stderr. From any directory, whatever is in it."""
     for name in ("json", "selectors", "forksafe", "multiprocessing"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
-    code = "import sys; sys.path.pop(0); from forksafe.__main__ import main; sys.exit(main())"
-    result = subprocess.run(
-        [sys.executable, "-c", code, "demo", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        cwd=tmp_path,
-    )
+    result = demo("--json", cwd=tmp_path)
     assert result.returncode == 0, result
     assert "safe_fork ... ok" in result.stderr
     told = json.loads(result.stdout)
@@ -75,7 +77,7 @@ def test_json(tmp_path: Path) -> None:
     assert not plain["ok"]
     assert plain["outcome"] != "ok"
     for row in ours:
-        assert (row["parent"], row["child"], row["outcome"]) == (1000, 1000, "ok")
+        assert (row["parent"], row["child"], row["outcome"]) == (500, 500, "ok")
 
 
 @pytest.mark.skipif(not LINUX, reason="looks for the processes in /proc")

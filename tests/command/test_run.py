@@ -244,7 +244,7 @@ class TestHowItEnds:
             ("try:", "    1/0", "except ZeroDivisionError:", "    raise ValueError('second')"),
             ("raise ValueError('a') from KeyError('b')",),
             ("import nosuch_module",),
-            ("x = (",),
+            ("x = )",),
             ("print('ü'", "  indented"),
             ("exec('1/0')",),
             ("import json; json.loads('{')",),
@@ -291,7 +291,11 @@ class TestHowItEnds:
     def test_excepthook_that_fails(self, tmp_path: Path) -> None:
         hook = ("import sys", "def hook(*args):", "    print(hex('no'))", "sys.excepthook = hook")
         write(tmp_path / "p.py", *hook, "1/0")
-        assert "Original exception was" in same(tmp_path, "p.py").stderr
+        ours = under_forksafe(tmp_path, "p.py")
+        assert "Original exception was" in ours.stderr
+        assert "forksafe" not in ours.stderr
+        if not PYPY:  # which shows a frame of its own app_main.py here
+            assert ours == under_python(tmp_path, "p.py")
 
     def test_exit_handlers_and_threads_find_their_globals(self, tmp_path: Path) -> None:
         """The program's namespace lives as long as the process."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-ROUND_TRIPS = 1000  # of each side
-KEYS = 1000
+ROUND_TRIPS = 500  # of each side
+KEYS = 100
 LIMIT = 20  # seconds until the kernel ends each process of this program, whoever still watches
 AUTHKEY = b"forksafe demo"
 

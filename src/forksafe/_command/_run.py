@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+_PYPY = sys.implementation.name == "pypy"
 _NO_PROGRAM = 2  # as python has it for a file that is not there
 
 
@@ -75,7 +76,8 @@ def _run_file(path: str, arguments: Sequence[str]) -> None:
     else:
         from importlib.machinery import SourceFileLoader
 
-        loader = SourceFileLoader("__main__", full)
+        # PyPy shows its loader the path as it was given.
+        loader = SourceFileLoader("__main__", path if _PYPY else full)
         code = _compile(path, full)
     _set_path0(_directory_of(path))
     sys.argv = [path, *arguments]
@@ -144,7 +146,7 @@ def _compile(path: str, full: str) -> CodeType:
 
 def _absolute(path: str) -> str:
     # CPython joins and leaves the rest as it is, since 3.9; PyPy makes it normal.
-    if sys.implementation.name == "pypy":
+    if _PYPY:
         return os.path.abspath(path)
     return os.path.join(os.getcwd(), path)
 
@@ -202,7 +204,7 @@ def _report_as_python_does(traceback: TracebackType | None) -> None:
 
 def _print_failure_of_hook(error: Exception, exc: BaseException) -> None:
     # As PyErr_PrintEx(), and PyPy's app_main.py, have it.
-    verb = "calling" if sys.implementation.name == "pypy" else "in"
+    verb = "calling" if _PYPY else "in"
     print(f"Error {verb} sys.excepthook:", file=sys.stderr)
     error.__traceback__ = _without_us(error.__traceback__)
     sys.__excepthook__(type(error), error, error.__traceback__)
