@@ -13,10 +13,6 @@ import shlex
 import shutil
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 __all__ = ["NotAProgram", "find", "is_python", "is_runnable_directory"]
 
 _HEAD = 4096  # bytes: longer than any first line that a kernel accepts
@@ -72,8 +68,8 @@ def is_runnable_directory(path: str) -> bool | None:
         except ImportError:
             continue
         # Before Python 3.10 zipimporter has the older of the two methods.
-        find_in: Any = getattr(finder, "find_spec", None) or finder.find_module
-        return find_in("__main__") is not None
+        method = "find_spec" if hasattr(finder, "find_spec") else "find_module"
+        return getattr(finder, method)("__main__") is not None
     return None
 
 
