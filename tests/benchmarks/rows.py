@@ -162,6 +162,7 @@ def callbacks(samples: int, quick: bool) -> dict[str, Any]:
 
 def imports(samples: int, quick: bool) -> dict[str, Any]:
     """Import of forksafe : of multiprocessing.util, less the bare start."""
+    # With what users have: compiled modules.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
     def start_of(code: str) -> Side:
