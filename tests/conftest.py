@@ -1,1 +1,34 @@
 """What every test shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import TypeVar
+
+import pytest
+
+# .ci/run sets this where everything that a test may need is installed: a skip there is a hole.
+NO_SKIP = bool(os.environ.get("FORKSAFE_NO_SKIP"))
+
+R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
+
+
+def _no_skip(report: R) -> R:
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{why}\n(FORKSAFE_NO_SKIP is set: nothing may be skipped here)"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count the skip of a test as a failure, where nothing may be skipped."""
+    return _no_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Count the skip of a whole file as a failure, where nothing may be skipped."""
+    return _no_skip((yield))

@@ -68,7 +68,7 @@ class Fork:
 
     @property
     def exitcode(self) -> int | None:
-        """The child's exit code: None while it is alive; negative, the signal that ended it.
+        """The child's exit code; None while it is alive, and negative where a signal ended it.
 
         Raises:
             ChildProcessError: Some other code reaped the child, and its status with it.

@@ -38,12 +38,14 @@ def storm(fork: Forker) -> None:
         [
             sys.executable,
             "-c",
-            "import os, signal, time\n"
-            "signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
-            "print(flush=True)\n"
-            f"while os.getppid() == {parent}:\n"
-            "    os.killpg(0, signal.SIGUSR1)\n"
-            "    time.sleep(0.002)\n",
+            (
+                "import os, signal, time\n"
+                "signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
+                "print(flush=True)\n"
+                f"while os.getppid() == {parent}:\n"
+                "    os.killpg(0, signal.SIGUSR1)\n"
+                "    time.sleep(0.002)\n"
+            ),
         ],
         stdout=subprocess.PIPE,
     )

@@ -1,0 +1,272 @@
+"""What is measured: each function is one row of the table, run by `run.py` in a fresh interpreter.
+
+Both sides of a row are measured in one loop, in turns (A B, B A, A B, ...). A machine that slows
+down, a heap that grows, a cache that fills then weigh on both alike, and the ratio stays. That is
+also why this is neither pyperf nor pytest-benchmark: these measure one side to its end and then the
+other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+Side = Callable[[], float]
+WARM_UP = 5
+
+
+def in_turns(sides: list[Side], samples: int) -> list[list[float]]:
+    """Return the samples of each side, in seconds."""
+    times: list[list[float]] = [[] for _ in sides]
+    order = list(range(len(sides)))
+    for number in range(-WARM_UP, samples):
+        order.reverse()
+        for index in order:
+            value = sides[index]()
+            if number >= 0:
+                times[index].append(value)
+    return times
+
+
+def usual_imports() -> None:
+    """Import what a server has: the state of all this is what the reset looks at."""
+    import asyncio
+    import concurrent.futures.process
+    import concurrent.futures.thread
+    import multiprocessing.managers
+    import multiprocessing.pool
+    import multiprocessing.popen_fork
+    import multiprocessing.queues
+
+    assert asyncio
+    assert concurrent
+    assert multiprocessing
+    gc.collect()
+
+
+class Forks:
+    """One side: fork, let the child end at once, reap it. Counts the child's page faults, too."""
+
+    def __init__(self, fork: Callable[[], int], in_child: Callable[[], object] = int) -> None:
+        self.fork = fork
+        self.in_child = in_child
+        self.faults: list[int] = []
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        pid = self.fork()
+        if pid == 0:
+            try:
+                self.in_child()
+            finally:
+                os._exit(0)
+        _, status, usage = os.wait4(pid, 0)
+        elapsed = time.perf_counter() - start
+        assert status == 0
+        self.faults.append(usage.ru_minflt)
+        return elapsed
+
+
+def _forks(samples: int) -> dict[str, Any]:
+    import forksafe
+
+    plain, safe = Forks(os.fork), Forks(forksafe.safe_fork)
+    a, b = in_turns([plain, safe], samples)
+    faults = [statistics.median(side.faults) for side in (plain, safe)]
+    return {"a": a, "b": b, "note": f"page faults in the child: {faults[0]:.0f}, {faults[1]:.0f}"}
+
+
+def _process() -> float:
+    import multiprocessing
+
+    start = time.perf_counter()
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return time.perf_counter() - start
+
+
+def fork(samples: int, quick: bool) -> dict[str, Any]:
+    """safe_fork() : os.fork(), the child exits at once."""
+    usual_imports()
+    return _forks(samples)
+
+
+def fork_1gib(samples: int, quick: bool) -> dict[str, Any]:
+    """The same, with a heap of 1 GiB."""
+    usual_imports()
+    objects = (2**26 if quick else 2**30) // 512
+    heap = [bytes(512 - 33) for _ in range(objects)]  # 33: the header of a bytes object
+    assert len(heap) == objects
+    return _forks(samples)
+
+
+def process(samples: int, quick: bool) -> dict[str, Any]:
+    """Process, start and join : os.fork(), for comparison."""
+    usual_imports()
+    a, b = in_turns([Forks(os.fork), _process], samples)
+    return {"a": a, "b": b}
+
+
+def forked(samples: int, quick: bool) -> dict[str, Any]:
+    """A block of `forked` : Process, start and join."""
+    import forksafe
+
+    usual_imports()
+
+    def block() -> float:
+        start = time.perf_counter()
+        with forksafe.forked():
+            pass
+        return time.perf_counter() - start
+
+    a, b = in_turns([_process, block], samples)
+    return {"a": a, "b": b}
+
+
+class Registered:
+    """Somebody with an after-fork callback."""
+
+    def after_fork(self) -> None:
+        """Do next to nothing."""
+
+
+def callbacks(samples: int, quick: bool) -> dict[str, Any]:
+    """10,000 callbacks: safe_fork() : os.fork() and two bare lines."""
+    from multiprocessing import util
+
+    import forksafe
+
+    usual_imports()
+    objects = [Registered() for _ in range(10_000)]
+    for each in objects:
+        util.register_after_fork(each, Registered.after_fork)
+
+    def two_lines() -> None:
+        util._finalizer_registry.clear()  # type: ignore[attr-defined] # private: it is the rival
+        util._run_after_forkers()  # type: ignore[attr-defined] # likewise
+
+    a, b = in_turns([Forks(os.fork, two_lines), Forks(forksafe.safe_fork)], samples)
+    return {"a": a, "b": b}
+
+
+def imports(samples: int, quick: bool) -> dict[str, Any]:
+    """Import of forksafe : of multiprocessing.util, less the bare start."""
+    # With what users have: compiled modules.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+
+    def start_of(code: str) -> Side:
+        def side() -> float:
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], env=env, check=True)
+            return time.perf_counter() - start
+
+        return side
+
+    codes = ["pass", "import multiprocessing.util", "import forksafe"]
+    bare, a, b = in_turns([start_of(code) for code in codes], samples)
+    start = statistics.median(bare)
+    return {
+        "a": [value - start for value in a],
+        "b": [value - start for value in b],
+        "note": f"bare start: {start * 1e3:.1f} ms",
+    }
+
+
+APP = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@contextlib.contextmanager
+def _gunicorn(directory: Path, hook: bool) -> Any:
+    name = "with" if hook else "without"
+    address = directory / f"{name}.sock"
+    config = directory / f"{name}.conf.py"
+    config.write_text("import forksafe\nforksafe.install()\n" if hook else "")
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "1", "--chdir"]
+    command += [str(directory), "--bind", f"unix:{address}", "--config", str(config)]
+    command += ["--log-level", "error", "benchmark_app:app"]
+    server = subprocess.Popen(command)
+    try:
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _request(address: Path) -> Side:
+    import socket
+
+    def side() -> float:
+        start = time.perf_counter()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(address))
+            client.sendall(b"GET / HTTP/1.0\r\nHost: benchmark\r\n\r\n")
+            answer = b""
+            while part := client.recv(4096):
+                answer += part
+        assert answer.endswith(b"ok"), answer
+        return time.perf_counter() - start
+
+    return side
+
+
+def _until_served(address: Path) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            _request(address)()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)  # there is no event to wait for: another program binds the address
+
+
+def request(samples: int, quick: bool) -> dict[str, Any]:
+    """A request to a Gunicorn worker, with the hook : without."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "benchmark_app.py").write_text(APP)
+        with _gunicorn(directory, False) as without, _gunicorn(directory, True) as with_hook:
+            sides = [_request(without), _request(with_hook)]
+            _until_served(without)
+            _until_served(with_hook)
+            a, b = in_turns(sides, samples if quick else 5 * samples)  # they vary more than forks
+    return {"a": a, "b": b}
+
+
+# In the order of the table; with what the project allows itself.
+ROWS: dict[Callable[[int, bool], dict[str, Any]], float | None] = {
+    fork: 1.20,
+    process: None,
+    fork_1gib: 1.02,
+    forked: 1.00,
+    callbacks: 1.05,
+    imports: 0.50,
+    request: 1.00,
+}
+
+
+def main() -> None:
+    """Measure one row; print it as JSON."""
+    name, samples, quick = sys.argv[1:]
+    (row,) = [row for row in ROWS if row.__name__ == name]
+    print(json.dumps(row(int(samples), quick == "quick")))
+
+
+if __name__ == "__main__":
+    main()
