@@ -15,7 +15,7 @@ import os
 import sys
 from _thread import get_ident
 
-from . import _origin, _reset, _signals
+from . import _freeze, _origin, _reset, _signals
 from ._forking import Forking
 
 TYPE_CHECKING = False
@@ -61,12 +61,17 @@ _clean = (0, os.getpid())
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 
 
-def install() -> None:
+def install(*, freeze: bool = False) -> None:
     """Give every later fork of this process the reset, whoever calls it.
 
     After this ``os.fork()``, ``os.forkpty()`` and ``pty.fork()`` behave as `safe_fork()`, in all
     code, and so do the forks of ``multiprocessing``. Children inherit it. Idempotent and
     thread-safe; a no-op on platforms without ``os.fork``.
+
+    Args:
+        freeze: Collect garbage and call ``gc.freeze()``, once, right before the first fork, so that
+            collections in the children leave the pages of the preloaded heap shared with the
+            parent. For preloading servers; not for programs that fork early and live on.
 
     Not affected: ``subprocess`` and ``os.posix_spawn``, whose children exec at once, and forks
     made in C that run no at-fork hooks (uWSGI: see `forksafe.uwsgi`).
@@ -74,6 +79,8 @@ def install() -> None:
     Source: ``os.register_at_fork`` in the Python documentation; fork(2).
     """
     global _installed
+    if freeze:
+        _freeze.request()
     _installed = HAVE_FORK
     _wrap_forkpty()
 
@@ -123,6 +130,7 @@ def _before() -> None:
     if who is _origin.EXEC:
         _under_way[thread] = None
         return
+    _freeze.freeze()
     fork = Forking()
     fork.origin = who
     fork.parent = os.getpid()
