@@ -18,6 +18,9 @@ import sys
 from importlib.util import find_spec
 from typing import Any, Callable
 
+# Bound here: gevent puts another in its place, which may hang, with plain os.fork too.
+_waitpid = os.waitpid
+
 Start = Callable[[Callable[[], object]], object]
 
 FAMILIES = tuple(
@@ -119,15 +122,15 @@ class Witness:
             pickle.dump((list(self.calls), self.references(), mask), stream)
 
 
-def by(fork: Callable[[], int]) -> Start:
-    """Return a start by a function like ``os.fork``; the child ends as a program does."""
+def by(fork: Callable[[], int], end: Callable[[int], object] = sys.exit) -> Start:
+    """Return a start by a function like ``os.fork``; the child ends as programs do, or by `end`."""
 
     def start(target: Callable[[], object]) -> None:
         pid = fork()
         if pid == 0:
             target()
-            sys.exit(0)
-        _, status = os.waitpid(pid, 0)
+            end(0)
+        _, status = _waitpid(pid, 0)
         assert status == 0, f"the child's wait status is {status}"
 
     return start
