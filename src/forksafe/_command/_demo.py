@@ -107,10 +107,13 @@ def _run_all(out: TextIO) -> list[_Result]:
 
 
 def _run_style(style: str, deadline: float) -> _Result:
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", _demo_program.__file__, style]
+    program = os.path.abspath(_demo_program.__file__)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", program, style]
     result = _Result(style)
     process = subprocess.Popen(
         command,
+        # Here, since multiprocessing's helpers import from the directory they are started in.
+        cwd=os.path.dirname(program),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
