@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from ._children import ChildrenStep
 from ._exit_handlers import ExitHandlersStep
+from ._fork_server import ForkServerStep
 from ._identity import IdentityStep
 from ._registry import RegistryStep
+from ._scratch_dir import ScratchDirStep
 from ._std_streams import StdStreamsStep
 from ._temp_dirs import TempDirsStep
 from ._tracker import TrackerStep
@@ -28,6 +30,8 @@ STEPS: tuple[Step, ...] = (
     TrackerStep(),
     ChildrenStep(),
     IdentityStep(),
+    ScratchDirStep(),
+    ForkServerStep(),
     ExitHandlersStep(),
     TempDirsStep(),
     RegistryStep(),
