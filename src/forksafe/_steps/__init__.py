@@ -17,6 +17,7 @@ from ._registry import RegistryStep
 from ._scratch_dir import ScratchDirStep
 from ._std_streams import StdStreamsStep
 from ._temp_dirs import TempDirsStep
+from ._thread_pools import ThreadPoolsStep
 from ._tracker import TrackerStep
 
 TYPE_CHECKING = False
@@ -34,5 +35,6 @@ STEPS: tuple[Step, ...] = (
     ForkServerStep(),
     ExitHandlersStep(),
     TempDirsStep(),
+    ThreadPoolsStep(),
     RegistryStep(),
 )
