@@ -5,7 +5,7 @@ what the standard library itself waits with: ``result()``, ``wait()``, ``as_comp
 asyncio futures chained to it. Other done-callbacks are the program's, made for the parent, and may
 take locks that a vanished thread holds: they are not run.
 
-All of this is at-fork code, for the only thread there is; no lock is taken that was not freed first.
+All of this is at-fork code, for the only thread there is: no lock is taken that was not freed.
 """
 
 from __future__ import annotations

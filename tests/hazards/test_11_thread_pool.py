@@ -1,4 +1,4 @@
-"""Row 11: an inherited ThreadPoolExecutor works in the child; the parent's work stays the parent's."""
+"""Row 11: an inherited ThreadPoolExecutor works in the child, and runs no work of the parent."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from ._children import ChildrenStep
 from ._exit_handlers import ExitHandlersStep
 from ._fork_server import ForkServerStep
 from ._identity import IdentityStep
+from ._pools import PoolsStep
+from ._process_executors import ProcessExecutorsStep
 from ._registry import RegistryStep
 from ._scratch_dir import ScratchDirStep
 from ._std_streams import StdStreamsStep
@@ -35,6 +37,8 @@ STEPS: tuple[Step, ...] = (
     ForkServerStep(),
     ExitHandlersStep(),
     TempDirsStep(),
+    PoolsStep(),
+    ProcessExecutorsStep(),
     ThreadPoolsStep(),
     RegistryStep(),
 )
