@@ -22,7 +22,7 @@ import os
 import sys
 
 from .. import _families, _futures
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ class PoolsStep(Step):
         # Kept: the queues and the workers are objects with finalizers.
         self._parents: list[object] = []
 
-    def note(self, fork: Forking) -> list[tuple[Any, int]]:
-        return live_pools()
+    def note(self, fork: Forking) -> Idle | list[tuple[Any, int]]:
+        registries = _registries()
+        return live_pools() if any(registries) else Idle(*registries)
 
     def reset(self, fork: Forking, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note
@@ -75,14 +76,7 @@ def live_pools() -> list[tuple[Any, int]]:
     """
     types = tuple(module.Pool for module in _families.loaded(_families.submodules("pool")))
     found: list[tuple[Any, int]] = []
-    registries: list[Any] = []
-    for util in _families.loaded(_families.submodules("util")):
-        registry = getattr(util, "_finalizer_registry", None)
-        expect(isinstance(registry, dict), f"{util.__name__}._finalizer_registry is no dict")
-        assert registry is not None
-        if any(registry is other for other in registries):
-            continue  # billiard.util has that of multiprocessing.util
-        registries.append(registry)
+    for registry in _registries():
         for key in list(registry):
             if key[0] == _PRIORITY:
                 finalizer = registry.get(key)
@@ -90,6 +84,16 @@ def live_pools() -> list[tuple[Any, int]]:
                 pool = None if reference is None else reference()
                 if isinstance(pool, types):
                     found.append((pool, getattr(finalizer, "_pid", os.getpid())))
+    return found
+
+
+def _registries() -> list[dict[Any, Any]]:
+    found: list[dict[Any, Any]] = []
+    for util in _families.loaded(_families.submodules("util")):
+        registry: Any = getattr(util, "_finalizer_registry", None)
+        expect(isinstance(registry, dict), f"{util.__name__}._finalizer_registry is no dict")
+        if not any(registry is other for other in found):
+            found.append(registry)  # billiard.util has that of multiprocessing.util
     return found
 
 

@@ -23,7 +23,7 @@ import sys
 import threading
 
 from .. import _futures
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,12 +82,15 @@ class ProcessExecutorsStep(Step):
         # that write into the parent's pipe when they die.
         self._parents: list[object] = []
 
-    def note(self, fork: Forking) -> list[LiveExecutor]:
-        return live_process_executors()
+    def note(self, fork: Forking) -> Idle | list[LiveExecutor]:
+        watched = (_wakeups().data, _registered())
+        return live_process_executors() if any(watched) else Idle(*watched)
 
     def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
-        module = sys.modules[_MODULE]
         found = live_process_executors() if note is None else note
+        if not found:
+            return False
+        module = sys.modules[_MODULE]
         for live in found:
             _check(live)
         parent = fork.parent or os.getppid()
@@ -102,10 +105,9 @@ class ProcessExecutorsStep(Step):
                 _start_later(live, module)
             for future in map(_futures.check, lost):
                 _futures.fail(future, functools.partial(module.BrokenProcessPool, message))
-        if found:
-            # Or the child's exit would write to these threads, and join them.
-            module._threads_wakeups.clear()
-        return bool(found)
+        # Or the child's exit would write to these threads, and join them.
+        module._threads_wakeups.clear()
+        return True
 
 
 def live_process_executors() -> list[LiveExecutor]:
@@ -113,11 +115,8 @@ def live_process_executors() -> list[LiveExecutor]:
     module = sys.modules.get(_MODULE)
     if module is None:
         return []
-    wakeups = getattr(module, "_threads_wakeups", None)
-    expect(hasattr(wakeups, "items"), f"{_MODULE}._threads_wakeups is no mapping")
-    assert wakeups is not None
     found = []
-    for thread, wakeup in list(wakeups.items()):
+    for thread, wakeup in list(_wakeups().items()):
         reference = getattr(thread, "executor_reference", None)
         expect(callable(reference), f"{_MODULE}: a thread without executor_reference")
         assert reference is not None
@@ -135,14 +134,27 @@ def live_process_executors() -> list[LiveExecutor]:
     return found
 
 
-def _call_queues(module: ModuleType) -> list[Any]:
-    queue_type = getattr(module, "_SafeQueue", None)
+def _wakeups() -> Any:
+    wakeups: Any = getattr(sys.modules[_MODULE], "_threads_wakeups", None)
+    expect(
+        isinstance(getattr(wakeups, "data", None), dict),
+        f"{_MODULE}._threads_wakeups is no mapping with weak keys",
+    )
+    return wakeups
+
+
+def _registered() -> dict[Any, Any]:
     util = sys.modules.get("multiprocessing.util")
-    registered = getattr(getattr(util, "_afterfork_registry", None), "data", None)
+    registered: Any = getattr(getattr(util, "_afterfork_registry", None), "data", None)
     expect(isinstance(registered, dict), "multiprocessing.util._afterfork_registry has no data")
+    return registered  # type: ignore[no-any-return] # its shape was checked
+
+
+def _call_queues(module: ModuleType) -> list[Any]:
+    queue_type: Any = getattr(module, "_SafeQueue", None)
     expect(hasattr(queue_type, "_after_fork"), f"{_MODULE} has no _SafeQueue")
-    assert registered is not None and queue_type is not None
     callback = queue_type._after_fork
+    registered = _registered()
     queues = []
     for key in list(registered):
         if key[2] is callback:  # first, as there may be thousands of entries

@@ -26,7 +26,7 @@ import sys
 import threading
 
 from .. import _futures
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,12 +69,15 @@ class ThreadPoolsStep(Step):
         # Kept: the work's arguments are the program's objects, with finalizers.
         self._parents: list[object] = []
 
-    def note(self, fork: Forking) -> list[LivePool]:
-        return live_thread_pools()
+    def note(self, fork: Forking) -> Idle | list[LivePool]:
+        threads = _queues().data
+        return live_thread_pools() if threads else Idle(threads)
 
     def reset(self, fork: Forking, note: list[LivePool] | None) -> bool:
-        module = sys.modules["concurrent.futures.thread"]
         pools = live_thread_pools() if note is None else note
+        if not pools:
+            return False
+        module = sys.modules["concurrent.futures.thread"]
         for pool in pools:
             _check(pool, module)
         parent = fork.parent or os.getppid()
@@ -86,10 +89,9 @@ class ThreadPoolsStep(Step):
                 self._parents.append(_start_afresh(pool))
             for future in map(_futures.check, lost):
                 _futures.fail(future, lambda: broken(_message(parent)))  # noqa: B023 - called here
-        if pools:
-            # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
-            module._threads_queues.clear()
-        return bool(pools)
+        # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
+        module._threads_queues.clear()
+        return True
 
 
 def live_thread_pools() -> list[LivePool]:
@@ -97,9 +99,7 @@ def live_thread_pools() -> list[LivePool]:
     module = sys.modules.get("concurrent.futures.thread")
     if module is None:
         return []
-    queues = getattr(module, "_threads_queues", None)
-    expect(hasattr(queues, "items"), "concurrent.futures.thread._threads_queues is no mapping")
-    assert queues is not None
+    queues = _queues()
     found: dict[int, LivePool] = {}
     current = threading.current_thread() if queues else None
     for thread, queue in list(queues.items()):
@@ -113,6 +113,15 @@ def live_thread_pools() -> list[LivePool]:
     if found:
         _find_running(found, module)
     return list(found.values())
+
+
+def _queues() -> Any:
+    queues: Any = getattr(sys.modules["concurrent.futures.thread"], "_threads_queues", None)
+    expect(
+        isinstance(getattr(queues, "data", None), dict),
+        "concurrent.futures.thread._threads_queues is no mapping with weak keys",
+    )
+    return queues
 
 
 def _executor(thread: Any, module: ModuleType) -> Any:
