@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
 import pytest
-from harness import PYPY, Forker, run
+from harness import Forker, run
 
 
 def program(fork: Forker) -> None:
@@ -442,20 +441,4 @@ def collectable(fork: Forker) -> None:
 def test_the_parent_notices_nothing(style: str) -> None:
     """Looking at a thread's work keeps neither the work nor the executor alive."""
     outcome = run(collectable, style)
-    assert outcome.healthy, outcome
-
-
-def interpreters(fork: Forker) -> None:
-    from concurrent.futures import InterpreterPoolExecutor  # type: ignore[attr-defined]
-
-    with InterpreterPoolExecutor(1) as executor:
-        assert executor.submit(abs, -1).result() == 1
-        assert fork.run(lambda: executor.submit(abs, -2).result()) == 2
-        assert executor.submit(abs, -3).result() == 3
-
-
-@pytest.mark.skipif(sys.version_info < (3, 14) or PYPY, reason="new in 3.14")
-def test_interpreter_pool(style: str) -> None:
-    """It is a thread pool, with an interpreter for each thread."""
-    outcome = run(interpreters, style)
     assert outcome.healthy, outcome
