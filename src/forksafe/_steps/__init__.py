@@ -11,10 +11,15 @@ from __future__ import annotations
 
 from ._children import ChildrenStep
 from ._exit_handlers import ExitHandlersStep
+from ._fork_server import ForkServerStep
 from ._identity import IdentityStep
+from ._pools import PoolsStep
+from ._process_executors import ProcessExecutorsStep
 from ._registry import RegistryStep
+from ._scratch_dir import ScratchDirStep
 from ._std_streams import StdStreamsStep
 from ._temp_dirs import TempDirsStep
+from ._thread_pools import ThreadPoolsStep
 from ._tracker import TrackerStep
 
 TYPE_CHECKING = False
@@ -28,7 +33,12 @@ STEPS: tuple[Step, ...] = (
     TrackerStep(),
     ChildrenStep(),
     IdentityStep(),
+    ScratchDirStep(),
+    ForkServerStep(),
     ExitHandlersStep(),
     TempDirsStep(),
+    PoolsStep(),
+    ProcessExecutorsStep(),
+    ThreadPoolsStep(),
     RegistryStep(),
 )

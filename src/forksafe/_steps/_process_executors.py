@@ -1,0 +1,252 @@
+"""Row 10, second half: an inherited ``ProcessPoolExecutor`` fails at once in the child, or works.
+
+One that was started has a thread, which stays in the parent, and workers that are the parent's.
+In the child it is broken, as if its workers had died: ``submit()`` and ``map()`` raise
+``BrokenProcessPool`` with the executor's owner and the remedy, and so do the futures that were due.
+``with``, ``shutdown()``, ``terminate_workers()`` and the exit of the child signal nobody, wait for
+nobody, and write nothing into the pipe that wakes the parent's thread.
+
+One that was never started, the usual thing in a module that a server preloads, has pipes and locks
+already. Every child that used it would share them: tasks of one child run in another's workers, and
+results go astray. In the child it gets its own when work is first submitted, and works.
+
+The started are found through the threads that ``concurrent.futures.process`` keeps in
+``_threads_wakeups``; the others through their call queue, which multiprocessing keeps in its
+after-fork registry.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+
+from .. import _futures
+from .._step import Idle, Step, expect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from .._forking import Forking
+
+__all__ = ["LiveExecutor", "ProcessExecutorsStep", "live_process_executors"]
+
+_MODULE = "concurrent.futures.process"
+_ATTRIBUTES = (
+    "_broken",
+    "_shutdown_lock",
+    "_executor_manager_thread",
+    "_executor_manager_thread_wakeup",
+    "_call_queue",
+    "_result_queue",
+    "_work_ids",
+    "_processes",
+    "_pending_work_items",
+)
+
+
+class LiveExecutor:
+    """An executor that may have workers.
+
+    Attributes:
+        executor: The executor; None where the program has let go of it and work is left, and
+            where it was never started.
+        wakeup: Its ``_ThreadWakeup``.
+        pending: Its work, by number: what is due from the workers.
+        owner: The pid of the process whose children the workers are; 0 before there are any.
+        started: Whether it has a thread.
+    """
+
+    __slots__ = ("executor", "owner", "pending", "queue", "started", "wakeup")
+
+    def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, started: bool) -> None:
+        self.executor = executor
+        self.wakeup = wakeup
+        self.pending = pending
+        self.queue = queue
+        self.started = started
+        processes = getattr(executor, "_processes", None)
+        first = next(iter(list(processes.values())), None) if processes else None
+        self.owner: int = getattr(first, "_parent_pid", 0)
+
+
+class ProcessExecutorsStep(Step):
+    name = "process executors"
+    modules = (_MODULE,)
+
+    def __init__(self) -> None:
+        # Kept: threads, queues and workers are objects with finalizers, and with weak references
+        # that write into the parent's pipe when they die.
+        self._parents: list[object] = []
+
+    def note(self, fork: Forking) -> Idle | list[LiveExecutor]:
+        watched = (_wakeups().data, _registered())
+        return live_process_executors() if any(watched) else Idle(*watched)
+
+    def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
+        found = live_process_executors() if note is None else note
+        if not found:
+            return False
+        module = sys.modules[_MODULE]
+        for live in found:
+            _check(live)
+        parent = fork.parent or os.getppid()
+        for live in found:
+            message = _message(live.owner or parent)
+            lost = [item.future for item in list(live.pending.values())]
+            self._parents.append((live, lost, _silence(live.wakeup)))
+            if live.executor is not None:
+                self._parents.append(_break(live.executor, message))
+            elif not live.started:
+                live.pending.clear()
+                _start_later(live, module)
+            for future in map(_futures.check, lost):
+                _futures.fail(future, functools.partial(module.BrokenProcessPool, message))
+        # Or the child's exit would write to these threads, and join them.
+        module._threads_wakeups.clear()
+        return True
+
+
+def live_process_executors() -> list[LiveExecutor]:
+    """Return the executors of this process that have a thread, or pipes. Reads only."""
+    module = sys.modules.get(_MODULE)
+    if module is None:
+        return []
+    found = []
+    for thread, wakeup in list(_wakeups().items()):
+        reference = getattr(thread, "executor_reference", None)
+        expect(callable(reference), f"{_MODULE}: a thread without executor_reference")
+        assert reference is not None
+        executor = reference()
+        pending = thread.pending_work_items
+        if executor is not None and executor._pending_work_items:
+            pending = executor._pending_work_items
+        found.append(LiveExecutor(executor, wakeup, pending, thread.call_queue, True))
+    started = {id(live.queue) for live in found}
+    for queue in _call_queues(module):
+        if id(queue) not in started:
+            found.append(
+                LiveExecutor(None, queue.thread_wakeup, queue.pending_work_items, queue, False)
+            )
+    return found
+
+
+def _wakeups() -> Any:
+    wakeups: Any = getattr(sys.modules[_MODULE], "_threads_wakeups", None)
+    expect(
+        isinstance(getattr(wakeups, "data", None), dict),
+        f"{_MODULE}._threads_wakeups is no mapping with weak keys",
+    )
+    return wakeups
+
+
+def _registered() -> dict[Any, Any]:
+    util = sys.modules.get("multiprocessing.util")
+    registered: Any = getattr(getattr(util, "_afterfork_registry", None), "data", None)
+    expect(isinstance(registered, dict), "multiprocessing.util._afterfork_registry has no data")
+    return registered  # type: ignore[no-any-return] # its shape was checked
+
+
+def _call_queues(module: ModuleType) -> list[Any]:
+    queue_type: Any = getattr(module, "_SafeQueue", None)
+    expect(hasattr(queue_type, "_after_fork"), f"{_MODULE} has no _SafeQueue")
+    callback = queue_type._after_fork
+    registered = _registered()
+    queues = []
+    for key in list(registered):
+        if key[2] is callback:  # first, as there may be thousands of entries
+            reference = registered.get(key)
+            queue = None if reference is None else reference()
+            # One that came by pickle, in a spawned worker, belongs to no executor there.
+            if isinstance(queue, queue_type) and hasattr(queue, "thread_wakeup"):
+                queues.append(queue)
+    return queues
+
+
+def _message(owner: int) -> str:
+    return (
+        f"this executor's workers belong to process {owner}, and answer to that process alone: "
+        f"create a ProcessPoolExecutor in this child (process {os.getpid()}) instead"
+    )
+
+
+def _check(live: LiveExecutor) -> None:
+    expect(isinstance(live.pending, dict), "a ProcessPoolExecutor whose pending work is no dict")
+    for attribute in ("_closed", "_reader", "_writer"):
+        expect(hasattr(live.wakeup, attribute), f"_ThreadWakeup without {attribute}")
+    expect(hasattr(live.wakeup, "wakeup"), "_ThreadWakeup without wakeup()")
+    if live.executor is not None:
+        for attribute in _ATTRIBUTES:
+            expect(hasattr(live.executor, attribute), f"ProcessPoolExecutor without {attribute}")
+
+
+def _silence(wakeup: Any) -> object:
+    """Keep the child from writing into the pipe of the parent's thread; return what it had."""
+    had = getattr(wakeup, "_lock", None)
+    if had is not None:  # since 3.14
+        wakeup._lock = threading.Lock()
+    wakeup._closed = True
+    return had
+
+
+def _break(executor: Any, message: str) -> object:
+    """Put the executor in the state of one whose workers have died; return what it had."""
+    state = vars(executor)
+    had = [state[attribute] for attribute in _ATTRIBUTES]
+    state["_broken"] = message
+    state["_shutdown_lock"] = threading.Lock()  # a thread that is gone may hold the old one
+    state["_executor_manager_thread"] = None
+    state["_executor_manager_thread_wakeup"] = None
+    state["_call_queue"] = None
+    state["_result_queue"] = None
+    state["_processes"] = {}  # none to signal, none to wait for
+    state["_pending_work_items"] = {}
+    return had
+
+
+# What never started: its first submit() calls wakeup() before it touches a pipe. By then this is
+# no at-fork code any more, and the frame of submit() knows the executor, which the queue does not.
+
+
+def _start_later(live: LiveExecutor, module: ModuleType) -> None:
+    lock = getattr(live.queue, "shutdown_lock", None)  # the executor's, up to 3.13
+    if lock is not None:
+        _futures.free(lock)
+    live.wakeup.wakeup = functools.partial(_on_wakeup, live.wakeup, module)
+
+
+def _on_wakeup(wakeup: Any, module: ModuleType) -> None:
+    submit = module.ProcessPoolExecutor.submit
+    frame = sys._getframe(1)
+    if frame.f_code is not submit.__code__:
+        return  # shutdown(): there is no thread to wake up
+    executor = frame.f_locals.get("self")
+    if getattr(executor, "_executor_manager_thread_wakeup", None) is wakeup:
+        _give_channels(executor, module)
+
+
+def _give_channels(executor: Any, module: ModuleType) -> None:
+    """Give an executor, inside its first submit() in this process, pipes and locks of its own."""
+    fresh = module.ProcessPoolExecutor(1, mp_context=executor._mp_context)
+    queue, pending = executor._call_queue, executor._pending_work_items
+    # As its __init__() makes it, for the executor's own number of workers.
+    arguments = {
+        "ctx": executor._mp_context,
+        "pending_work_items": pending,
+        "thread_wakeup": fresh._executor_manager_thread_wakeup,
+    }
+    if hasattr(queue, "shutdown_lock"):
+        arguments["shutdown_lock"] = executor._shutdown_lock
+    size = executor._max_workers + module.EXTRA_QUEUED_CALLS
+    executor._call_queue = module._SafeQueue(max_size=size, **arguments)
+    executor._call_queue._ignore_epipe = queue._ignore_epipe
+    executor._result_queue = fresh._result_queue
+    executor._executor_manager_thread_wakeup = fresh._executor_manager_thread_wakeup
+    executor._processes = {}
+    # A thread that is gone may have been in the middle of the executor's start.
+    executor._work_ids = type(executor._work_ids)()
+    for number in list(pending):
+        executor._work_ids.put(number)

@@ -1,0 +1,211 @@
+"""Row 11: an inherited ``ThreadPoolExecutor`` works in the child, with threads of its own.
+
+Its threads stay in the parent, but it counts them and starts no others: ``submit()`` queues work
+that never runs. In the child it is again as before its first ``submit()``: no threads, an empty
+queue, free locks; with its initializer, the prefix of its threads' names and its limit, and shut
+down where it was shut down. The loop's default executor, ``asyncio.to_thread()`` and
+``run_in_executor()`` follow.
+
+Work that was queued or running at the fork is the parent's, and runs there alone. What waits for it
+in the child must not wait for ever: its future raises ``BrokenThreadPool`` (a ``BrokenExecutor``)
+there. A cancellation would be the other choice, but nobody cancelled the work, and code that
+expects one (asyncio's) would take it for its own. The fork that an executor's thread makes itself,
+inside of a piece of work, is the exception: that thread lives on in the child, and so do its work
+and its future.
+
+Executors are found through the threads that work for them, which ``concurrent.futures.thread``
+keeps in ``_threads_queues``, and running work on the stacks of those threads. One that never
+started a thread has nothing to reset. A thread that has taken work off the queue, and has not
+entered it yet, is a few instructions that this cannot see.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from .. import _futures
+from .._step import Idle, Step, expect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from .._forking import Forking
+
+__all__ = ["LivePool", "ThreadPoolsStep", "live_thread_pools"]
+
+_ATTRIBUTES = ("_threads", "_work_queue", "_idle_semaphore", "_shutdown_lock", "_shutdown")
+
+
+class LivePool:
+    """An executor's threads, with their queue.
+
+    Attributes:
+        executor: The executor; None where the program has let go of it, and work is left.
+        queue: Its queue of work.
+        threads: The threads that work for it.
+        running: The futures of the work that they are in the middle of, without `own`'s.
+        own: This thread, where it is one of them.
+    """
+
+    __slots__ = ("executor", "own", "queue", "running", "threads")
+
+    def __init__(self, executor: Any, queue: Any) -> None:
+        self.executor = executor
+        self.queue = queue
+        self.threads: list[Any] = []
+        self.running: list[Any] = []
+        self.own: Any = None
+
+
+class ThreadPoolsStep(Step):
+    name = "thread pools"
+    modules = ("concurrent.futures.thread",)
+
+    def __init__(self) -> None:
+        # Kept: the work's arguments are the program's objects, with finalizers.
+        self._parents: list[object] = []
+
+    def note(self, fork: Forking) -> Idle | list[LivePool]:
+        threads = _queues().data
+        return live_thread_pools() if threads else Idle(threads)
+
+    def reset(self, fork: Forking, note: list[LivePool] | None) -> bool:
+        pools = live_thread_pools() if note is None else note
+        if not pools:
+            return False
+        module = sys.modules["concurrent.futures.thread"]
+        for pool in pools:
+            _check(pool, module)
+        parent = fork.parent or os.getppid()
+        for pool in pools:
+            lost = [*pool.running, *_drain(pool.queue)]
+            self._parents.append((pool.queue, lost, pool.threads))
+            broken = getattr(pool.executor, "BROKEN", module.BrokenThreadPool)
+            if pool.executor is not None:
+                self._parents.append(_start_afresh(pool))
+            for future in map(_futures.check, lost):
+                _futures.fail(future, lambda: broken(_message(parent)))  # noqa: B023 - called here
+        # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
+        module._threads_queues.clear()
+        return True
+
+
+def live_thread_pools() -> list[LivePool]:
+    """Return the executors that have threads in this process. Reads only."""
+    module = sys.modules.get("concurrent.futures.thread")
+    if module is None:
+        return []
+    queues = _queues()
+    found: dict[int, LivePool] = {}
+    current = threading.current_thread() if queues else None
+    for thread, queue in list(queues.items()):
+        executor = _executor(thread, module)
+        pool = found.get(id(queue))
+        if pool is None:
+            pool = found[id(queue)] = LivePool(executor, queue)
+        pool.threads.append(thread)
+        if thread is current:
+            pool.own = thread
+    if found:
+        _find_running(found, module)
+    return list(found.values())
+
+
+def _queues() -> Any:
+    queues: Any = getattr(sys.modules["concurrent.futures.thread"], "_threads_queues", None)
+    expect(
+        isinstance(getattr(queues, "data", None), dict),
+        "concurrent.futures.thread._threads_queues is no mapping with weak keys",
+    )
+    return queues
+
+
+def _executor(thread: Any, module: ModuleType) -> Any:
+    # The first argument of _worker() is a weak reference to the executor, from 3.9 to 3.15. A
+    # thread that has ended has no arguments.
+    arguments = getattr(thread, "_args", None)
+    if not arguments:
+        return None
+    executor = arguments[0]() if callable(arguments[0]) else None
+    return executor if isinstance(executor, module.ThreadPoolExecutor) else None
+
+
+def _find_running(found: dict[int, LivePool], module: ModuleType) -> None:
+    work = getattr(getattr(module, "_WorkItem", None), "run", None)
+    code = getattr(work, "__code__", None)
+    expect(code is not None, "concurrent.futures.thread has no _WorkItem.run")
+    frames = sys._current_frames()
+    for pool in found.values():
+        for thread in pool.threads:
+            frame = frames.get(thread.ident)
+            item = None
+            while frame is not None:
+                if frame.f_code is code:
+                    item = frame  # the outermost is the executor's, whatever the work does
+                frame = frame.f_back
+            if item is not None and thread is not pool.own:
+                future = getattr(item.f_locals.get("self"), "future", None)
+                if future is not None:
+                    pool.running.append(future)
+
+
+def _check(pool: LivePool, module: ModuleType) -> None:
+    for future in pool.running:
+        _futures.check(future)
+    expect(
+        hasattr(pool.queue, "get_nowait") and hasattr(pool.queue, "qsize"),
+        "an executor's queue without get_nowait()",
+    )
+    if _is_python_queue(pool.queue):
+        expect(hasattr(pool.queue, "_count"), "queue.SimpleQueue without _count")
+    else:
+        c_queue = getattr(sys.modules.get("_queue"), "SimpleQueue", ())
+        expect(isinstance(pool.queue, c_queue), f"an executor's queue is {type(pool.queue)!r}")
+    if pool.executor is not None:
+        state = vars(pool.executor)
+        for attribute in _ATTRIBUTES:
+            expect(attribute in state, f"ThreadPoolExecutor without {attribute}")
+        expect(state["_work_queue"] is pool.queue, "an executor with two queues")
+
+
+def _is_python_queue(queue: Any) -> bool:
+    return hasattr(queue, "_queue")  # queue._PySimpleQueue, PyPy's
+
+
+def _drain(queue: Any) -> list[Any]:
+    """Empty the queue of an executor, without waiting for anything; return the futures."""
+    items = []
+    if _is_python_queue(queue):
+        items += queue._queue
+        queue._queue.clear()
+        queue._count = threading.Semaphore(0)  # the lock of the old one may be held for ever
+    else:
+        while queue.qsize():
+            items.append(queue.get_nowait())  # in C: with an item there, no lock is needed
+    # None wakes a thread up, and is no work.
+    return [item.future for item in items if hasattr(item, "future")]
+
+
+def _start_afresh(pool: LivePool) -> object:
+    """Put the executor in the state before its first thread; return what it had."""
+    state = vars(pool.executor)
+    had = [state[attribute] for attribute in _ATTRIBUTES]
+    # New locks rather than freed ones: this very thread may be inside submit(), under a signal
+    # handler, and release the one it has.
+    state["_shutdown_lock"] = threading.Lock()
+    state["_idle_semaphore"] = threading.Semaphore(0)
+    state["_threads"] = set() if pool.own is None else {pool.own}
+    if pool.own is None:
+        state["_work_queue"] = type(pool.queue)()
+    return had
+
+
+def _message(parent: int) -> str:
+    return (
+        f"this work was given to a thread of process {parent}, and process {os.getpid()}, "
+        "forked from it, has no such thread: submit it again here"
+    )
