@@ -4,18 +4,21 @@ The notes are taken in this order before the fork, and the resets run in this or
 
 1. What the later steps, or the callbacks, could otherwise trip over: streams, the tracker's lock.
 2. Who this process is: its parent, its name, its children, what it does when it ends.
-3. The after-fork registry last: its callbacks are the program's code, and find a whole process.
+3. What the child runs: nothing of it wakes the parent, or is woken in its place.
+4. The after-fork registry last: its callbacks are the program's code, and find a whole process.
 """
 
 from __future__ import annotations
 
 from ._children import ChildrenStep
+from ._event_loops import EventLoopsStep
 from ._exit_handlers import ExitHandlersStep
 from ._identity import IdentityStep
 from ._registry import RegistryStep
 from ._std_streams import StdStreamsStep
 from ._temp_dirs import TempDirsStep
 from ._tracker import TrackerStep
+from ._wakeup_fd import WakeupFdStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,5 +33,7 @@ STEPS: tuple[Step, ...] = (
     IdentityStep(),
     ExitHandlersStep(),
     TempDirsStep(),
+    WakeupFdStep(),
+    EventLoopsStep(),
     RegistryStep(),
 )
