@@ -318,6 +318,129 @@ def left_over(fork: Forker) -> None:
     assert os.read(read, 10_000) == b""
 
 
+def told(fork: Forker) -> None:
+    """last_reset() tells what became of the loops, also where none is running or current."""
+    import asyncio
+
+    import forksafe
+
+    def child() -> str:
+        return (forksafe.last_reset() or {})["event loops"]
+
+    assert fork.run(child, end="_exit") == "done"
+
+    async def main() -> None:
+        assert fork.run(child, end="_exit") == "done"
+
+    asyncio.run(main())
+
+
+def closed_readers(fork: Forker) -> None:
+    """Readers whose descriptors were closed behind the loop's back do not keep others from it."""
+    import asyncio
+    import os
+
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    heard: list[str] = []
+    gone, _ = os.pipe()
+    loop.add_reader(gone, heard.append, "gone")
+    os.close(gone)
+    read, write = os.pipe()
+    loop.add_reader(read, lambda: (heard.append("reader"), loop.stop()))
+    loop.add_writer(os.pipe()[1], heard.append, "writer")
+
+    def child() -> list[str]:
+        os.write(write, b"x")
+        loop.run_forever()
+        return sorted(set(heard))
+
+    assert fork.run(child, end="_exit") == ["reader", "writer"]
+
+
+def unknown_selector(fork: Forker) -> None:
+    """A selector of somebody else's is left alone, and told."""
+    import asyncio
+    import selectors
+
+    import forksafe
+
+    class Foreign(selectors.BaseSelector):
+        def __init__(self) -> None:
+            self.wrapped = selectors.PollSelector()
+
+        def register(self, *args: object) -> object:
+            return self.wrapped.register(*args)
+
+        def unregister(self, *args: object) -> object:
+            return self.wrapped.unregister(*args)
+
+        def modify(self, *args: object) -> object:
+            return self.wrapped.modify(*args)
+
+        def select(self, timeout: float | None = None) -> object:
+            return self.wrapped.select(timeout)
+
+        def get_map(self) -> object:
+            return self.wrapped.get_map()
+
+    loop = asyncio.SelectorEventLoop(Foreign())
+    asyncio.set_event_loop(loop)
+
+    def child() -> str:
+        assert loop.run_until_complete(asyncio.sleep(0, 42)) == 42
+        return (forksafe.last_reset() or {})["event loops"]
+
+    assert fork.run(child, end="_exit") == "unknown layout: Foreign has no _fd_to_key"
+
+
+def no_descriptors(fork: Forker) -> None:
+    """Where no descriptor is left the child says so, and the loop is healed when it is used."""
+    import asyncio
+    import errno
+    import os
+    import resource
+
+    import forksafe
+
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def child() -> list[object]:
+        seen: list[object] = [(forksafe.last_reset() or {})["event loops"]]
+        try:
+            loop.remove_reader(10_000)
+        except OSError as exc:
+            seen.append(exc.errno)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        seen.append(loop.run_until_complete(asyncio.sleep(0, 42)))
+        loop.close()
+        return seen
+
+    def limited() -> int:
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        kept = [os.dup(0) for _ in range(highest)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(kept) + 1, limits[1]))
+        return forksafe.safe_fork()
+
+    read, write = os.pipe()
+    pid = limited()
+    if pid == 0:
+        os.write(write, repr(child()).encode())
+        os._exit(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    os.close(write)
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert os.read(read, 10_000).decode() == repr([f"failed: {error!r}", errno.EMFILE, 42])
+    assert os.waitpid(pid, 0)[1] == 0
+
+    async def main() -> int:
+        return await loop.run_in_executor(None, slowly)
+
+    assert loop.run_until_complete(main()) == 42
+
+
 def uvloop_program(fork: Forker) -> None:
     """The running loop is uvloop's: left alone, and told; loops made in the child work."""
     import asyncio
@@ -403,6 +526,9 @@ PROGRAMS = {
         forked_by_a_thread,
         descriptors,
         left_over,
+        told,
+        closed_readers,
+        unknown_selector,
     )
 }
 
@@ -417,6 +543,11 @@ def test_works(program: str, style: str) -> None:
 @pytest.mark.parametrize("program", ["closed_in_the_child", "under_load", "registrations"])
 def test_works_with_other_selectors(program: str, selector: str) -> None:
     outcome = run(PROGRAMS[program], "safe_fork", env={"SELECTOR": selector})
+    assert outcome.healthy, outcome
+
+
+def test_no_descriptor_left() -> None:
+    outcome = run(no_descriptors, "safe_fork")
     assert outcome.healthy, outcome
 
 

@@ -51,24 +51,13 @@ class EventLoopsStep(Step):
 
     def reset(self, fork: Forking, note: tuple[list[Any], list[tuple[int, Any]]] | None) -> bool:
         loops, handlers = self.note(fork) if note is None else note
-        self._loops = loops
-        _loop_handlers.suspend(handlers)
-        base = getattr(sys.modules["asyncio.selector_events"], "BaseSelectorEventLoop", None)
-        expect(isinstance(base, type), "asyncio has no BaseSelectorEventLoop")
-        assert base is not None
-        self._ours.begin(base)
-        failure: Exception | None = None
-        for loop in loops:
-            try:
-                expect(
-                    isinstance(loop, base),
-                    f"left alone, not asyncio's own: {_name(loop)}",
-                )
-                self._ours.claim(loop)
-            except (OSError, UnknownLayout) as exc:
-                failure = exc
-        if failure is not None:
-            raise failure
+        # The usual child has neither. Every line less that runs in it is a page or two less.
+        if handlers:
+            _loop_handlers.suspend(handlers)
+        self._ours.begin()
+        if loops:
+            self._loops = loops
+            self._ours.claim_all(loops)
         return True
 
 
@@ -99,16 +88,28 @@ class _Ours:
         self._process: object = None
         self._property = property(self._get, self._set, self._delete)
 
-    def begin(self, base: type) -> None:
+    def begin(self) -> None:
         """Take every loop there is for inherited."""
-        installed = base.__dict__.get("_selector")
+        base: Any = getattr(sys.modules["asyncio.selector_events"], "BaseSelectorEventLoop", None)
+        installed = getattr(base, "_selector", None)
         if installed is not self._property:
-            expect(
-                installed is None,
-                "BaseSelectorEventLoop._selector is no plain attribute",
-            )
-            base._selector = self._property  # type: ignore[attr-defined]
+            expect(isinstance(base, type), "asyncio has no BaseSelectorEventLoop")
+            expect(installed is None, "BaseSelectorEventLoop._selector is no plain attribute")
+            base._selector = self._property
         self._process = object()
+
+    def claim_all(self, loops: list[Any]) -> None:
+        """Claim each of `loops`, whatever another fails with; then raise the last of that."""
+        base = sys.modules["asyncio.selector_events"].BaseSelectorEventLoop
+        failure: Exception | None = None
+        for loop in loops:
+            try:
+                expect(isinstance(loop, base), f"left alone, not asyncio's own: {_name(loop)}")
+                self.claim(loop)
+            except (OSError, UnknownLayout) as exc:
+                failure = exc
+        if failure is not None:
+            raise failure
 
     def claim(self, loop: Any) -> None:
         """Make an inherited loop one of this process; do nothing where it is."""

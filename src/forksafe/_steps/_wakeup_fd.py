@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["WakeupFdStep"]
 
 
-# As signal has them, before it makes an enum member of every number.
-_c: Any = sys.modules["_signal"]
+# As signal has it, before it wraps it in Python.
+_set_wakeup_fd: Any = sys.modules["_signal"].set_wakeup_fd
 
 
 class WakeupFdStep(Step):
     name = "wakeup fd"
 
     def reset(self, fork: Forking, note: None) -> bool:
-        # No way to ask without setting. In the child the forking thread is the main one, as
-        # set_wakeup_fd() demands.
-        with _signals.as_main_thread:
-            fd: int = _c.set_wakeup_fd(-1)
+        # No way to ask without setting.
+        try:
+            fd: int = _set_wakeup_fd(-1)
+        except ValueError:  # not the main thread, says PyPy
+            with _signals.as_main_thread:
+                fd = _set_wakeup_fd(-1)
         return fd != -1
