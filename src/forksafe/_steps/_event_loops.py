@@ -14,9 +14,9 @@ untouched; in the child an access costs about 0.1 microseconds more.
 
 What the child does *not* get: a running loop. None runs in it, ``asyncio.run()`` works. A loop
 that ran in a thread of the parent's is in the middle of a step that will never end; so it still
-says that it runs, and the child needs one of its own. Nor can a task of the parent's go on, or be
-left by ``sys.exit()``, from 3.14 on: asyncio itself raises that its loop is not the running one. Loops that are not asyncio's own (uvloop)
-keep what they have in C, and are left alone.
+says that it runs, and the child needs one of its own. From 3.14 on no task of the parent's can go
+on, or be left by ``sys.exit()``: asyncio itself raises that its loop is not the running one. Loops
+that are not asyncio's own (uvloop) keep what they have in C, and are left alone.
 """
 
 from __future__ import annotations
