@@ -16,13 +16,15 @@ import _thread
 import functools
 import signal
 import sys
+from contextlib import nullcontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
     from typing import Any
 
-__all__ = ["block", "current", "restore", "set_mask"]
+__all__ = ["as_main_thread", "block", "current", "restore", "set_mask"]
 
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
@@ -41,6 +43,15 @@ _sigtimedwait: Any = getattr(_c, "sigtimedwait", None)
 
 # Both mark a signal as arrived without running its handler in the same call.
 _trip: Any = signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+
+# To set signal handlers and the wakeup fd in the child, within an at-fork hook. The forking thread
+# is the main one by then; PyPy makes it so only when the hooks have run.
+if sys.implementation.name == "pypy":
+    import __pypy__  # type: ignore[import-not-found] # PyPy's own
+
+    as_main_thread: AbstractContextManager[Any] = __pypy__.thread.signals_enabled
+else:
+    as_main_thread = nullcontext()
 
 
 def current() -> Iterable[int]:

@@ -2,17 +2,21 @@
 
 The notes are taken in this order before the fork, and the resets run in this order in the child:
 
-1. What the later steps, or the callbacks, could otherwise trip over: streams, the tracker's lock.
-2. Who this process is: its parent, its name, its children, what it does when it ends.
-3. The after-fork registry last: its callbacks are the program's code, and find a whole process.
+1. What the later steps, or the callbacks, could otherwise trip over: streams, imports, the tracker's
+   lock.
+2. Who this process is: its parent, its name, its children and servers, what it does when it ends.
+3. What of the parent's it must not delete, wait for or wake.
+4. The after-fork registry last: its callbacks are the program's code, and find a whole process.
 """
 
 from __future__ import annotations
 
 from ._children import ChildrenStep
+from ._event_loops import EventLoopsStep
 from ._exit_handlers import ExitHandlersStep
 from ._fork_server import ForkServerStep
 from ._identity import IdentityStep
+from ._imports import ImportsStep
 from ._pools import PoolsStep
 from ._process_executors import ProcessExecutorsStep
 from ._registry import RegistryStep
@@ -21,6 +25,7 @@ from ._std_streams import StdStreamsStep
 from ._temp_dirs import TempDirsStep
 from ._thread_pools import ThreadPoolsStep
 from ._tracker import TrackerStep
+from ._wakeup_fd import WakeupFdStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +35,7 @@ __all__ = ["STEPS"]
 
 STEPS: tuple[Step, ...] = (
     StdStreamsStep(),
+    ImportsStep(),
     TrackerStep(),
     ChildrenStep(),
     IdentityStep(),
@@ -40,5 +46,7 @@ STEPS: tuple[Step, ...] = (
     PoolsStep(),
     ProcessExecutorsStep(),
     ThreadPoolsStep(),
+    WakeupFdStep(),
+    EventLoopsStep(),
     RegistryStep(),
 )
