@@ -192,7 +192,9 @@ class _Closed:
 
     @property
     def sentinel(self) -> int:
-        raise ValueError("the sentinel is closed: the block has ended, and the child with it")
+        raise ValueError(
+            "the sentinel is closed: the block has ended, and the child with it"
+        )
 
     def poll(self, block: bool) -> int | None:
         return self._exitcode
@@ -204,7 +206,9 @@ class _Closed:
         pass
 
 
-def forked(*, name: str | None = None, check: bool = True, grace: float = 5.0) -> _Forked:
+def forked(
+    *, name: str | None = None, check: bool = True, grace: float = 5.0
+) -> _Forked:
     """Fork for the length of a ``with`` block. Both processes run it; the child never leaves it.
 
     ::

@@ -28,9 +28,20 @@ class Forking:
         raised: What callbacks of the program raised during the reset.
     """
 
-    __slots__ = ("__weakref__", "deferred", "identity", "mask", "notes", "origin", "parent", "raised")
+    __slots__ = (
+        "__weakref__",
+        "deferred",
+        "identity",
+        "mask",
+        "notes",
+        "origin",
+        "parent",
+        "raised",
+    )
 
-    def __init__(self, origin: Origin = PLAIN, parent: int = 0, identity: Any = None) -> None:
+    def __init__(
+        self, origin: Origin = PLAIN, parent: int = 0, identity: Any = None
+    ) -> None:
         self.origin = origin
         self.parent = parent
         self.identity = identity

@@ -22,7 +22,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["HAVE_FORK", "after_fork_in_child", "armed", "install", "installed", "uninstall"]
+__all__ = [
+    "HAVE_FORK",
+    "after_fork_in_child",
+    "armed",
+    "install",
+    "installed",
+    "uninstall",
+]
 
 _installed = False
 # Threads inside safe_fork(), each with the identity its child is to have (None: as it is).

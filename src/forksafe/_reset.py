@@ -59,7 +59,9 @@ def reset(fork: Forking) -> None:
         outcome: object
         try:
             outcome = step.reset(fork, noted)
-        except BaseException as exc:  # inside os.fork(): recorded, and the next step runs
+        except (
+            BaseException
+        ) as exc:  # inside os.fork(): recorded, and the next step runs
             outcome = exc.with_traceback(None)
         outcomes.append((step, outcome))
     _outcomes = outcomes

@@ -38,7 +38,9 @@ _sigpending = getattr(_signal, "sigpending", None)
 _sigtimedwait = getattr(_signal, "sigtimedwait", None)
 
 # Both mark a signal as arrived without running its handler in the same call.
-_trip: Any = signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+_trip: Any = (
+    signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+)
 
 
 def current() -> Iterable[int]:
@@ -90,5 +92,7 @@ def _take(pending: Iterable[int], mask: Iterable[int]) -> list[int]:
 def _arrived(number: int) -> object:
     # A class for each: the finalizer must be a C function, found on the type. A Python one would
     # run the handler in its own frame, and an exception there is dropped again.
-    cls = type("_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))})
+    cls = type(
+        "_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))}
+    )
     return cls()

@@ -51,7 +51,9 @@ def ready(fd: int, timeout: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     # Rounded up, or the last wait of a deadline would spin.
-    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999))))
+    return bool(
+        poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999)))
+    )
 
 
 class PidfdStatus:
@@ -67,7 +69,9 @@ class PidfdStatus:
         result = os.waitid(os.P_PIDFD, self.sentinel, os.WEXITED | os.WNOHANG)
         if result is None:
             return None
-        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        return (
+            result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        )
 
     def send(self, number: int) -> None:
         signal.pidfd_send_signal(self.sentinel, number)

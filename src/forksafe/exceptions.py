@@ -53,7 +53,9 @@ class UnsafeForkError(ForksafeError):
 
     def __str__(self) -> str:
         lines = "".join(f"\n  {hazard}" for hazard in self.hazards)
-        return f"not forked: {len(self.hazards)} thing(s) would break in the child{lines}"
+        return (
+            f"not forked: {len(self.hazards)} thing(s) would break in the child{lines}"
+        )
 
 
 class ForkHazardWarning(RuntimeWarning):

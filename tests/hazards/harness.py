@@ -92,7 +92,9 @@ class Forker:
     def __init__(self, style: str) -> None:
         self.style = style
 
-    def __call__(self, target: Callable[..., Any], *args: Any, end: str = "exit") -> Child:
+    def __call__(
+        self, target: Callable[..., Any], *args: Any, end: str = "exit"
+    ) -> Child:
         read, write = os.pipe()
 
         def body() -> None:
@@ -100,7 +102,10 @@ class Forker:
             try:
                 answer = ("returned", target(*args))
             except BaseException as exc:
-                answer = ("raised", "".join(traceback.format_exception_only(type(exc), exc)).strip())
+                answer = (
+                    "raised",
+                    "".join(traceback.format_exception_only(type(exc), exc)).strip(),
+                )
             os.write(write, pickle.dumps(answer))
             os.close(write)
             if end == "_exit":
@@ -119,7 +124,9 @@ class Forker:
             raise Broken(f"the child ended with exit code {code}")
         return value
 
-    def _by(self, fork: Callable[[], int], body: Callable[[], None], read: int) -> Child:
+    def _by(
+        self, fork: Callable[[], int], body: Callable[[], None], read: int
+    ) -> Child:
         pid = fork()
         if pid == 0:
             body()

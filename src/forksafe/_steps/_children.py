@@ -30,7 +30,9 @@ class ChildrenStep(Step):
         strangers = []
         for process in _families.loaded(self.modules):
             children = getattr(process, "_children", None)
-            expect(isinstance(children, set), f"{process.__name__}._children is not a set")
+            expect(
+                isinstance(children, set), f"{process.__name__}._children is not a set"
+            )
             if children:
                 strangers.append(children)
                 process._children = set()  # type: ignore[attr-defined] # shape checked above

@@ -44,7 +44,9 @@ def _forget_finalizers() -> None:
     """
     finalize = getattr(sys.modules.get("weakref"), "finalize", None)
     registry = getattr(finalize, "_registry", None)
-    if not isinstance(registry, dict) or not hasattr(finalize, "_registered_with_atexit"):
+    if not isinstance(registry, dict) or not hasattr(
+        finalize, "_registered_with_atexit"
+    ):
         return
     for info in list(registry.values()):
         info.atexit = False

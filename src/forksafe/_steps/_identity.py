@@ -39,7 +39,9 @@ class IdentityStep(Step):
                 continue
             current = getattr(process, "_current_process", None)
             expect(hasattr(current, "_name"), f"{name}._current_process has no _name")
-            expect(hasattr(process, "_parent_process"), f"{name} has no _parent_process")
+            expect(
+                hasattr(process, "_parent_process"), f"{name} has no _parent_process"
+            )
             identity = fork.identity if name == "multiprocessing.process" else None
             if identity is not None or process._parent_process is not None:
                 process._parent_process = _parent(process, current, fork)
@@ -56,7 +58,9 @@ def _parent(process: ModuleType, current: Any, fork: Forking) -> object:
         sentinel = os.pidfd_open(pid)
     except (AttributeError, OSError):
         return _polled(process)(current._name, pid, None)
-    if os.getppid() != pid:  # it ended before the pidfd was open, which may be of another process
+    if (
+        os.getppid() != pid
+    ):  # it ended before the pidfd was open, which may be of another process
         os.close(sentinel)
         return _polled(process)(current._name, pid, None)
     return process._ParentProcess(current._name, pid, sentinel)
@@ -75,4 +79,8 @@ def _polled(process: ModuleType) -> Any:
         while is_alive(self) and (end is None or time.monotonic() < end):
             time.sleep(_POLL)
 
-    return type("_ParentProcess", (process._ParentProcess,), {"is_alive": is_alive, "join": join})
+    return type(
+        "_ParentProcess",
+        (process._ParentProcess,),
+        {"is_alive": is_alive, "join": join},
+    )

@@ -43,8 +43,14 @@ class RegistryStep(Step):
             finalizers = getattr(util, "_finalizer_registry", None)
             if any(registry is other for other in done):
                 continue  # billiard.util has those of multiprocessing.util
-            expect(hasattr(registry, "items"), f"{util.__name__}._afterfork_registry is no mapping")
-            expect(isinstance(finalizers, dict), f"{util.__name__}._finalizer_registry is no dict")
+            expect(
+                hasattr(registry, "items"),
+                f"{util.__name__}._afterfork_registry is no mapping",
+            )
+            expect(
+                isinstance(finalizers, dict),
+                f"{util.__name__}._finalizer_registry is no dict",
+            )
             assert registry is not None and finalizers is not None
             done.append(registry)
             if registry is theirs:

@@ -47,7 +47,9 @@ def _live() -> list[tuple[Any, Any]]:
     assert registry is not None
     directory_type = sys.modules["tempfile"].TemporaryDirectory
     cleanup = getattr(directory_type, "_cleanup", None)
-    expect(hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method")
+    expect(
+        hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method"
+    )
     assert cleanup is not None
     live = []
     for finalizer, info in list(registry.items()):
