@@ -32,12 +32,13 @@ class TempDirsStep(Step):
         live = list(_live()) if note is None else note
         for finalizer, directory in live:
             finalizer.detach()
-            directory.cleanup = _leave_to_the_parent
+            # Below cleanup(): its bound method can be registered somewhere, with atexit for one.
+            directory._rmtree = _leave_to_the_parent
         return bool(live)
 
 
-def _leave_to_the_parent() -> None:
-    """Stand in for `TemporaryDirectory.cleanup` in a process that did not make the directory."""
+def _leave_to_the_parent(*args: object, **kwargs: object) -> None:
+    """Stand in for `TemporaryDirectory._rmtree` in a process that did not make the directory."""
 
 
 def _live() -> list[tuple[Any, Any]]:
