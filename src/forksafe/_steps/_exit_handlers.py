@@ -2,6 +2,10 @@
 
 Only there. After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it:
 servers rely on it to flush in their workers.
+
+The child of ``Process`` clears them itself and runs its own at its end since 3.13; that leaves out
+``weakref.finalize``, and with it what the child makes by ``TemporaryDirectory``, until the
+registration that was cleared is made again.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import atexit
 import sys
 
 from .. import _families
+from .._origin import Launch
 from .._step import Idle, Step
 
 TYPE_CHECKING = False
@@ -25,11 +30,12 @@ class ExitHandlersStep(Step):
     name = "exit handlers"
 
     def note(self, fork: Forking) -> Idle | None:
-        return Idle() if fork.identity is None else None
+        plain = fork.identity is None and not isinstance(fork.origin, Launch)
+        return Idle() if plain else None
 
     def reset(self, fork: Forking, note: None) -> bool:
         if fork.identity is None:
-            return False
+            return isinstance(fork.origin, Launch) and _forget_finalizers()
         atexit._clear()
         registered: list[object] = []
         for util in _families.loaded(_families.submodules("util")):
@@ -44,7 +50,7 @@ class ExitHandlersStep(Step):
         return True
 
 
-def _forget_finalizers() -> None:
+def _forget_finalizers() -> bool:
     """Take the parent's ``weakref.finalize`` objects out of what runs at exit.
 
     ``finalize`` registers itself with atexit once, and remembers that it has: without its flag the
@@ -52,8 +58,10 @@ def _forget_finalizers() -> None:
     """
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     registry = getattr(finalize, "_registry", None)
-    if not isinstance(registry, dict) or not hasattr(finalize, "_registered_with_atexit"):
-        return
+    if not isinstance(registry, dict) or not getattr(finalize, "_registered_with_atexit", False):
+        return False
     for info in list(registry.values()):
-        info.atexit = False
+        if info.atexit:
+            info.atexit = False
     finalize._registered_with_atexit = False
+    return True

@@ -35,12 +35,13 @@ class TempDirsStep(Step):
         live = note[1] if note and note[0] == len(registry) else _live(registry)
         for finalizer, directory in live:
             finalizer.detach()
-            directory.cleanup = _leave_to_the_parent
+            # Below cleanup(): its bound method can be registered somewhere, with atexit for one.
+            directory._rmtree = _leave_to_the_parent
         return bool(live)
 
 
-def _leave_to_the_parent() -> None:
-    """Stand in for `TemporaryDirectory.cleanup` in a process that did not make the directory."""
+def _leave_to_the_parent(*args: object, **kwargs: object) -> None:
+    """Stand in for `TemporaryDirectory._rmtree` in a process that did not make the directory."""
 
 
 def _registry() -> dict[Any, Any]:

@@ -83,6 +83,7 @@ class TrackerStep(Step):
     def reset(self, fork: Forking, note: list[_Preserve] | None) -> bool:
         for preserve in note or ():
             preserve.child = os.getpid()
+            preserve.previous = False  # or forks of forks would string them all together
         for lifeline in self._lifelines.values():
             lifeline.leave_to_the_parent()
         done = False
@@ -106,7 +107,10 @@ class TrackerStep(Step):
         held = self._lifelines.get(module.__name__)
         if held is None or held.owner != os.getpid():
             util = sys.modules[module.__name__.partition(".")[0] + ".util"]
-            self._lifelines[module.__name__] = _Lifeline(util, tracker)
+            try:
+                self._lifelines[module.__name__] = _Lifeline(util, tracker)
+            except OSError:
+                pass  # no descriptor left: the fork goes on, and the wait is what it is without us
 
 
 class _Lifeline:
@@ -116,21 +120,36 @@ class _Lifeline:
         self.owner = os.getpid()
         self._tracker = tracker
         self._read, self._write = os.pipe()
+        # A program that closes every descriptor (a daemon does) may have other files by the same
+        # numbers later.
+        self._pipe = _identity(self._read)
         util.Finalize(None, self._at_exit, exitpriority=_EXIT_PRIORITY)
 
     def leave_to_the_parent(self) -> None:
-        if self._read >= 0:
-            os.close(self._read)
-            self._read = -1
+        """In a child: keep nothing but the write end."""
+        read, self._read = self._read, -1
+        if read >= 0 and _identity(read) == self._pipe:
+            os.close(read)
 
     def _at_exit(self) -> None:
+        read, self._read = self._read, -1
+        if _identity(read) != self._pipe or _identity(self._write) != self._pipe:
+            return
         os.close(self._write)
-        os.set_blocking(self._read, False)
+        os.set_blocking(read, False)
         try:
-            os.read(self._read, 1)
+            os.read(read, 1)
         except BlockingIOError:
             self._tracker._pid = None  # a child lives: do not wait for it
-        os.close(self._read)
+        os.close(read)
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _loaded() -> list[tuple[ModuleType, Any]]:

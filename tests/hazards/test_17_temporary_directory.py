@@ -1,0 +1,173 @@
+"""Row 17: a temporary directory is deleted by the process that made it, and by no other."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable
+
+import pytest
+from harness import PYPY, Forker, run
+
+
+def _ways_to_end() -> dict[str, Callable[[object], object]]:
+    import os
+    import sys
+
+    def leave_a_with_block(directory: object) -> None:
+        with directory:  # type: ignore[attr-defined] # entered again, and left by the exit
+            sys.exit(0)
+
+    def fail(directory: object) -> None:
+        raise ValueError("the child fails")
+
+    return {
+        "at its end": lambda directory: None,
+        "by sys.exit() inside the with block": leave_a_with_block,
+        "by os._exit()": lambda directory: os._exit(0),
+        "by an exception": fail,
+        "after cleanup()": lambda directory: directory.cleanup(),  # type: ignore[attr-defined]
+    }
+
+
+def program_survives(fork: Forker) -> None:
+    import os
+    from tempfile import TemporaryDirectory
+
+    directory = TemporaryDirectory()
+    for way, end in _ways_to_end().items():
+        child = fork(end, directory)
+        child.join()
+        assert os.path.isdir(directory.name), way
+    directory.cleanup()
+    assert not os.path.exists(directory.name)
+
+
+def program_survives_a_with_block(fork: Forker) -> None:
+    """The child leaves the parent's own block, by SystemExit through its frame."""
+    import os
+    from tempfile import TemporaryDirectory
+
+    parent = os.getpid()
+    with TemporaryDirectory() as name:
+        child = fork(lambda: None)
+        child.join()
+        assert os.getpid() == parent
+        assert os.path.isdir(name)
+    assert not os.path.exists(name)
+
+
+def program_collected(fork: Forker) -> None:
+    """The child lets go of the last reference."""
+    import gc
+    import os
+    from tempfile import TemporaryDirectory
+
+    held = [TemporaryDirectory()]
+    name = held[0].name
+
+    def in_child() -> None:
+        held.clear()
+        gc.collect()
+        gc.collect()
+
+    fork(in_child, end="_exit").join()
+    assert os.path.isdir(name)
+    held.clear()
+    gc.collect()
+    assert not os.path.exists(name)
+
+
+def program_own(fork: Forker) -> None:
+    """What the child makes, the child cleans, and the parent its own at its end."""
+    import os
+    from tempfile import TemporaryDirectory
+
+    kept = [TemporaryDirectory()]  # in the parent first: finalizers register at exit but once
+
+    def in_child() -> tuple[str, str]:
+        with TemporaryDirectory() as left:
+            pass
+        kept.append(TemporaryDirectory())
+        assert os.path.isdir(kept[-1].name)
+        return left, kept[-1].name
+
+    child = fork(in_child)
+    left, at_exit = child.result()
+    assert child.join() == 0
+    assert not os.path.exists(left)
+    assert not os.path.exists(at_exit), "not cleaned at the child's exit"
+    assert os.path.isdir(kept[0].name)
+    print("parent's:", kept[0].name)
+
+
+def program_grandchild(fork: Forker) -> None:
+    import os
+    from tempfile import TemporaryDirectory
+
+    mine = TemporaryDirectory()
+
+    def in_child() -> bool:
+        its = TemporaryDirectory()
+        fork(mine.cleanup, end="_exit").join()
+        fork(its.cleanup, end="_exit").join()
+        there = os.path.isdir(mine.name) and os.path.isdir(its.name)
+        its.cleanup()
+        return there and not os.path.exists(its.name)
+
+    assert fork.run(in_child)
+    assert os.path.isdir(mine.name)
+
+
+def program_registered(fork: Forker) -> None:
+    """The program cleans by an exit handler of its own, which the child inherits."""
+    import atexit
+    import os
+    from tempfile import TemporaryDirectory
+
+    directory = TemporaryDirectory()
+    atexit.register(directory.cleanup)
+    fork(lambda: None).join()
+    assert os.path.isdir(directory.name)
+
+
+SURVIVAL = [
+    program_survives,
+    program_survives_a_with_block,
+    program_collected,
+    program_registered,
+]
+
+
+@pytest.mark.parametrize("program", [*SURVIVAL, program_grandchild])
+def test_the_parents_directory_survives(program: Callable[..., None], style: str) -> None:
+    """Whichever way the child lets go of it."""
+    outcome = run(program, style)
+    assert outcome.healthy, outcome
+
+
+@pytest.mark.parametrize("program", SURVIVAL)
+def test_breaks_under_os_fork(program: Callable[..., None]) -> None:
+    """The child deletes it."""
+    outcome = run(program, "raw")
+    assert not outcome.healthy
+    assert "AssertionError" in outcome.output, outcome
+
+
+def test_breaks_under_process_when_collected() -> None:
+    """There, only the child's exit leaves it alone."""
+    outcome = run(program_collected, "process-plain")
+    assert not outcome.healthy
+    assert "AssertionError" in outcome.output, outcome
+
+
+def test_the_childs_own_is_cleaned(style: str) -> None:
+    """At the end of its block, and at the child's exit."""
+    if style == "process" and (PYPY or sys.version_info < (3, 13)):
+        pytest.skip("the child of Process runs no exit handlers before 3.13")
+    outcome = run(program_own, style)
+    assert outcome.healthy, outcome
+    name = outcome.output.rpartition("parent's: ")[2].strip()
+    import os
+
+    assert name
+    assert not os.path.exists(name)
