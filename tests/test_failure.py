@@ -330,9 +330,10 @@ def test_nothing_of_a_step_runs_where_its_modules_are_not_loaded() -> None:
             assert told["registry"] == told["children"] == "not loaded", told
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
-        heavy = {{"multiprocessing", "asyncio", "concurrent", "socket", "ssl", "logging", "tempfile",
-                 "subprocess", "dataclasses", "inspect", "selectors", "typing",
-                 "typing_extensions"}}
+        heavy = set(
+            "multiprocessing asyncio concurrent socket ssl logging tempfile subprocess dataclasses "
+            "inspect selectors typing typing_extensions".split()
+        )
         print(sorted({{name.partition(".")[0] for name in set(sys.modules) - before}} & heavy))
         """,
         "-I",

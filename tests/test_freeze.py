@@ -50,7 +50,8 @@ def test_workers_share_the_preloaded_heap() -> None:
         read, write = os.pipe()
         def private_dirty():
             with open("/proc/self/smaps_rollup") as file:
-                return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+                lines = [line.split() for line in file]
+            return next(int(words[1]) for words in lines if words[0] == "Private_Dirty:")
         pid = os.fork()
         if pid == 0:
             gc.collect()

@@ -2,8 +2,8 @@
 
 The notes are taken in this order before the fork, and the resets run in this order in the child:
 
-1. What the later steps, or the callbacks, could otherwise trip over: streams, imports, the tracker's
-   lock.
+1. What the later steps, or the callbacks, could otherwise trip over: streams, imports, the lock of
+   the tracker.
 2. Who this process is: its parent, its name, its children and servers, what it does when it ends.
 3. What of the parent's it must not delete, wait for or wake.
 4. The after-fork registry last: its callbacks are the program's code, and find a whole process.
