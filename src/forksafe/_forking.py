@@ -24,6 +24,8 @@ class Forking:
         parent: The pid of the process that forks; 0 where the ``before`` half never ran.
         identity: For `forked()`: the process object that the child is to be known by.
         mask: The signal mask to restore; None where nothing was blocked.
+        alone: Whether the forking thread is the only one of the process: then nothing changes from
+            the notes to the fork.
         fresh: Whether the modules that are loaded may be others than at the last fork. What a step
             has found in them then it can keep until this is true again.
         plan: Which steps have something to do, and how to tell in the child that no other has.
@@ -37,6 +39,7 @@ class Forking:
     parent: int = 0
     identity: Any = None
     mask: Iterable[int] | None = None
+    alone: bool = False
     fresh: bool = True
     plan: Plan | None = None
     notes: list[tuple[Step, Any]] | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import get_ident
+from _thread import _count, get_ident
 
 from . import _freeze, _origin, _reset, _signals
 from ._forking import Forking
@@ -134,6 +134,9 @@ def _before() -> None:
     fork = Forking()
     fork.origin = who
     fork.parent = os.getpid()
+    # The first counts threads that Python started, the second those that run it: a C library can
+    # have its own, and call back.
+    fork.alone = not _count() and len(sys._current_frames()) < 2
     fork.mask = _signals.current()
     if request is not None:
         fork.identity = request.identity

@@ -42,6 +42,8 @@ def suspendable() -> list[tuple[int, Any]]:
     found = []
     for number in ENDING:
         handler = _c.getsignal(number)
+        if type(handler) is int or handler is _c.default_int_handler:
+            continue  # the usual ones; the first stands for SIG_DFL and SIG_IGN
         if _is_loops(handler) or _runner(handler) is not None:
             found.append((number, handler))
     return found

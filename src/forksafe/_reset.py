@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 
+from . import _process
 from ._origin import PLAIN
-from ._step import Idle, Step, UnknownLayout
+from ._step import NOTHING, Idle, Step, UnknownLayout
 from ._steps import STEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sized
+    from collections.abc import Callable, Iterable, Sized
     from typing import Any
 
     from ._forking import Forking
@@ -35,9 +36,9 @@ class Plan:
     __slots__ = ("active", "pending", "undoing", "watched")
 
     def __init__(self) -> None:
-        self.active: list[Step] = []
-        # Steps to undo in the parent, by their place among the active ones.
-        self.undoing: list[int] = []
+        # Each step with its note(), None for a step that takes none.
+        self.active: list[tuple[Step, Callable[[Forking], Any] | None]] = []
+        self.undoing: list[Step] = []
         # Modules of the steps that are not loaded, and containers of the idle ones.
         self.pending: list[str] = []
         self.watched: list[Sized] = []
@@ -62,62 +63,76 @@ def note(fork: Forking) -> None:
     else:
         fork.plan = plan
         fork.fresh = False
-        fork.notes = notes = []
-        for step in plan.active:
-            try:
-                notes.append((step, step.note(fork)))
-            except Exception:
-                notes.append((step, None))  # see _look()
+        notes: list[tuple[Step, Any]] = []
+        fork.notes = notes
+        noted: Any
+        for step, take in plan.active:
+            noted = None
+            if take is not None:
+                try:
+                    noted = take(fork)
+                except Exception:  # noqa: S110 - see _look()
+                    pass
+                if noted is NOTHING:
+                    if fork.alone:
+                        continue
+                    noted = None
+            notes.append((step, noted))
 
 
 def _look(fork: Forking) -> Plan:
     plan = Plan()
-    notes: list[tuple[Step, Any]] = []
-    fork.notes = notes
+    fork.notes = notes = []
     noted: Any
     for step in STEPS:
         if not step.loaded():
             plan.pending.extend(step.modules)
             continue
+        noted = None
         try:
             noted = step.note(fork)
-        except Exception:
+        except Exception:  # noqa: S110 - nothing is raised inside os.fork()
             # The reset does without, and meets in the child, where it is recorded, what was wrong.
-            noted = None
+            pass
         if type(noted) is Idle:
             plan.watched.extend(noted.watched)
             continue
         if type(step).undo is not Step.undo:
-            plan.undoing.append(len(notes))
-        plan.active.append(step)
+            plan.undoing.append(step)
+        plan.active.append((step, None if type(step).note is Step.note else step.note))
+        if noted is NOTHING:
+            if fork.alone:
+                continue
+            noted = None
         notes.append((step, noted))
     return plan
 
 
 def undo(fork: Forking) -> None:
     """Let the steps take back, in the parent, what their notes changed."""
-    if fork.plan is None or fork.notes is None:
+    if fork.plan is None or fork.notes is None or not fork.plan.undoing:
         return
-    for place in fork.plan.undoing:
-        step, noted = fork.notes[place]
-        try:
-            step.undo(noted)
-        except Exception:  # noqa: S110 - inside os.fork(): there is nobody to tell
-            pass
+    for step, noted in fork.notes:
+        if step in fork.plan.undoing:
+            try:
+                step.undo(noted)
+            except Exception:  # noqa: S110 - inside os.fork(): there is nobody to tell
+                pass
 
 
 def reset(fork: Forking) -> None:
     """Run the steps in the child, whatever any of them raises."""
     global _outcomes, _raised, _plan
     notes = fork.notes
-    if notes is None or fork.plan is None or not fork.plan.holds():
+    if notes is None or fork.plan is None or not (fork.alone or fork.plan.holds()):
         notes = _all_notes(notes or ())
     _plan = None  # another process, other state
     outcomes: list[tuple[Step, object]] = []
+    _process.renew()
+    outcome: object
     for step, noted in notes:
-        outcome: object
         try:
-            outcome = step.reset(fork, None if type(noted) is Idle else noted)
+            outcome = step.reset(fork, noted)
         except BaseException as exc:  # inside os.fork(): recorded, and the next step runs
             outcome = exc.with_traceback(None)
         outcomes.append((step, outcome))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._forking import Forking
     from ._hazard import Hazard
 
-__all__ = ["Idle", "Step", "UnknownLayout", "expect"]
+__all__ = ["NOTHING", "Idle", "Step", "UnknownLayout", "expect"]
 
 
 class UnknownLayout(Exception):
@@ -56,6 +56,11 @@ class Idle:
         self.watched = watched
 
 
+# What `Step.note` returns where the child has nothing to do at this fork. Where the process has
+# other threads, which may change that before the fork, the reset is called nevertheless.
+NOTHING: Any = object()
+
+
 class Step:
     """One subsystem. Subclasses have one instance, in the list that states the order.
 
@@ -79,8 +84,8 @@ class Step:
     def note(self, fork: Forking) -> Any:
         """Look, before the fork, at what the child cannot see; the result reaches `reset`.
 
-        `Idle` as the result spares the child the reset, and later forks the note. Only for what
-        does not depend on `fork`, but for its identity and origin.
+        `NOTHING` as the result spares the child the reset; `Idle` spares later forks the note as
+        well, and is only for what does not depend on `fork`, but for its identity and origin.
         """
         return None
 
@@ -92,8 +97,8 @@ class Step:
 
         Args:
             fork: The fork under way.
-            note: What `note` returned; None where it raised, where it was idle and another thread
-                has changed that since, and where the ``before`` half of the fork never ran.
+            note: What `note` returned; None where it raised, where it found nothing and another
+                thread may have changed that since, and where the fork ran no ``before`` half.
 
         Returns:
             Whether there was anything to do.

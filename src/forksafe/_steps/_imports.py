@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 
-from .._step import Step, expect
+from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class ImportsStep(Step):
     def __init__(self) -> None:
         # Kept, so that nothing is finalized inside the fork.
         self._forgotten: list[Any] = []
+
+    def note(self, fork: Forking) -> Idle | None:
+        references = _references(sys.modules[_BOOTSTRAP])
+        return None if references else Idle(references)
 
     def reset(self, fork: Forking, note: None) -> bool:
         # Looked at here and not before the fork: until then other threads go on importing.
@@ -65,12 +69,16 @@ def foreign(locks: list[tuple[str, Any]], me: int) -> list[str]:
     return [name for name, lock in locks if lock.count and lock.owner != me]
 
 
-def _locks(bootstrap: ModuleType) -> list[tuple[str, Any]]:
-    references = getattr(bootstrap, "_module_locks", None)
-    lock_type = getattr(bootstrap, "_ModuleLock", None)
+def _references(bootstrap: ModuleType) -> dict[str, Any]:
+    references: Any = getattr(bootstrap, "_module_locks", None)
     expect(isinstance(references, dict), "importlib._bootstrap._module_locks is no dict")
+    return references  # type: ignore[no-any-return] # its shape was checked
+
+
+def _locks(bootstrap: ModuleType) -> list[tuple[str, Any]]:
+    references = _references(bootstrap)
+    lock_type = getattr(bootstrap, "_ModuleLock", None)
     expect(lock_type is not None, "importlib._bootstrap has no _ModuleLock")
-    assert references is not None
     found = []
     for name, reference in list(references.items()):
         lock = reference()

@@ -22,7 +22,7 @@ import os
 import sys
 
 from .. import _families, _futures
-from .._step import Idle, Step, expect
+from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class PoolsStep(Step):
 
     def note(self, fork: Forking) -> Idle | list[tuple[Any, int]]:
         registries = _registries()
-        return live_pools() if any(registries) else Idle(*registries)
+        return live_pools() or NOTHING if any(registries) else Idle(*registries)
 
     def reset(self, fork: Forking, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note

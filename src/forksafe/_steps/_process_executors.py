@@ -23,7 +23,7 @@ import sys
 import threading
 
 from .. import _futures
-from .._step import Idle, Step, expect
+from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,10 +81,14 @@ class ProcessExecutorsStep(Step):
         # Kept: threads, queues and workers are objects with finalizers, and with weak references
         # that write into the parent's pipe when they die.
         self._parents: list[object] = []
+        self._watched: tuple[dict[Any, Any], ...] = ()
 
     def note(self, fork: Forking) -> Idle | list[LiveExecutor]:
-        watched = (_wakeups().data, _registered())
-        return live_process_executors() if any(watched) else Idle(*watched)
+        if fork.fresh:
+            self._watched = (_wakeups().data, _registered())
+        if not any(self._watched):
+            return Idle(*self._watched)
+        return live_process_executors() or NOTHING
 
     def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
         found = live_process_executors() if note is None else note
@@ -126,7 +130,7 @@ def live_process_executors() -> list[LiveExecutor]:
             pending = executor._pending_work_items
         found.append(LiveExecutor(executor, wakeup, pending, thread.call_queue, True))
     started = {id(live.queue) for live in found}
-    for queue in _call_queues(module):
+    for queue in _call_queues.found(module):
         if id(queue) not in started:
             found.append(
                 LiveExecutor(None, queue.thread_wakeup, queue.pending_work_items, queue, False)
@@ -150,20 +154,41 @@ def _registered() -> dict[Any, Any]:
     return registered  # type: ignore[no-any-return] # its shape was checked
 
 
-def _call_queues(module: ModuleType) -> list[Any]:
-    queue_type: Any = getattr(module, "_SafeQueue", None)
-    expect(hasattr(queue_type, "_after_fork"), f"{_MODULE} has no _SafeQueue")
-    callback = queue_type._after_fork
-    registered = _registered()
-    queues = []
-    for key in list(registered):
-        if key[2] is callback:  # first, as there may be thousands of entries
-            reference = registered.get(key)
-            queue = None if reference is None else reference()
-            # One that came by pickle, in a spawned worker, belongs to no executor there.
-            if isinstance(queue, queue_type) and hasattr(queue, "thread_wakeup"):
-                queues.append(queue)
-    return queues
+class _CallQueues:
+    """The call queues in the after-fork registry, which may hold thousands of other things.
+
+    Its entries are numbered as they come, so each is looked at once.
+    """
+
+    def __init__(self) -> None:
+        self._newest = -1
+        self._references: list[Any] = []
+
+    def found(self, module: ModuleType) -> list[Any]:
+        """Return the queues that are alive."""
+        self._look(module)
+        # One that came by pickle, in a spawned worker, belongs to no executor there.
+        queues = [reference() for reference in self._references]
+        return [queue for queue in queues if hasattr(queue, "thread_wakeup")]
+
+    def _look(self, module: ModuleType) -> None:
+        registered = _registered()
+        newest = next(reversed(registered), None)
+        if newest is None or newest[0] == self._newest:
+            return
+        callback = getattr(getattr(module, "_SafeQueue", None), "_after_fork", None)
+        expect(callback is not None, f"{_MODULE} has no _SafeQueue")
+        for key in reversed(list(registered)):
+            if key[0] <= self._newest:
+                break
+            if key[2] is callback:
+                reference = registered.get(key)
+                if reference is not None:
+                    self._references.append(reference)
+        self._newest = newest[0]
+
+
+_call_queues = _CallQueues()
 
 
 def _message(owner: int) -> str:

@@ -16,11 +16,10 @@ where no other thread was there, the flush has done all, and the pages of the st
 
 from __future__ import annotations
 
-import _thread
 import io
 import sys
 
-from .._step import Step
+from .._step import NOTHING, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,12 +35,11 @@ class StdStreamsStep(Step):
 
     def note(self, fork: Forking) -> list[Any]:
         """Flush; return the streams that the child must start afresh nevertheless."""
-        alone = _alone()
         streams = []
         for stream in _streams():
             try:
                 stream.flush()
-                clean = alone
+                clean = fork.alone
             except RuntimeError:
                 # "reentrant call": a signal handler forks inside this very stream's write, which
                 # goes on in the child, and releases the lock there.
@@ -50,19 +48,13 @@ class StdStreamsStep(Step):
                 clean = False
             if not clean:
                 streams.append(stream)
-        return streams
+        return streams or NOTHING
 
     def reset(self, fork: Forking, note: list[Any] | None) -> bool:
         done = False
         for stream in _streams() if note is None else note:
             done = _start_afresh(stream) or done
         return done
-
-
-def _alone() -> bool:
-    # The first counts threads that were started by Python, the second those that run any: a C
-    # library can have its own, and call back.
-    return not _thread._count() and len(sys._current_frames()) < 2
 
 
 def layers(stream: Any) -> tuple[io.TextIOWrapper, io.BufferedWriter, io.FileIO] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from .._step import Idle, Step, expect
+from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,15 +24,14 @@ class TempDirsStep(Step):
     name = "temporary directories"
     modules = ("tempfile",)
 
-    def note(self, fork: Forking) -> Idle | tuple[int, list[tuple[Any, Any]]]:
+    def note(self, fork: Forking) -> Idle | list[tuple[Any, Any]]:
         # Here and not in the child, where a walk would copy the page of each finalizer.
         registry = _registry()
-        return (len(registry), _live(registry)) if registry else Idle(registry)
+        return _live(registry) or NOTHING if registry else Idle(registry)
 
-    def reset(self, fork: Forking, note: tuple[int, list[tuple[Any, Any]]] | None) -> bool:
-        registry = _registry()
-        # Looked at again where another thread has made or dropped one since.
-        live = note[1] if note and note[0] == len(registry) else _live(registry)
+    def reset(self, fork: Forking, note: list[tuple[Any, Any]] | None) -> bool:
+        # Looked at again where another thread may have made one since.
+        live = note if note is not None and fork.alone else _live(_registry())
         for finalizer, directory in live:
             finalizer.detach()
             # Below cleanup(): its bound method can be registered somewhere, with atexit for one.

@@ -26,7 +26,7 @@ import sys
 import threading
 
 from .. import _futures
-from .._step import Idle, Step, expect
+from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class ThreadPoolsStep(Step):
 
     def note(self, fork: Forking) -> Idle | list[LivePool]:
         threads = _queues().data
-        return live_thread_pools() if threads else Idle(threads)
+        return live_thread_pools() or NOTHING if threads else Idle(threads)
 
     def reset(self, fork: Forking, note: list[LivePool] | None) -> bool:
         pools = live_thread_pools() if note is None else note

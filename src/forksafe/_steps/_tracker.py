@@ -62,18 +62,20 @@ class TrackerStep(Step):
     modules = tuple(_TRACKERS)
 
     def __init__(self) -> None:
+        self._trackers: list[_Tracker] = []
         self._lifelines: dict[str, _Lifeline] = {}
 
     def note(self, fork: Forking) -> list[_Preserve]:
+        if fork.fresh:
+            self._trackers = _trackers()
         kept = []
-        for module, tracker in _loaded():
-            intent = getattr(module, "_fork_intent", None)
-            if intent is not None:
-                preserve = _Preserve(intent)
-                intent.preserve_fd = preserve
+        for one in self._trackers:
+            if one.intent is not None:
+                preserve = _Preserve(one.intent)
+                one.intent.preserve_fd = preserve
                 kept.append(preserve)
-            if hasattr(type(tracker), "__del__") and getattr(tracker, "_pid", None) is not None:
-                self._hold_lifeline(module, tracker)
+            if one.is_waited_for and one.tracker._pid is not None:
+                self._hold_lifeline(one)
         return kept
 
     def undo(self, note: Any) -> None:
@@ -84,31 +86,26 @@ class TrackerStep(Step):
         for preserve in note or ():
             preserve.child = os.getpid()
             preserve.previous = False  # or forks of forks would string them all together
-        for lifeline in self._lifelines.values():
-            lifeline.leave_to_the_parent()
+        if self._lifelines:
+            for lifeline in self._lifelines.values():
+                lifeline.leave_to_the_parent()
         done = False
-        for module, tracker in _loaded():
-            lock = getattr(tracker, "_lock", None)
-            expect(
-                hasattr(lock, "_at_fork_reinit"),
-                f"{module.__name__}: no lock to start afresh",
-            )
-            expect(hasattr(tracker, "_fd"), f"{module.__name__}: no _fd")
-            tracker._lock._at_fork_reinit()
-            messages = getattr(tracker, "_reentrant_messages", None)
-            if messages:
-                messages.clear()  # the parent's to send
-            if getattr(tracker, "_pid", None) is not None:
-                tracker._pid = None
+        for one in self._trackers if note is not None else _trackers():
+            one.reinit_lock()
+            state = one.state
+            if state.get("_reentrant_messages"):
+                state["_reentrant_messages"].clear()  # the parent's to send
+            if state.get("_pid") is not None:
+                state["_pid"] = None
                 done = True
         return done
 
-    def _hold_lifeline(self, module: ModuleType, tracker: Any) -> None:
-        held = self._lifelines.get(module.__name__)
+    def _hold_lifeline(self, one: _Tracker) -> None:
+        held = self._lifelines.get(one.module)
         if held is None or held.owner != os.getpid():
-            util = sys.modules[module.__name__.partition(".")[0] + ".util"]
+            util = sys.modules[one.module.partition(".")[0] + ".util"]
             try:
-                self._lifelines[module.__name__] = _Lifeline(util, tracker)
+                self._lifelines[one.module] = _Lifeline(util, one.tracker)
             except OSError:
                 pass  # no descriptor left: the fork goes on, and the wait is what it is without us
 
@@ -152,12 +149,29 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _loaded() -> list[tuple[ModuleType, Any]]:
+class _Tracker:
+    """One tracker's object, of the shape that was checked."""
+
+    def __init__(self, module: ModuleType, tracker: Any) -> None:
+        name = module.__name__
+        lock = getattr(tracker, "_lock", None)
+        expect(hasattr(lock, "_at_fork_reinit"), f"{name}: no lock to start afresh")
+        expect(hasattr(tracker, "_fd"), f"{name}: no _fd")
+        assert lock is not None
+        self.module = name
+        self.tracker = tracker
+        self.state = vars(tracker)
+        self.reinit_lock = lock._at_fork_reinit
+        self.intent = getattr(module, "_fork_intent", None)
+        self.is_waited_for = hasattr(type(tracker), "__del__") and hasattr(tracker, "_pid")
+
+
+def _trackers() -> list[_Tracker]:
     found = []
     for name, attribute in _TRACKERS.items():
         module = sys.modules.get(name)
         if module is not None:
             tracker = getattr(module, attribute, None)
             expect(tracker is not None, f"{name} has no {attribute}")
-            found.append((module, tracker))
+            found.append(_Tracker(module, tracker))
     return found

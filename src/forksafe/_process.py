@@ -1,0 +1,17 @@
+"""A mark of this process: another object after every reset.
+
+What a step leaves for later, to be done when an inherited object is first used, it can so tell
+from what this process has made itself. A pid would not do: pids recur.
+"""
+
+from __future__ import annotations
+
+__all__ = ["mark", "renew"]
+
+mark: object = object()
+
+
+def renew() -> None:
+    """Say that this process is another one than that which made what there is."""
+    global mark
+    mark = object()
