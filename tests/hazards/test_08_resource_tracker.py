@@ -144,8 +144,9 @@ def program_child_lives_on(fork: Forker, package: str = "multiprocessing") -> No
     module = importlib.import_module(package + ".resource_tracker")
     _tell_when_the_wait_ran_out(module)
     module._resource_tracker.ensure_running()
-    child = fork(_live_on)
-    assert os.read(child._fd, 1), "the child is not there"
+    read, write = os.pipe()
+    fork(_live_on, write)
+    assert os.read(read, 1), "the child is not there"
 
 
 def program_child_of_multiprocess_lives_on(fork: Forker) -> None:
@@ -193,9 +194,11 @@ def program_descriptors_closed(fork: Forker) -> None:
     assert fork.run(_use_shared_memory) == "used"
 
 
-def _live_on() -> None:
+def _live_on(there: int) -> None:
+    import os
     import signal
 
+    os.write(there, b".")
     signal.pause()
 
 

@@ -61,7 +61,7 @@ class ImportsStep(Step):
         _bind_finished(names)
         if forgotten:
             self._forgotten = forgotten
-        return True
+        return bool(names)
 
 
 def foreign(locks: list[tuple[str, Any]], me: int) -> list[str]:
