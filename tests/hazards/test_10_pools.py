@@ -195,15 +195,15 @@ def due_from_billiard(fork: Forker) -> None:
     def child() -> list[str]:
         lost = []
         for wait in (single.get, several.get, lazily.next):
-            try:
+            # billiard's iterators raise a ValueError since 4.3, before that a plain Exception.
+            with pytest.raises(Exception, match="is lost") as caught:
                 wait()
-            except ValueError as exc:
-                lost.append(str(exc))
+            lost.append(str(caught.value))
         return lost
 
     lost = fork.run(child)
     assert len(lost) == 3
-    assert all("is lost" in text for text in lost)
+    assert all(f"belongs to process {os.getpid()}" in text for text in lost)
     os.write(write, b"x")
     assert (single.get(), several.get(), list(lazily)) == (b"x", [2, 3], [4, 5])
     pool.terminate()
@@ -481,6 +481,7 @@ def spawning(fork: Forker) -> None:
     later.shutdown()
 
 
+@pytest.mark.skipif(PYPY, reason="PyPy 3.9's own executor cannot spawn: no _adjust_process_count")
 def test_executor_with_the_spawn_method(style: str) -> None:
     """The same for workers that are started afresh."""
     outcome = run(spawning, style, timeout=60)

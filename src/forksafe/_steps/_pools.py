@@ -114,6 +114,9 @@ class _Lost:
     def __init__(self, exception: BaseException) -> None:
         self.exception = exception
 
+    def __repr__(self) -> str:  # iterators up to billiard 4.2 raise Exception(this)
+        return repr(self.exception)
+
 
 def _refuse(message: str, *args: Any, **kwargs: Any) -> NoReturn:
     raise ValueError(message)

@@ -27,7 +27,7 @@ from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import FrameType, ModuleType
     from typing import Any
 
     from .._forking import Forking
@@ -57,17 +57,17 @@ class LiveExecutor:
         wakeup: Its ``_ThreadWakeup``.
         pending: Its work, by number: what is due from the workers.
         owner: The pid of the process whose children the workers are; 0 before there are any.
-        started: Whether it has a thread.
+        thread: Its thread; None where it was never started.
     """
 
-    __slots__ = ("executor", "owner", "pending", "queue", "started", "wakeup")
+    __slots__ = ("executor", "owner", "pending", "queue", "thread", "wakeup")
 
-    def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, started: bool) -> None:
+    def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, thread: Any) -> None:
         self.executor = executor
         self.wakeup = wakeup
         self.pending = pending
         self.queue = queue
-        self.started = started
+        self.thread = thread
         processes = getattr(executor, "_processes", None)
         first = next(iter(list(processes.values())), None) if processes else None
         self.owner: int = getattr(first, "_parent_pid", 0)
@@ -78,8 +78,7 @@ class ProcessExecutorsStep(Step):
     modules = (_MODULE,)
 
     def __init__(self) -> None:
-        # Kept: threads, queues and workers are objects with finalizers, and with weak references
-        # that write into the parent's pipe when they die.
+        # Kept: threads, queues and workers are objects with finalizers.
         self._parents: list[object] = []
         self._watched: tuple[dict[Any, Any], ...] = ()
 
@@ -102,11 +101,14 @@ class ProcessExecutorsStep(Step):
             message = _message(live.owner or parent)
             lost = [item.future for item in list(live.pending.values())]
             self._parents.append((live, lost, _silence(live.wakeup)))
-            if live.executor is not None:
-                self._parents.append(_break(live.executor, message))
-            elif not live.started:
+            if live.thread is None:
                 live.pending.clear()
                 _start_later(live, module)
+            else:
+                # The weak reference dies before the executor, so that its callback never runs.
+                live.thread.executor_reference = _nobody
+            if live.executor is not None:
+                self._parents.append(_break(live.executor, message))
             for future in map(_futures.check, lost):
                 _futures.fail(future, functools.partial(module.BrokenProcessPool, message))
         # Or the child's exit would write to these threads, and join them.
@@ -128,12 +130,12 @@ def live_process_executors() -> list[LiveExecutor]:
         pending = thread.pending_work_items
         if executor is not None and executor._pending_work_items:
             pending = executor._pending_work_items
-        found.append(LiveExecutor(executor, wakeup, pending, thread.call_queue, True))
+        found.append(LiveExecutor(executor, wakeup, pending, thread.call_queue, thread))
     started = {id(live.queue) for live in found}
     for queue in _call_queues.found(module):
         if id(queue) not in started:
             found.append(
-                LiveExecutor(None, queue.thread_wakeup, queue.pending_work_items, queue, False)
+                LiveExecutor(None, queue.thread_wakeup, queue.pending_work_items, queue, None)
             )
     return found
 
@@ -217,6 +219,10 @@ def _silence(wakeup: Any) -> object:
     return had
 
 
+def _nobody() -> None:
+    """Stand in for the weak reference to an executor."""
+
+
 def _break(executor: Any, message: str) -> object:
     """Put the executor in the state of one whose workers have died; return what it had."""
     state = vars(executor)
@@ -240,13 +246,13 @@ def _start_later(live: LiveExecutor, module: ModuleType) -> None:
     lock = getattr(live.queue, "shutdown_lock", None)  # the executor's, up to 3.13
     if lock is not None:
         _futures.free(lock)
-    live.wakeup.wakeup = functools.partial(_on_wakeup, live.wakeup, module)
+    wakeup = live.wakeup
+    # Not a functools.partial: PyPy's has a frame of its own.
+    wakeup.wakeup = lambda: _on_wakeup(sys._getframe(1), wakeup, module)
 
 
-def _on_wakeup(wakeup: Any, module: ModuleType) -> None:
-    submit = module.ProcessPoolExecutor.submit
-    frame = sys._getframe(1)
-    if frame.f_code is not submit.__code__:
+def _on_wakeup(frame: FrameType, wakeup: Any, module: ModuleType) -> None:
+    if frame.f_code is not module.ProcessPoolExecutor.submit.__code__:
         return  # shutdown(): there is no thread to wake up
     executor = frame.f_locals.get("self")
     if getattr(executor, "_executor_manager_thread_wakeup", None) is wakeup:
