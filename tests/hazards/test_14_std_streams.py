@@ -93,7 +93,8 @@ def program_writing_threads(fork: Forker) -> None:
         print(f"<child {number} prints>")
         sys.stdout.flush()
         logger.warning(f"<child {number} logs>")
-        print(f"<child {number} complains>", file=sys.stderr, flush=True)  # PyPy would keep it
+        print(f"<child {number} complains>", file=sys.stderr)
+        sys.stderr.flush()  # PyPy would keep it
         sys.stdout.flush()
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
