@@ -15,8 +15,8 @@ from harness import run as run_program
 
 FORKS = 20
 
-# Without any fork, threads that print while another flushes now and then lose a line, and write
-# freed memory in its place (cpython gh-119506).
+# Without any fork, threads that print while another flushes now and then lose lines, and write
+# freed memory in their place, with other lines in it (cpython gh-119506).
 TEXT_LAYER_LOSES = sys.version_info < (3, 13)
 
 
@@ -93,7 +93,8 @@ def program_writing_threads(fork: Forker) -> None:
         print(f"<child {number} prints>")
         sys.stdout.flush()
         logger.warning(f"<child {number} logs>")
-        print(f"<child {number} complains>", file=sys.stderr, flush=True)  # PyPy would keep it
+        print(f"<child {number} complains>", file=sys.stderr)
+        sys.stderr.flush()  # PyPy would keep it
         sys.stdout.flush()
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
@@ -120,14 +121,15 @@ def program_writing_threads(fork: Forker) -> None:
     ]
     found = re.findall(r"<child \d+ \w+>", text)
     assert sorted(found) == sorted(expected), _difference(expected, found)
+    if TEXT_LAYER_LOSES:
+        return
     # A child's write can fall into the middle of a line of the parent's.
     rest = re.sub(r"<child \d+ \w+>\n", "", text)
     for thread_number in range(2):
         numbers = [int(n) for n in re.findall(rf"<t{thread_number} (\d+)>", rest)]
         wanted = list(range(printed[thread_number]))
-        if TEXT_LAYER_LOSES:
-            wanted = sorted(set(numbers) & set(wanted))
-        assert numbers == wanted, _difference(wanted, numbers)
+        # Sorted: a flush by another thread can overtake this one's.
+        assert sorted(numbers) == wanted, _difference(wanted, numbers)
 
 
 def _difference(expected: list[Any], found: list[Any]) -> str:
