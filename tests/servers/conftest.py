@@ -1,0 +1,18 @@
+"""What the tests of every server share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from serving import Site
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A directory for a server; whatever was started in it is gone after the test."""
+    site = Site()
+    try:
+        yield site
+    finally:
+        site.close()
