@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from serving import Site
+from serving import Redis, Site
 
 
 @pytest.fixture
@@ -16,3 +16,9 @@ def site() -> Iterator[Site]:
         yield site
     finally:
         site.close()
+
+
+@pytest.fixture
+def redis(site: Site) -> Redis:
+    """A Redis server of the test's own."""
+    return Redis(site)

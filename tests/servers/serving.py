@@ -186,8 +186,12 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 30.0) -> int:
         """Send it a signal, wait for its end and return the exit code."""
-        self._popen.send_signal(number)
+        self.send(number)
         return self.wait(timeout)
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
 
     def wait_listening(self, port: int, timeout: float = 30.0) -> None:
         """Wait until it accepts connections."""
@@ -237,7 +241,7 @@ class Site:
             env: Environment variables to add.
         """
         first = command[0]
-        script = Path(sys.executable).with_name(first)
+        script = Path(os.path.dirname(sys.executable), first)
         program = [sys.executable] if first == "PYTHON" else [str(script)]
         if first != "PYTHON" and not script.exists():
             program = [first]
@@ -293,9 +297,13 @@ class Site:
                 continue
         return found
 
+    def expect_ended(self) -> None:
+        """Assert that every process has ended."""
+        wait_until(lambda: not self.processes(), "the end of every process")
+
     def expect_clean(self) -> None:
         """Assert that everything has ended, and has taken its temporary files with it."""
-        wait_until(lambda: not self.processes(), "the end of every process")
+        self.expect_ended()
         left = sorted(str(path.relative_to(self.tmp)) for path in self.tmp.rglob("*"))
         assert left == []
 
@@ -313,3 +321,19 @@ class Site:
         for popen in self._popens:
             popen.wait()
         shutil.rmtree(self.path)
+
+
+class Redis:
+    """A Redis server that keeps nothing on disk."""
+
+    def __init__(self, site: Site) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.skip("needs redis-server: apt-get install redis-server")
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.server = site.start(
+            *(program, "--port", str(port), "--bind", "127.0.0.1"),
+            *("--save", "", "--appendonly", "no", "--dir", str(site.path)),
+        )
+        self.server.wait_listening(port)

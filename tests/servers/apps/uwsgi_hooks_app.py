@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 import uwsgi  # type: ignore[import-not-found]
-from wsgi_app import application, counter, resets  # noqa: F401
-from wsgi_app import PAGES as PAGES
+from preloaded import counter, resets
+from wsgi_app import PAGES, application  # noqa: F401
 
 seen: list[str] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from wsgi_app import count, resets, run_executor
+from preloaded import count, resets, run_executor
 
 told = f"{count()} {run_executor() == os.getpid()} {resets.count(os.getpid())}"
 part = Path(os.environ["SITE"], "mule.part")

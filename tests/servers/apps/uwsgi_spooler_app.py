@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import uwsgi  # type: ignore[import-not-found]
-from wsgi_app import PAGES, application, count, resets  # noqa: F401
+from preloaded import count, resets
+from wsgi_app import PAGES, application  # noqa: F401
 
 
 def spooler(arguments: dict[bytes, bytes]) -> int:
