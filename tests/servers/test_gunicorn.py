@@ -64,10 +64,9 @@ def workers(server: Server) -> set[int]:
 
 
 def exact(port: int, answers: list[Answer]) -> bool:
-    """Tell whether the counter counted each of the answers, and each answer is another number."""
+    """Tell whether the counter counted each of the answers once."""
     numbers = sorted(int(answer.body) for answer in answers)
-    total = int(get(port, "/total").body)
-    return total == len(answers) and numbers[-1] <= total
+    return numbers == list(range(1, int(get(port, "/total").body) + 1))
 
 
 def ended_well(server: Server, site: Site) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from multiprocessing import util
 
+import billiard
 from celery import Celery
+from celery.signals import worker_process_shutdown
 
 if "WITH_FORKSAFE" in os.environ:
     import forksafe
@@ -16,6 +19,13 @@ import preloaded
 app = Celery("celery_app", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
 app.conf.broker_connection_retry_on_startup = True
 
+
+if "END_WELL" in os.environ:
+    # The pool's children end by os._exit(): what multiprocessing does at the end of a process,
+    # here giving back references to the manager, is done by hand.
+    @worker_process_shutdown.connect(weak=False)
+    def end_well(**_: object) -> None:
+        util._exit_function()  # type: ignore[attr-defined]
 
 
 @app.task(name="count")
@@ -51,3 +61,12 @@ def pid() -> int:
 @app.task(name="resets")
 def resets() -> int:
     return preloaded.resets.count(os.getpid())
+
+
+@app.task(name="child")
+def child() -> object:
+    """Run a process in a task, as one does in Celery."""
+    process = billiard.Process(target=os.getpid)
+    process.start()
+    process.join(20)
+    return process.exitcode

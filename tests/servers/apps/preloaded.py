@@ -67,7 +67,7 @@ def count() -> object:
     """Add one to the counter that all workers share."""
     with lock:
         counter["served"] += 1
-    return counter["served"]
+        return counter["served"]
 
 
 def token(value: str) -> object:
