@@ -65,7 +65,7 @@ def test_gunicorn(site: Site, line: tuple[str, ...]) -> None:
     answers = Load(port, "/resets").finish()
     assert (len(answers), failures(answers)) == (200, [])
     assert {answer.body for answer in answers} == {"1" if line else "0"}
-    server.wait_log("Booting worker", 5)
+    server.wait_log("Booting worker", 4)
     assert alive(daemon) == bool(line)
     if line:
         assert server.stop() == 0
