@@ -7,7 +7,7 @@ executors made before the patching: those raise BlockingIOError, or wait for eve
 from __future__ import annotations
 
 import pytest
-from serving import Load, Site, alive, failures, free_port, get, need
+from serving import Load, Site, alive, failures, free_port, get, need, wait_until
 
 need("gevent", "gevent")
 
@@ -66,6 +66,7 @@ def test_gunicorn(site: Site, line: tuple[str, ...]) -> None:
     assert (len(answers), failures(answers)) == (200, [])
     assert {answer.body for answer in answers} == {"1" if line else "0"}
     server.wait_log("Booting worker", 4)
+    wait_until(lambda: len({get(port, "/pid").body for _ in range(8)}) == 2, "both serve")
     assert alive(daemon) == bool(line)
     if line:
         assert server.stop() == 0

@@ -1,17 +1,14 @@
-"""A test suite for pytest-forked, whose module makes a queue before the tests are forked."""
+"""A test suite for pytest-forked, whose module uses an executor before the tests are forked."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 
-queue = multiprocessing.get_context("fork").Queue()
-queue.put("warm")
-assert queue.get() == "warm"
-importer = os.getpid()
+executor = ThreadPoolExecutor(1)
+importer = executor.submit(os.getpid).result()
 
 
-def test_queue() -> None:
+def test_executor() -> None:
     assert os.getpid() != importer
-    queue.put("in the child")
-    assert queue.get(timeout=3) == "in the child"
+    assert executor.submit(os.getpid).result(timeout=3) == os.getpid()
