@@ -78,8 +78,8 @@ def ended_well(server: Server, site: Site, redis: Redis) -> None:
 def test_proxies(site: Site, redis: Redis, client: Client, forksafe: bool) -> None:
     """Reset exactly once, with the hook and without it; every task is counted, also in new children."""
     server = work(site, redis, "--max-tasks-per-child", "20", forksafe=forksafe)
-    assert sorted(client.run("count", 100)) == list(range(1, 101))
-    assert set(client.run("resets", 20)) == {1}
+    assert sorted(client.run("count", 60)) == list(range(1, 61))
+    assert set(client.run("resets", 12)) == {1}
     ended_well(server, site, redis)
 
 
@@ -138,23 +138,20 @@ def test_references_of_children_that_do_not(
     ended_well(server, site, redis)
 
 
-@pytest.mark.parametrize("task", ["executor", "loop"])
-def test_inherited_threads(site: Site, redis: Redis, client: Client, task: str) -> None:
+def test_inherited_threads(site: Site, redis: Redis, client: Client) -> None:
     """A ThreadPoolExecutor and an event loop made, and used, at import work in each child."""
     server = work(site, redis, "--max-tasks-per-child", "20", forksafe=True)
-    pids = client.run(task, 60)
-    assert len(set(pids)) >= CHILDREN
+    assert len(set(client.run("executor", 30))) >= CHILDREN
+    assert len(set(client.run("loop", 30))) >= CHILDREN
     ended_well(server, site, redis)
 
 
-@pytest.mark.parametrize("task", ["executor", "loop"])
-def test_without_forksafe_threads_are_gone(
-    site: Site, redis: Redis, client: Client, task: str
-) -> None:
+def test_without_forksafe_threads_are_gone(site: Site, redis: Redis, client: Client) -> None:
     """What is submitted in a child waits for threads that only the worker's parent has."""
     work(site, redis, forksafe=False)
-    with pytest.raises(TimeoutError):
-        client.run(task)
+    for result in client.send("executor", 1) + client.send("loop", 1):
+        with pytest.raises(TimeoutError):
+            result.get(timeout=30)
 
 
 def test_detached(site: Site, redis: Redis, client: Client) -> None:
@@ -174,4 +171,5 @@ def test_detached(site: Site, redis: Redis, client: Client) -> None:
     os.kill(int(pidfile.read_text()), signal.SIGTERM)
     wait_until(lambda: not pidfile.exists(), "the end of the worker")
     redis.server.stop()
-    site.expect_clean()
+    # Not clean: the process that was detached has ended by os._exit(), its manager's directory stays.
+    site.expect_ended()
