@@ -27,7 +27,7 @@ def forget_vanished_threads() -> None:
     try:
         for thread in (*threading._enumerate(), *threading._dangling):
             # The attribute's name in Python 3.14 and later, and the one in 3.13.
-            handle = getattr(thread, "_os_thread_handle", None) or getattr(thread, "_handle", None)
+            handle: Any = getattr(thread, "_os_thread_handle", getattr(thread, "_handle", None))
             if thread.ident not in (None, get_ident()) and hasattr(handle, "_set_done"):
                 handle._set_done()
         threading._after_fork()

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 try:
-    import uwsgi  # type: ignore[import-not-found] # made by uWSGI, in its own processes
+    import uwsgi  # type: ignore[import-untyped] # made by uWSGI, in its own processes
 except ImportError:
     raise ImportError(
-        "forksafe.uwsgi is for uWSGI's own processes, started with `uwsgi --import forksafe.uwsgi`; "
+        "forksafe.uwsgi is for uWSGI's own processes, started by `uwsgi --import forksafe.uwsgi`; "
         "anywhere else call forksafe.install()"
     ) from None
 
@@ -64,12 +64,14 @@ class _Module(types.ModuleType):
 
 
 def _take_the_hook() -> None:
-    if isinstance(uwsgi, _Module):
+    module: Any = uwsgi
+    if isinstance(module, _Module):
         return
-    if _NAME in vars(uwsgi):
-        _theirs.append(vars(uwsgi)[_NAME])
-    uwsgi.__class__ = _Module
-    vars(uwsgi)[_NAME] = _post_fork
+    names = vars(module)
+    if _NAME in names:
+        _theirs.append(names[_NAME])
+    module.__class__ = _Module
+    names[_NAME] = _post_fork
 
 
 install()

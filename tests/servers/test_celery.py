@@ -18,12 +18,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from serving import Redis, Server, Site, alive, need, wait_until
+from serving import Redis, Server, Site, alive, wait_until
 
-need("celery", "celery[redis]")
-need("redis", "redis")
-
-from celery import Celery
+celery = pytest.importorskip("celery", reason="needs Celery: pip install celery[redis]")
+pytest.importorskip("redis", reason="needs redis: pip install celery[redis]")
 
 CHILDREN = 3
 PROXIES = 3
@@ -36,7 +34,7 @@ class Client:
     """Sends tasks, by name alone, and waits for their results."""
 
     def __init__(self, url: str) -> None:
-        self.app = Celery(broker=url, backend=url)
+        self.app = celery.Celery(broker=url, backend=url)
 
     def send(self, task: str, times: int) -> list[Any]:
         return [self.app.send_task(task) for _ in range(times)]
@@ -52,9 +50,7 @@ def client(site: Site, redis: Redis) -> Iterator[Client]:
     client.app.close()
 
 
-def work(
-    site: Site, redis: Redis, *options: str, forksafe: bool, **env: str
-) -> Server:
+def work(site: Site, redis: Redis, *options: str, forksafe: bool, **env: str) -> Server:
     """Start a Celery worker, and wait until it is ready."""
     server = site.start(
         *("celery", "-A", "celery_app", "worker", "-c", str(CHILDREN), "-l", "INFO"),
@@ -76,7 +72,7 @@ def ended_well(server: Server, site: Site, redis: Redis) -> None:
 
 @BOTH
 def test_proxies(site: Site, redis: Redis, client: Client, forksafe: bool) -> None:
-    """Reset exactly once, with the hook and without it; every task is counted, also in new children."""
+    """Reset exactly once, with the hook and without; every task is counted, in new children too."""
     server = work(site, redis, "--max-tasks-per-child", "20", forksafe=forksafe)
     assert sorted(client.run("count", 60)) == list(range(1, 61))
     assert set(client.run("resets", 12)) == {1}
@@ -87,7 +83,7 @@ def test_proxies(site: Site, redis: Redis, client: Client, forksafe: bool) -> No
 def test_daemon_outlives_a_process_of_a_task(
     site: Site, redis: Redis, client: Client, forksafe: bool
 ) -> None:
-    """The end of a process that a task started sends SIGTERM to the daemons of the worker's parent."""
+    """The end of a process that a task started sends SIGTERM to daemons of the worker's parent."""
     server = work(site, redis, forksafe=forksafe)
     daemon = client.run("daemon")[0]
     assert alive(daemon)
@@ -171,5 +167,5 @@ def test_detached(site: Site, redis: Redis, client: Client) -> None:
     os.kill(int(pidfile.read_text()), signal.SIGTERM)
     wait_until(lambda: not pidfile.exists(), "the end of the worker")
     redis.server.stop()
-    # Not clean: the process that was detached has ended by os._exit(), its manager's directory stays.
+    # Not clean: the process that was detached from ended by os._exit(), its manager's files stay.
     site.expect_ended()

@@ -111,7 +111,6 @@ def test_configuration_file(site: Site, lines: str) -> None:
 
 def test_binds_no_setting() -> None:
     """Gunicorn applies every name of a configuration module that a setting has."""
-
     program = (
         "import forksafe.gunicorn as module, sys; assert 'gunicorn' not in sys.modules\n"
         "star = {}; exec('from forksafe.gunicorn import *', star); del star['__builtins__']\n"
@@ -124,7 +123,9 @@ def test_binds_no_setting() -> None:
 
 
 @pytest.mark.parametrize("page", ["/executor", "/loop"])
-@pytest.mark.parametrize("worker", [(), ("-k", "gthread", "--threads", "1")], ids=["sync", "gthread"])
+@pytest.mark.parametrize(
+    "worker", [(), ("-k", "gthread", "--threads", "1")], ids=["sync", "gthread"]
+)
 def test_inherited_threads(site: Site, worker: tuple[str, ...], page: str) -> None:
     """A ThreadPoolExecutor and an event loop made, and used, at import work in each worker."""
     server, port = serve(site, *LINE, *worker)
@@ -137,9 +138,7 @@ def test_inherited_threads(site: Site, worker: tuple[str, ...], page: str) -> No
 
 @pytest.mark.parametrize("page", ["/executor", "/loop"])
 @pytest.mark.parametrize("worker", [(), GTHREAD], ids=["sync", "gthread"])
-def test_without_forksafe_threads_are_gone(
-    site: Site, worker: tuple[str, ...], page: str
-) -> None:
+def test_without_forksafe_threads_are_gone(site: Site, worker: tuple[str, ...], page: str) -> None:
     """What is submitted in a worker waits for threads that only the arbiter has."""
     _server, port = serve(site, *worker)
     answers = Load(port, page, clients=3, each=1, timeout=4).finish()
@@ -159,7 +158,7 @@ def test_daemon_outlives_a_worker(site: Site, options: tuple[str, ...]) -> None:
 
 
 def test_signals_under_load(site: Site) -> None:
-    """Reload, more workers, fewer workers, workers that end: no request fails, none is counted twice."""
+    """More workers, fewer, new ones, a reload: no request fails, and none is counted twice."""
     server, port = serve(site, *LINE)
     Load(port, "/count", each=5).finish()
     before = workers(server)

@@ -11,13 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from serving import Redis, Server, Site, need
+from serving import Redis, Server, Site
 
-need("rq", "rq")
-
-import redis as redis_client
-import rq
-from rq.job import JobStatus
+rq = pytest.importorskip("rq", reason="needs RQ: pip install rq")
+redis_client = pytest.importorskip("redis", reason="needs redis: pip install rq")
 
 PROXIES = 3
 REFERENCES = PROXIES * 2  # in the worker and its daemon process
@@ -45,9 +42,7 @@ def results(jobs: list[Any]) -> list[Any]:
     """Return what the jobs returned; None where one failed."""
     for job in jobs:
         job.refresh()
-    return [
-        job.return_value() if job.get_status() is JobStatus.FINISHED else None for job in jobs
-    ]
+    return [job.return_value() if job.is_finished else None for job in jobs]
 
 
 @pytest.fixture
@@ -135,7 +130,7 @@ def test_references_of_jobs_that_end_by_os_exit(
 
 @BOTH
 def test_daemon_outlives_jobs_that_end_well(site: Site, jobs: Jobs, forksafe: bool) -> None:
-    """Without forksafe, a child that ends as processes do ends the worker's daemon processes too."""
+    """Without forksafe a child that ends as processes do ends the daemons of the worker too."""
     done = jobs.put("daemon_lives", 3)
     work(site, jobs, "EndsWell", forksafe=forksafe).wait(90)
     assert results(done) == [True, forksafe, forksafe]

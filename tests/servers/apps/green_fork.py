@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from multiprocessing import get_context, util
 
 library, order, how = sys.argv[1:]
 with_forksafe = "WITH_FORKSAFE" in os.environ
@@ -39,8 +40,6 @@ else:
 if order != "before":
     install()
 
-from multiprocessing import get_context, util
-
 daemon = get_context("fork").Process(target=sleep, args=(30,), daemon=True)
 daemon.start()
 resets: list[int] = []
@@ -54,7 +53,7 @@ watched = Watched()
 util.register_after_fork(watched, lambda _: resets.append(os.getpid()))
 greenlets: list[str] = []
 
-for number in range(3):
+for _ in range(3):
     sys.stdout.flush()
     pid = fork()
     if pid == 0:

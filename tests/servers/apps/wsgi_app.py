@@ -24,10 +24,8 @@ PAGES = {
 def app(environ: dict[str, str], start_response: object) -> list[bytes]:
     """Answer with what the page returns."""
     path = environ["PATH_INFO"]
-    if path.startswith("/token/"):
-        body = preloaded.token(path.split("/", 2)[2])
-    else:
-        body = PAGES[path]()
+    _, page, *rest = path.split("/")
+    body = preloaded.token(rest[0]) if page == "token" else PAGES[path]()
     start_response("200 OK", [("Content-Type", "text/plain")])  # type: ignore[operator]
     return [str(body).encode()]
 
