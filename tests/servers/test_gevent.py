@@ -71,3 +71,17 @@ def test_gunicorn(site: Site, line: tuple[str, ...]) -> None:
     if line:
         assert server.stop() == 0
         site.expect_clean()
+
+
+def test_managers_do_not_work_by_themselves(site: Site) -> None:
+    """Without any fork of ours, and without forksafe: documented, and nothing for a reset."""
+    program = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "from multiprocessing import get_context\n"
+        "with get_context('fork').Manager() as manager:\n"
+        "    shared = manager.dict()\n"
+        "    shared['key'] = 1\n"
+    )
+    server = site.start("PYTHON", "-c", program)
+    assert server.wait() == 1
+    assert "BlockingIOError" in server.log
