@@ -17,6 +17,7 @@ from _thread import _count, get_ident
 
 from . import _freeze, _origin, _reset, _signals
 from ._forking import Forking
+from ._vanished import forget_vanished_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def after_fork_in_child() -> None:
     global _clean
     if _clean == (_forks, os.getpid()):
         return
+    if _clean[0] == _forks:  # no hook ran, so neither did the one of threading
+        forget_vanished_threads()
     armed.clear()
     _under_way.clear()
     _clean = (_forks, os.getpid())

@@ -1,0 +1,78 @@
+"""uWSGI: ``uwsgi --import forksafe.uwsgi ...`` makes its workers, mules and spoolers whole.
+
+uWSGI forks in C and runs no at-fork hooks of Python unless it is told to, but calls
+``uwsgi.post_fork_hook`` in every child. There is one such hook, and whoever assigns last has it:
+an application's own, or the one of ``uwsgidecorators``, which runs what ``@postfork`` marks. So the
+hook that uWSGI finds in the module's dictionary is the one of this file, which resets the process
+and then calls the application's; and the attribute ``uwsgi.post_fork_hook`` that Python code sees,
+reads and assigns, before or after this import, is the application's.
+
+Source: ``uwsgi_python_post_fork`` in plugins/python/python_plugin.c and ``uwsgidecorators`` of
+uWSGI 2.0.
+"""
+
+from __future__ import annotations
+
+import types
+
+from . import after_fork_in_child, install
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+try:
+    import uwsgi  # type: ignore[import-untyped] # made by uWSGI, in its own processes
+except ImportError:
+    raise ImportError(
+        "forksafe.uwsgi is for uWSGI's own processes, started by `uwsgi --import forksafe.uwsgi`; "
+        "anywhere else call forksafe.install()"
+    ) from None
+
+__all__: list[str] = []
+
+_NAME = "post_fork_hook"
+
+
+def _post_fork() -> None:
+    after_fork_in_child()
+    if _theirs:
+        _theirs[0]()
+
+
+_theirs: list[Callable[[], object]] = []
+
+
+class _Module(types.ModuleType):
+    """What the module ``uwsgi`` is made an instance of."""
+
+    @property
+    def post_fork_hook(self) -> Any:
+        """The application's hook, called in every child after the reset."""
+        if not _theirs:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {_NAME!r}")
+        return _theirs[0]
+
+    @post_fork_hook.setter
+    def post_fork_hook(self, hook: Any) -> None:
+        _theirs[:] = [hook]
+
+    @post_fork_hook.deleter
+    def post_fork_hook(self) -> None:
+        _theirs.clear()
+
+
+def _take_the_hook() -> None:
+    module: Any = uwsgi
+    if isinstance(module, _Module):
+        return
+    names = vars(module)
+    if _NAME in names:
+        _theirs.append(names[_NAME])
+    module.__class__ = _Module
+    names[_NAME] = _post_fork
+
+
+install()
+_take_the_hook()
