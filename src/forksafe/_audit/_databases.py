@@ -35,6 +35,7 @@ WANTED = (_ENGINES, *_PSYCOPG, *_REDIS)
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     yield from _sqlite()
     for engine in scene.heap.instances(_ENGINES):
         yield from _engine(engine)

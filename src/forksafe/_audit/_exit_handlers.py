@@ -31,6 +31,7 @@ _SHOWN = 10
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     handlers = [*_handlers(), *_finalizers()]
     names = [name for name in map(_name, handlers) if not _is_harmless(name)]
     if not names:

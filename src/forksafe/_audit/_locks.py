@@ -50,6 +50,7 @@ _LEAVES = (
 _BY_PYTHON = (
     "threading._active_limbo_lock",
     "threading._shutdown_locks_lock",
+    "threading._shutdown_locks",  # of 3.9 to 3.12: each is held while its thread lives
     "logging._lock",
     "concurrent.futures.thread._global_shutdown_lock",
 )
@@ -62,6 +63,7 @@ _BY_STEPS = (
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     deadline = time.monotonic() + _SECONDS
     seen: set[int] = set()
     todo: deque[tuple[Any, str, Any]] = deque()
@@ -124,7 +126,10 @@ def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
     for cls in type.__dict__["__mro__"].__get__(type(thing)):
         for name, member in list(type.__dict__["__dict__"].__get__(cls).items()):
             if name == "__dict__" and type(member) is GetSetDescriptorType:
-                values = member.__get__(thing)
+                try:
+                    values = member.__get__(thing)
+                except AttributeError:
+                    continue  # PyPy: objects of C libraries
                 if type(values) is dict:
                     yield from list(values.items())
             elif type(member) is MemberDescriptorType and not name.startswith("__"):
@@ -156,7 +161,7 @@ def _hazard(lock: Any, path: str, holder: Any) -> Hazard:
         "fork when it is free, from a thread that holds it; or make it anew in the child: "
         "os.register_at_fork(after_in_child=...)"
     )
-    if path in _BY_PYTHON or _is_a(holder, "logging:Handler"):
+    if path.partition("[")[0] in _BY_PYTHON or _is_a(holder, "logging:Handler"):
         severity = ADVICE
         remedy = "none needed: Python starts it afresh in the child"
     elif any(_is_a(holder, path) for path in _BY_STEPS):

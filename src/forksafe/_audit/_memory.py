@@ -29,6 +29,7 @@ _COST = (10, 25)  # milliseconds for each GiB
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     frozen = gc.get_freeze_count() if hasattr(gc, "get_freeze_count") else None
     resident = _resident()
     size = f"{resident / _MIB:.0f} MiB resident" if resident else "of unknown size"

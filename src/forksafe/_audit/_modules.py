@@ -20,6 +20,7 @@ WANTED: tuple[str, ...] = ()
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     for known in MODULES:
         if not _loaded.is_loaded(known.module):
             continue

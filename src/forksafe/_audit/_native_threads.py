@@ -31,11 +31,12 @@ _PAUSE = 0.001  # seconds
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     try:
         strangers = _strangers()
         for _ in range(_LOOKS - 1):
             # A Python thread that starts or ends is unknown to Python for a moment.
-            if strangers:
+            if len(strangers) > _without_native_id():
                 time.sleep(_PAUSE)
                 strangers &= _strangers()
     except OSError:

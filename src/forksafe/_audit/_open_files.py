@@ -32,6 +32,7 @@ _CPYTHON = sys.implementation.name == "cpython"
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     handled = {id(stream) for stream in streams}
     handled |= {id(getattr(stream, "buffer", None)) for stream in streams}

@@ -36,6 +36,7 @@ _UNNAMED = "(unnamed)"
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     numbers = descriptors()
     if numbers is None:
         yield Hazard(

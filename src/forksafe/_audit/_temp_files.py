@@ -21,6 +21,7 @@ WANTED = (_CLOSER,)
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     for closer in scene.heap.instances(_CLOSER):
         values = vars(closer)
         # 3.12 has both: with delete_on_close=False a closed file is still there to be deleted.

@@ -34,6 +34,7 @@ _DEPTH = 200  # frames: enough to find the outermost of any sane thread
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
     me = get_ident()
     # Not threading.enumerate(): its lock may be held by the frame that a signal handler interrupts.
     threads = dict(getattr(threading, "_active", {}))
