@@ -35,14 +35,13 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     # The audit is loaded when it is asked for, and costs those nothing who do not.
-    if name == "audit":
-        from ._audit import audit as found
-    elif name == "Hazard":
-        from ._hazard import Hazard as found
-    else:
+    if name not in ("Hazard", "audit"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    from ._audit import audit
+    from ._hazard import Hazard
+
+    globals().update(Hazard=Hazard, audit=audit)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -59,7 +59,7 @@ def after(hazards: tuple[Hazard, ...]) -> None:
     try:
         _tell(hazards)
     except Exception:  # a showwarning() of the program's own: the pid matters more
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
 
 
 def watcher(on_hazard: str, allow: Iterable[str]) -> Callable[[], None] | None:

@@ -266,7 +266,7 @@ def modules() -> Any:
 
 
 def test_known_modules_are_looked_up_and_never_woken() -> None:
-    """grpc is told with its environment; torch without CUDA initialised is not."""
+    """Of grpc its environment is told; torch without CUDA initialised is not."""
     answer = hazards(modules)
     found = {h.subject: h for h in answer.of("module")}
     assert set(found) == {"grpc", "polars"}

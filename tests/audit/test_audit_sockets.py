@@ -28,7 +28,9 @@ def connected(family: str) -> Any:
     assert client.fileno() == fd and client.getpeername() == peer
     text = {"AF_INET": "{}:{}", "AF_INET6": "[{}]:{}"}.get(family)
     subject = text.format(*peer[:2]) if text else peer
-    return [h for h in answer if h.kind == "socket" and h.subject == subject and f"fd {fd}," in h.where]
+    return [
+        h for h in answer if h.kind == "socket" and h.subject == subject and f"fd {fd}," in h.where
+    ]
 
 
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX"])
@@ -169,11 +171,8 @@ def sqlite() -> Any:
     db.execute("begin immediate")  # it holds a lock that a second close() would drop
     answer = forksafe.audit()
     other = sqlite3.connect(path, timeout=0)
-    try:
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
         other.execute("begin immediate")
-        raise AssertionError("the audit has dropped SQLite's lock")
-    except sqlite3.OperationalError as exc:
-        assert "locked" in str(exc)
     memory = sqlite3.connect(":memory:")
     memory.execute("create table t (x)")
     return [h for h in answer if h.kind == "database"]
@@ -233,5 +232,3 @@ def test_what_gc_freeze_hides() -> None:
     unknown = answer.one("unknown")
     assert unknown.severity == "advice" and unknown.subject == "gc.freeze"
     assert "before gc.freeze()" in unknown.remedy
-
-

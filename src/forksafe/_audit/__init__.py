@@ -16,6 +16,8 @@ of its code where that can be helped. Whatever goes wrong in one part becomes a 
 
 from __future__ import annotations
 
+from functools import partial
+
 from .._hazard import ACTION, ADVICE, SEVERITIES, Hazard
 from .._step import UnknownLayout
 from .._steps import STEPS
@@ -54,9 +56,7 @@ _PARTS = (
     _modules,
     _memory,
 )
-_WANTED = frozenset(
-    path for source in (*STEPS, *_PARTS) for path in getattr(source, "WANTED", ())
-)
+_WANTED = frozenset(path for source in (*STEPS, *_PARTS) for path in getattr(source, "WANTED", ()))
 
 _TRIES = 5
 
@@ -104,12 +104,12 @@ def look(allowed: AllowList, locks: bool = False) -> list[Hazard]:
     scene = Scene(heap)
     scene.found += unseen
     for step in STEPS:
-        scene.found += _part(step.name, lambda step=step: _of_step(step, scene))
+        scene.found += _part(step.name, partial(_of_step, step, scene))
     for part in _PARTS:
         name = part.__name__.rpartition("._")[2].replace("_", " ")
-        scene.found += _part(name, lambda part=part: part.find(scene))
+        scene.found += _part(name, partial(part.find, scene))
     if locks:
-        scene.found += _part("locks", lambda: _locks.find(scene))
+        scene.found += _part("locks", partial(_locks.find, scene))
     order = {severity: place for place, severity in enumerate(SEVERITIES)}
     found = [hazard for hazard in scene.found if hazard not in allowed]
     return sorted(found, key=lambda hazard: order[hazard.severity])

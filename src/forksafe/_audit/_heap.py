@@ -54,6 +54,7 @@ class Heap:
 def _with_subclasses(cls: type) -> set[type]:
     every = {cls}
     todo = [cls]
+    subclass: type
     while todo:
         for subclass in type.__subclasses__(todo.pop()):
             if subclass not in every:

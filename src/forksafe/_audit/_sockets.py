@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 
-from .._hazard import ACTION, ADVICE, FIXED, Hazard
+from .._hazard import ADVICE, FIXED, Hazard
 from . import _connection_owners as table
 from ._descriptors import descriptors
 

@@ -106,7 +106,9 @@ def _target(thread: threading.Thread | None) -> Any:
     cls = type(thread)
     if cls.run is not threading.Thread.run:
         # A subclass does the work itself; of threading's own only Timer has a function.
-        function = getattr(thread, "function", None) if isinstance(thread, threading.Timer) else None
+        function = (
+            getattr(thread, "function", None) if isinstance(thread, threading.Timer) else None
+        )
         return _unwrap(function) if function is not None else cls.run
     return _unwrap(getattr(thread, "_target", None))
 

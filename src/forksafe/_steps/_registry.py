@@ -90,7 +90,7 @@ class RegistryStep(Step):
     def describe(self, heap: Heap) -> Iterable[Hazard]:
         from .._audit._registered import describe
 
-        found = []
+        found: list[Hazard] = []
         for one in _registries():
             objects = [reference() for reference in list(one.entries.values())]
             finalizers = list(one.finalizers.values())
