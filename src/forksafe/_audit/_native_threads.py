@@ -26,19 +26,16 @@ __all__ = ["WANTED", "find"]
 WANTED: tuple[str, ...] = ()
 
 _TASKS = "/proc/self/task"
-_LOOKS = 3
-_PAUSE = 0.001  # seconds
+_PAUSES = (0.001, 0.001, 0.004, 0.008, 0.016)  # seconds between two looks
+_QUIET = 2  # looks that find all as it was
+_YOUNG = 1.0  # seconds, of a thread where others come and go
+_JUST_STARTED = 0.05  # seconds
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield what is found of it."""
     try:
-        strangers = _strangers()
-        for _ in range(_LOOKS - 1):
-            # A Python thread that starts or ends is unknown to Python for a moment.
-            if len(strangers) > _without_native_id():
-                time.sleep(_PAUSE)
-                strangers &= _strangers()
+        strangers, moving = _settled()
     except OSError:
         yield Hazard(
             "native-thread",
@@ -52,14 +49,47 @@ def find(scene: Scene) -> Iterator[Hazard]:
     process = _name(os.getpid())
     nameless = _without_native_id()
     groups: dict[str, list[int]] = {}
+    unsure = []
     for task in sorted(strangers):
         name = _name(task)
         if name == process and nameless > 0:
             nameless -= 1  # a thread of _thread.start_new_thread: told as a Python thread
+        elif name == process and _age(task) < (_YOUNG if moving else _JUST_STARTED):
+            unsure.append(task)
         elif name:  # else it has ended
             groups.setdefault(name, []).append(task)
     for name, ids in groups.items():
         yield _hazard(name, ids, name == process)
+    if unsure:
+        yield Hazard(
+            "native-thread",
+            ADVICE,
+            f"{len(unsure)} threads are starting or ending; whether they are Python's is not known",
+            subject="(starting or ending)",
+            remedy="run the audit when no threads come and go",
+            where=_tids(unsure),
+        )
+
+
+def _settled() -> tuple[set[int], bool]:
+    """Return the threads that stay unknown to Python, and whether threads come and go.
+
+    A Python thread that starts or ends is unknown to Python for a moment; on a busy machine that
+    can be many milliseconds.
+    """
+    known = _numbers()
+    strangers = before = _strangers()
+    moving = bool(_starting())
+    for look, pause in enumerate(_PAUSES):
+        if len(strangers) <= _without_native_id() or (look >= _QUIET and not moving):
+            break
+        time.sleep(pause)
+        now = _strangers()
+        others = _numbers()
+        moving = moving or now != before or others != known or bool(_starting())
+        strangers &= now
+        before, known = now, others
+    return strangers, moving
 
 
 def _strangers() -> set[int]:
@@ -67,7 +97,16 @@ def _strangers() -> set[int]:
     tasks = {int(task) for task in os.listdir(_TASKS)}
     tasks.discard(os.getpid())  # the first thread: the interpreter's, also when Python's main ended
     tasks.discard(threading.get_native_id())
-    return tasks.difference(getattr(thread, "native_id", None) for thread in _known())
+    return tasks.difference(_numbers())
+
+
+def _numbers() -> set[int | None]:
+    # Not Thread.ident: that of a thread that has ended is soon another's.
+    return {getattr(thread, "native_id", None) for thread in _known()}
+
+
+def _starting() -> object:
+    return getattr(threading, "_limbo", None)
 
 
 def _known() -> list[threading.Thread]:
@@ -88,6 +127,17 @@ def _name(task: int) -> str:
         return ""  # it has ended
 
 
+def _age(task: int) -> float:
+    """Return how long ago a thread was started, in seconds; 0 where it has ended."""
+    try:
+        with open(f"{_TASKS}/{task}/stat", encoding="utf-8", errors="replace") as file:
+            # The 22nd field, counted behind the name, which may have spaces: proc_pid_stat(5).
+            started = int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
 def _hazard(name: str, ids: list[int], unnamed: bool) -> Hazard:
     known = owner(name, unnamed)
     count = "a native thread" if len(ids) == 1 else f"{len(ids)} native threads"
@@ -105,5 +155,9 @@ def _hazard(name: str, ids: list[int], unnamed: bool) -> Hazard:
         detail="Started by code outside Python"
         + (", without a name, so it bears that of the process." if unnamed else "."),
         remedy=known.remedy,
-        where="tid " + ", ".join(str(task) for task in ids),
+        where=_tids(ids),
     )
+
+
+def _tids(tasks: list[int]) -> str:
+    return "tid " + ", ".join(str(task) for task in tasks)
