@@ -30,6 +30,7 @@ __all__ = [
     "install",
     "installed",
     "uninstall",
+    "watch",
 ]
 
 
@@ -91,22 +92,28 @@ def install(
 
     Source: ``os.register_at_fork`` in the Python documentation; fork(2).
     """
-    global _installed, _watch
+    global _installed
     if on_hazard is not None and HAVE_FORK:
         from . import _policy  # here, and not at the fork, where nothing may be imported
 
-        _watch = _policy.watcher(on_hazard, allow)
+        watch(_policy.watcher(on_hazard, allow))
     if freeze:
         _freeze.request()
     _installed = HAVE_FORK
     _wrap_forkpty()
 
 
+def watch(look: Callable[[], None] | None) -> None:
+    """Have `look` called in the parent before each fork that the hook is on for; None: nothing."""
+    global _watch
+    _watch = look
+
+
 def uninstall() -> None:
     """Undo `install()`: later forks are plain ones again. A no-op where it is not installed."""
-    global _installed, _watch
+    global _installed
     _installed = False
-    _watch = None
+    watch(None)
     _unwrap_forkpty()
 
 
