@@ -227,6 +227,109 @@ def test_what_the_steps_handle_is_fixed() -> None:
     assert not answer.actions, answer
 
 
+def pools_and_loops() -> Any:
+    import asyncio
+    import multiprocessing
+    import signal
+    import threading
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+    import forksafe
+
+    context = multiprocessing.get_context("fork")
+    pool = context.Pool(1)
+    threads = ThreadPoolExecutor(1, thread_name_prefix="mine")
+    threads.submit(int).result()
+    processes = ProcessPoolExecutor(1, mp_context=context)
+    processes.submit(int).result()
+    unused = ProcessPoolExecutor(1, mp_context=context)
+    loop = asyncio.new_event_loop()
+    loop.add_signal_handler(signal.SIGUSR1, int)
+    other = asyncio.new_event_loop()
+    running = threading.Event()
+    other.call_soon_threadsafe(running.set)
+    threading.Thread(target=other.run_forever, name="loop", daemon=True).start()
+    running.wait()
+    answer = forksafe.audit()
+    assert unused
+    processes.shutdown()
+    pool.terminate()
+    pool.join()
+    return answer
+
+
+def test_what_the_steps_for_pools_and_loops_tell() -> None:
+    """A pool refuses work in the child, an executor of threads works; its threads follow suit."""
+    answer = hazards(pools_and_loops)
+    pool = answer.one("pool", "Pool")
+    assert pool.severity == "action"
+    assert pool.where.startswith("multiprocessing.pool:Pool, of process ")
+    assert "in the child" in pool.remedy
+    executors = {h.subject: h for h in answer.of("executor")}
+    assert {name: h.severity for name, h in executors.items()} == {
+        "ThreadPoolExecutor mine": "fixed",
+        "ProcessPoolExecutor": "action",
+        "ProcessPoolExecutor (not used yet)": "fixed",
+    }
+    assert sorted(h.severity for h in answer.of("event-loop")) == ["action", "fixed"]
+    assert answer.one("wakeup-fd").severity == "fixed"
+    # Each thread is as the step that answers for it says, and the others need action.
+    threads = {h.where.rpartition(":")[2]: h.severity for h in answer.of("thread")}
+    assert threads == {
+        "_worker": "fixed",
+        "Queue._feed": "fixed",
+        "_ExecutorManagerThread.run": "advice",
+        "Pool._handle_workers": "advice",
+        "Pool._handle_tasks": "advice",
+        "Pool._handle_results": "advice",
+        "BaseEventLoop.run_forever": "action",
+    }
+
+
+def fork_server() -> Any:
+    import multiprocessing.forkserver
+
+    import forksafe
+
+    multiprocessing.forkserver.ensure_running()
+    return forksafe.audit()
+
+
+def test_a_forkserver() -> None:
+    """The child starts one of its own."""
+    answer = hazards(fork_server)
+    found = answer.one("forkserver")
+    assert found.severity == "fixed"
+    assert found.subject == "multiprocessing.forkserver"
+    assert found.where.startswith("pid ")
+    assert not answer.actions, answer
+
+
+def half_imported() -> Any:
+    import pathlib
+    import tempfile
+    import threading
+
+    import forksafe
+
+    directory = tempfile.mkdtemp()
+    code = "import sys; sys.started.set(); sys.go.wait()"
+    pathlib.Path(directory, "half_imported_module.py").write_text(code)
+    sys.path.insert(0, directory)
+    sys.started, sys.go = threading.Event(), threading.Event()  # type: ignore[attr-defined]
+    threading.Thread(target=__import__, args=("half_imported_module",), daemon=True).start()
+    sys.started.wait()  # type: ignore[attr-defined]
+    return forksafe.audit()
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy's import locks are not importlib's")
+def test_a_module_that_another_thread_is_importing() -> None:
+    """The child forgets the import."""
+    found = hazards(half_imported).one("import")
+    assert found.severity == "fixed"
+    assert found.subject == found.where == "half_imported_module"
+
+
 def unknown_layout() -> Any:
     import multiprocessing.process
 

@@ -40,8 +40,8 @@ def find(scene: Scene) -> Iterator[Hazard]:
     if frozen == 0:
         state = ", not frozen"
         remedy = (
-            "gc.disable() early in the parent and gc.freeze() just before the fork, "
-            "gc.enable() in the child: Python's documentation of gc.freeze()"
+            "install(freeze=True), in a server that preloads and then forks its workers; or "
+            "gc.freeze() right before the first fork"
         )
     elif frozen is None:
         state = ""  # PyPy has no such thing

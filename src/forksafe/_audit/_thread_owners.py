@@ -2,8 +2,8 @@
 
 `severity` is ``action`` unless the library is known to start its thread again by itself in the
 child. Where only some versions do, `restarts` names the attribute, of the object whose method the
-thread runs, that tells; then it is ``advice``. A thread that one of forksafe's steps answers for
-names in `answered_by` the kinds of the step's own hazards, and is as they are.
+thread runs, that tells; then it is ``advice``. Where one of forksafe's steps answers
+for the thread, `answered_by` matches the step's own hazards, as a pattern of the allow-list.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Owner:
         remedy: str,
         severity: Literal["action", "advice"] = ACTION,
         restarts: str = "",
-        answered_by: tuple[str, ...] = (),
+        answered_by: str = "",
     ) -> None:
         self.library = library
         self.modules = modules
@@ -67,25 +67,25 @@ OWNERS = (
         "concurrent.futures.ThreadPoolExecutor",
         ("concurrent.futures.thread",),
         remedy="nothing under forksafe; else make the executor in the child",
-        answered_by=("executor",),
+        answered_by="executor:ThreadPoolExecutor*",
     ),
     Owner(
         "concurrent.futures.ProcessPoolExecutor",
         ("concurrent.futures.process",),
         remedy="make the executor in the child",
-        answered_by=("executor",),
+        answered_by="executor:ProcessPoolExecutor",
     ),
     Owner(
         "multiprocessing.Pool",
         ("multiprocessing.pool", "multiprocess.pool", "billiard.pool"),
         remedy="make the pool in the child",
-        answered_by=("pool",),
+        answered_by="pool",
     ),
     Owner(
         "multiprocessing.Queue",
         ("multiprocessing.queues", "multiprocess.queues", "billiard.queues"),
         remedy="nothing under forksafe: the child's queue starts a feeder of its own",
-        answered_by=("queue",),
+        answered_by="queue",
     ),
     Owner(
         "logging.handlers.QueueListener",

@@ -13,6 +13,7 @@ from _thread import get_ident
 from functools import partial
 
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
+from ._allow import AllowList
 from ._thread_owners import UNKNOWN, owner
 
 TYPE_CHECKING = False
@@ -72,6 +73,8 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> 
         FIXED: "would be gone in the child, which does without it",
         ADVICE: "would be gone in the child, where its library starts it again",
     }[severity]
+    if known.answered_by and severity == ADVICE:
+        becomes = f"would be gone in the child, as the {known.answered_by.partition(':')[0]} tells"
     return Hazard(
         "thread",
         severity,
@@ -89,7 +92,8 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> 
 
 def _severity(scene: Scene, known: Owner, target: Any) -> Literal["action", "fixed", "advice"]:
     if known.answered_by:
-        told = scene.of_kind(*known.answered_by)
+        answers = AllowList(known.answered_by)
+        told = [hazard for hazard in scene.found if hazard in answers]
         if told and all(hazard.severity == FIXED for hazard in told):
             return FIXED
         return ADVICE if told else ACTION  # what needs action is told once, by the step
