@@ -322,7 +322,6 @@ def half_imported() -> Any:
     return forksafe.audit()
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy's import locks are not importlib's")
 def test_a_module_that_another_thread_is_importing() -> None:
     """The child forgets the import."""
     found = hazards(half_imported).one("import")

@@ -87,7 +87,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
             continue
         seen.add(id(thing))
         kept.append(thing)
-        if isinstance(thing, (LockType, RLock)):
+        if issubclass(type(thing), (LockType, RLock)):
             if _is_held_elsewhere(thing):
                 yield _hazard(thing, path, holder)
             continue
@@ -120,7 +120,7 @@ def _parts(thing: Any, path: str) -> Iterator[tuple[Any, str]]:
 
 def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
     """Yield names and values, by the interpreter's own descriptors only."""
-    if isinstance(thing, type):
+    if issubclass(type(thing), type):  # isinstance() asks the object, a list[int] says yes
         yield from list(type.__dict__["__dict__"].__get__(thing).items())
         return
     for cls in type.__dict__["__mro__"].__get__(type(thing)):
@@ -137,7 +137,7 @@ def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
                     yield name, member.__get__(thing)
                 except AttributeError:
                     pass  # a slot that is empty
-    if isinstance(thing, ModuleType):
+    if issubclass(type(thing), ModuleType):
         names = object.__getattribute__(thing, "__dict__")
         yield from list(names.items())
 

@@ -73,7 +73,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
 def _resident() -> int:
     """Return the resident size in bytes; at its highest, where the present one is not told."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         pass
