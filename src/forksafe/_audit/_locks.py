@@ -52,10 +52,11 @@ _LEAVES = (
 _BY_PYTHON = (
     "threading._active_limbo_lock",
     "threading._shutdown_locks_lock",
-    "threading._shutdown_locks",  # of 3.9 to 3.12: each is held while its thread lives
     "logging._lock",
     "concurrent.futures.thread._global_shutdown_lock",
 )
+
+_HELD_BY_DESIGN = "threading._shutdown_locks"  # of 3.9 to 3.12: each while its thread lives
 
 # The steps start these afresh: the resource tracker's, and what is in the after-fork registry.
 _BY_STEPS = (
@@ -85,7 +86,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
                 detail=f"{len(todo)} objects were left; those nearest to the modules come first.",
             )
             return
-        if id(thing) in seen:
+        if id(thing) in seen or path == _HELD_BY_DESIGN:
             continue
         seen.add(id(thing))
         kept.append(thing)
@@ -125,7 +126,7 @@ def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
     if issubclass(type(thing), type):  # isinstance() asks the object, a list[int] says yes
         yield from _names(thing)
         return
-    for cls in type.__dict__["__mro__"].__get__(type(thing)):
+    for cls in type.__dict__["__mro__"].__get__(type(thing)) or ():
         for name, member in _names(cls):
             if name == "__dict__" and type(member) is GetSetDescriptorType:
                 try:
@@ -168,7 +169,7 @@ def _hazard(lock: Any, path: str, holder: Any) -> Hazard:
         "fork when it is free, from a thread that holds it; or make it anew in the child: "
         "os.register_at_fork(after_in_child=...)"
     )
-    if path.partition("[")[0] in _BY_PYTHON or _is_a(holder, "logging:Handler"):
+    if path in _BY_PYTHON or _is_a(holder, "logging:Handler"):
         severity = ADVICE
         remedy = "none needed: Python starts it afresh in the child"
     elif any(_is_a(holder, path) for path in _BY_STEPS):
