@@ -12,9 +12,16 @@ from ._forked import Fork, forked
 from ._hook import after_fork_in_child, install, installed, uninstall
 from ._reset import last_reset
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._audit import audit
+    from ._hazard import Hazard
+
 __all__ = [
     "Fork",
+    "Hazard",
     "after_fork_in_child",
+    "audit",
     "forked",
     "install",
     "installed",
@@ -24,3 +31,18 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    # The audit is loaded when it is asked for, and costs those nothing who do not.
+    if name not in ("Hazard", "audit"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ._audit import audit
+    from ._hazard import Hazard
+
+    globals().update(Hazard=Hazard, audit=audit)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

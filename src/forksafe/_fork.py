@@ -9,19 +9,28 @@ from . import _hook, _signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
+    from typing import Any, Literal
 
 __all__ = ["fork", "require", "safe_fork"]
 
 _os_fork: Any = getattr(os, "fork", None)
 
 
-def safe_fork() -> int:
+def safe_fork(
+    *, on_hazard: Literal["ignore", "warn", "raise"] = "ignore", allow: Iterable[str] = ()
+) -> int:
     """Fork this process, with a child as whole as one made by ``multiprocessing.Process``.
 
     A drop-in for ``os.fork``; ``os.fork = forksafe.safe_fork`` works. The child's reset has run,
     and its signal mask is the parent's again, when this returns. Under `install()` it does nothing
     that ``os.fork()`` would not do then.
+
+    Args:
+        on_hazard: What to do where `audit()` finds something that needs action. ``"warn"``: one
+            `ForkHazardWarning`, from the parent after the fork, once for the same things.
+            ``"raise"``: do not fork. ``"ignore"``: do not look.
+        allow: Hazards that are accepted, as patterns: see `audit()`.
 
     Returns:
         0 in the child, the child's pid in the parent.
@@ -29,10 +38,20 @@ def safe_fork() -> int:
     Raises:
         OSError: The kernel refuses to fork (EAGAIN, ENOMEM), as ``os.fork`` raises it.
         NotImplementedError: This platform has no ``os.fork``.
+        UnsafeForkError: There is something that needs action, and `on_hazard` is ``"raise"``; or
+            ``"warn"``, and the warning filters turn the warning into an error.
 
     Source: fork(2); ``multiprocessing.process.BaseProcess._bootstrap``; cpython gh-101320.
     """
-    return fork(None)
+    if on_hazard == "ignore" or get_ident() in _hook.armed:
+        return fork(None)
+    from . import _policy
+
+    hazards = _policy.before(on_hazard, allow)
+    pid = fork(None)
+    if pid:
+        _policy.after(hazards)
+    return pid
 
 
 def require() -> None:

@@ -23,9 +23,11 @@ from .exceptions import ChildFailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Any, Literal
 
+    from ._hazard import Hazard
     from ._wait import Status
 
 __all__ = ["Fork", "forked"]
@@ -204,7 +206,14 @@ class _Closed:
         pass
 
 
-def forked(*, name: str | None = None, check: bool = True, grace: float = 5.0) -> _Forked:
+def forked(
+    *,
+    name: str | None = None,
+    check: bool = True,
+    grace: float = 5.0,
+    on_hazard: Literal["ignore", "warn", "raise"] = "ignore",
+    allow: Iterable[str] = (),
+) -> _Forked:
     """Fork for the length of a ``with`` block. Both processes run it; the child never leaves it.
 
     ::
@@ -234,6 +243,9 @@ def forked(*, name: str | None = None, check: bool = True, grace: float = 5.0) -
             show it. Default: ``ForkedProcess-N``.
         check: Raise unless the child's exit code is 0.
         grace: Seconds between SIGTERM and SIGKILL.
+        on_hazard: What to do where `audit()` finds something that needs action: ``"ignore"``,
+            ``"warn"`` or ``"raise"``, as for `safe_fork()`.
+        allow: Hazards that are accepted, as patterns: see `audit()`.
 
     Returns:
         A context manager, for one use, that yields a `Fork`.
@@ -250,20 +262,36 @@ def forked(*, name: str | None = None, check: bool = True, grace: float = 5.0) -
         raise TypeError(f"name must be a str or None, not {name!r}")
     if not grace >= 0:
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
-    return _Forked(name, check, grace)
+    if on_hazard not in ("ignore", "warn", "raise"):
+        raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
+    return _Forked(name, check, grace, on_hazard, allow)
 
 
 class _Forked:
-    def __init__(self, name: str | None, check: bool, grace: float) -> None:
+    def __init__(
+        self,
+        name: str | None,
+        check: bool,
+        grace: float,
+        on_hazard: str,
+        allow: Iterable[str],
+    ) -> None:
         self._name = name
         self._check = check
         self._grace = grace
+        self._on_hazard = on_hazard
+        self._allow = allow
         self._fork: Fork | None = None
 
     def __enter__(self) -> Fork:
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         _fork.require()
+        hazards: tuple[Hazard, ...] = ()
+        if self._on_hazard != "ignore":
+            from . import _policy
+
+            hazards = _policy.before(self._on_hazard, self._allow)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         pipe = None if have_pidfds() else os.pipe()
@@ -275,6 +303,8 @@ class _Forked:
             fork._pid = _fork.fork(identity)
             if fork._pid:
                 fork._status = _status(fork._pid, pipe)
+                if hazards:
+                    _policy.after(hazards)
             elif pipe is not None:
                 os.close(pipe[0])  # the write end lives as long as this process
             _signals.set_mask(mask)

@@ -21,8 +21,8 @@ from ._vanished import forget_vanished_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+    from collections.abc import Callable, Iterable
+    from typing import Any, Literal
 
 __all__ = [
     "HAVE_FORK",
@@ -31,6 +31,7 @@ __all__ = [
     "install",
     "installed",
     "uninstall",
+    "watch",
 ]
 
 
@@ -51,6 +52,8 @@ class Request:
 
 
 _installed = False
+# Looks for hazards before each fork, for install(on_hazard=...).
+_watch: Callable[[], None] | None = None
 # Threads inside safe_fork(), each with what it asks for.
 armed: dict[int, Request] = {}
 # Forks between `before` and `after`, by forking thread; None: not one to be reset.
@@ -62,7 +65,12 @@ _clean = (0, os.getpid())
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 
 
-def install(*, freeze: bool = False) -> None:
+def install(
+    *,
+    freeze: bool = False,
+    on_hazard: Literal["ignore", "warn", "raise"] | None = None,
+    allow: Iterable[str] = (),
+) -> None:
     """Give every later fork of this process the reset, whoever calls it.
 
     After this ``os.fork()``, ``os.forkpty()`` and ``pty.fork()`` behave as `safe_fork()`, in all
@@ -73,6 +81,12 @@ def install(*, freeze: bool = False) -> None:
         freeze: Collect garbage and call ``gc.freeze()``, once, right before the first fork, so that
             collections in the children leave the pages of the preloaded heap shared with the
             parent. For preloading servers; not for programs that fork early and live on.
+        on_hazard: What to do at a fork where `audit()` finds something that needs action.
+            ``"warn"``: one `ForkHazardWarning`, from the parent after the fork, once for the same
+            things. ``"raise"``: the same, since nothing that a hook raises stops ``os.fork()``;
+            see `safe_fork` for one that can be stopped. ``"ignore"``: do not look. Default: as an
+            earlier `install()` said, and ``"ignore"`` at first.
+        allow: Hazards that are accepted, as patterns: see `audit()`.
 
     Not affected: ``subprocess`` and ``os.posix_spawn``, whose children exec at once, and forks
     made in C that run no at-fork hooks (uWSGI: see `forksafe.uwsgi`).
@@ -80,16 +94,27 @@ def install(*, freeze: bool = False) -> None:
     Source: ``os.register_at_fork`` in the Python documentation; fork(2).
     """
     global _installed
+    if on_hazard is not None and HAVE_FORK:
+        from . import _policy  # here, and not at the fork, where nothing may be imported
+
+        watch(_policy.watcher(on_hazard, allow))
     if freeze:
         _freeze.request()
     _installed = HAVE_FORK
     _wrap_forkpty()
 
 
+def watch(look: Callable[[], None] | None) -> None:
+    """Have `look` called in the parent before each fork that the hook is on for; None: nothing."""
+    global _watch
+    _watch = look
+
+
 def uninstall() -> None:
     """Undo `install()`: later forks are plain ones again. A no-op where it is not installed."""
     global _installed
     _installed = False
+    watch(None)
     _unwrap_forkpty()
 
 
@@ -133,6 +158,8 @@ def _before() -> None:
     if who is _origin.EXEC:
         _under_way[thread] = None
         return
+    if _watch is not None:
+        _watch()  # before the next line, which hides objects from the audit
     _freeze.freeze()
     fork = Forking()
     fork.origin = who

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sized
     from typing import Any
 
+    from ._audit._heap import Heap
     from ._forking import Forking
     from ._hazard import Hazard
 
@@ -68,10 +69,12 @@ class Step:
         name: How `last_reset()` and the documentation call it.
         modules: The modules that hold the state. While none of them is loaded the step is
             skipped. Empty: it always runs.
+        WANTED: ``"module:Class"`` of what `describe` wants to find on the heap.
     """
 
     name: str = ""
     modules: tuple[str, ...] = ()
+    WANTED: tuple[str, ...] = ()
 
     def loaded(self) -> bool:
         """Tell whether there can be any state to reset."""
@@ -105,6 +108,10 @@ class Step:
         """
         raise NotImplementedError
 
-    def describe(self) -> Iterable[Hazard]:
-        """Yield what a fork here and now would meet. Reads only; runs outside of forks."""
+    def describe(self, heap: Heap) -> Iterable[Hazard]:
+        """Yield what a fork here and now would meet. Reads only; runs outside of forks.
+
+        Args:
+            heap: The instances of what is `WANTED`.
+        """
         return ()

@@ -52,7 +52,7 @@ class UnsafeForkError(ForksafeError):
         super().__init__(self.hazards)
 
     def __str__(self) -> str:
-        lines = "".join(f"\n  {hazard}" for hazard in self.hazards)
+        lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in self.hazards)
         return f"not forked: {len(self.hazards)} thing(s) would break in the child{lines}"
 
 

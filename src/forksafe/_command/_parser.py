@@ -5,8 +5,8 @@ imported when it is its turn: ``forksafe run`` should load little that the progr
 
 One rule goes beyond argparse. Everything after PROGRAM belongs to the program, word for word, also
 ``--help`` and ``--``; argparse would look at it, and differently in each version of Python. So the
-command line of ``run`` is cut before argparse sees it, and an option of ``run`` that takes a value
-takes it by ``=``.
+command line of ``run``, and of ``audit``, is cut before argparse sees it, and an option of theirs
+that takes a value takes it by ``=``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .. import __version__
+from .. import __version__, install
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     command: list[str] = []
-    if words[:1] == ["run"]:
+    if words[:1] in (["run"], ["audit"]):
         words, command = _cut(words)
     parser = _parser()
     options = parser.parse_args(words)
@@ -62,13 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"forksafe {__version__}")
     parser.set_defaults(handler=None)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_run, _add_demo):
+    for add in (_add_run, _add_audit, _add_demo):
         add(subparsers)
     return parser
 
 
 def _cut(words: list[str]) -> tuple[list[str], list[str]]:
-    """Cut the words of ``run`` in two: its own options, and the program with its arguments."""
+    """Cut the words of ``run`` or ``audit``: its own options; the program with its arguments."""
     for index, word in enumerate(words[1:], 1):
         if word == "--":
             return words[:index], words[index + 1 :]
@@ -83,7 +83,10 @@ def _add_run(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "run",
         help="run a Python program in which every fork is safe",
-        usage="forksafe run [-h] [-m MODULE | PROGRAM] [ARGS ...]",
+        usage=(
+            "forksafe run [-h] [--audit={warn,raise}] [--allow=PATTERN ...] "
+            "[-m MODULE | PROGRAM] [ARGS ...]"
+        ),
         description=(
             "Run a Python program as `python PROGRAM ARGS...` does, in this process, after "
             "forksafe.install(). PROGRAM is a file, a directory or zip file with a __main__.py, "
@@ -100,6 +103,12 @@ def _add_run(subparsers: Any) -> None:
     parser.add_argument(
         "-m", dest="module", action="store_true", help="run the module MODULE as python -m does"
     )
+    parser.add_argument(
+        "--audit",
+        choices=("warn", "raise"),
+        help="at each fork, warn of what it breaks, or refuse to fork",
+    )
+    _add_allow(parser)
 
     def handle(options: argparse.Namespace) -> int:
         if not options.command:
@@ -108,8 +117,76 @@ def _add_run(subparsers: Any) -> None:
             return USAGE_ERROR
         from ._run import run
 
+        if options.audit is not None and not _prepare_audit(options):
+            return USAGE_ERROR
         program, *arguments = options.command
         return run(program, arguments, module=options.module)
+
+    parser.set_defaults(handler=handle)
+
+
+def _prepare_audit(options: argparse.Namespace) -> bool:
+    try:
+        install(on_hazard=options.audit, allow=options.allow)
+    except ValueError as exc:
+        print(f"forksafe run: {exc}", file=sys.stderr)
+        return False
+    if options.audit == "raise":
+        from ._audit import refuse_forks
+
+        refuse_forks(options.allow)
+    return True
+
+
+def _add_allow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="accept such hazards: --allow='thread:MyMetrics*', --allow='socket:*:5432'",
+    )
+
+
+def _add_audit(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "audit",
+        help="say what a fork of a program would break, before it does",
+        usage=(
+            "forksafe audit [-h] [--json] [--locks] [--allow=PATTERN ...] "
+            "[MODULE[:ATTR[()]] | -m MODULE | PROGRAM] [ARGS ...]"
+        ),
+        description=(
+            "Import MODULE, as a server does that preloads an application, and say what a fork "
+            "would then meet: threads, connections, pools, locks. With -m MODULE, or with the "
+            "path of a PROGRAM, run it until it is about to fork for the first time, look there, "
+            "and end it."
+        ),
+        epilog="Exit status: 0 nothing to do, 1 action needed, 2 wrong usage, or it does not load.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-m", dest="module", action="store_true", help="run MODULE as python -m")
+    parser.add_argument("--json", action="store_true", help="tell it as JSON, alone on stdout")
+    parser.add_argument("--locks", action="store_true", help="look for held locks, too: a second")
+    _add_allow(parser)
+
+    def handle(options: argparse.Namespace) -> int:
+        from ._audit import Report, audit_program, audit_target, is_target
+
+        program, *arguments = options.command or ("",)
+        target = not options.module and is_target(program)
+        if not program or (target and arguments):
+            parser.print_usage(sys.stderr)
+            print("forksafe audit: which MODULE[:ATTR], -m MODULE or PROGRAM?", file=sys.stderr)
+            return USAGE_ERROR
+        try:
+            report = Report(program, options.allow, options.locks, options.json)
+        except ValueError as exc:
+            print(f"forksafe audit: {exc}", file=sys.stderr)
+            return USAGE_ERROR
+        if target:
+            return audit_target(program, report)
+        return audit_program(program, arguments, options.module, report)
 
     parser.set_defaults(handler=handle)
 

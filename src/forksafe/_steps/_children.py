@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["ChildrenStep"]
 
@@ -42,6 +44,30 @@ class ChildrenStep(Step):
         if strangers:
             self._strangers = strangers
         return bool(strangers)
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import FIXED, Hazard
+
+        for _, children in self._found():
+            for child in list(children):
+                name = str(getattr(child, "_name", "?"))
+                pid = getattr(getattr(child, "_popen", None), "pid", None)
+                if getattr(child, "_config", {}).get("daemon"):
+                    becomes = "would be ended by any child of os.fork() that ends by sys.exit()"
+                else:
+                    becomes = "would seem to be the child's own, which cannot wait for it"
+                yield Hazard(
+                    "child-process",
+                    FIXED,
+                    f"process {name!r} {becomes}",
+                    subject=name,
+                    detail=(
+                        "multiprocessing sends SIGTERM to the daemons in its list of children, and "
+                        "joins the others, at the end of a process."
+                    ),
+                    remedy="nothing under forksafe: the child's list of children starts empty",
+                    where=f"pid {pid}",
+                )
 
     def _found(self) -> Iterator[tuple[ModuleType, set[object]]]:
         for process in _families.loaded(self.modules):

@@ -22,24 +22,32 @@ that are not asyncio's own (uvloop) keep what they have in C, and are left alone
 from __future__ import annotations
 
 import sys
+from _thread import get_ident
 
 from .. import _loop_descriptors, _loop_handlers, _process
 from .._step import NOTHING, Step, UnknownLayout, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["EventLoopsStep", "current_loops"]
 
 _MARK = "_forksafe_process"
 
+_ASYNCIOS = "asyncio.selector_events:BaseSelectorEventLoop"
+_UVLOOPS = "uvloop.loop:Loop"
+
 
 class EventLoopsStep(Step):
     name = "event loops"
     modules = ("asyncio.selector_events",)
+    WANTED = (_ASYNCIOS, _UVLOOPS)
 
     def __init__(self) -> None:
         self._ours = _Ours()
@@ -64,6 +72,46 @@ class EventLoopsStep(Step):
             self._loops = loops
             self._ours.claim_all(loops)
         return bool(loops or handlers)
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import ACTION, FIXED, Hazard
+
+        me = get_ident()
+        current = current_loops()
+        for loop in heap.instances(_ASYNCIOS):
+            if loop.__dict__.get("_ssock") is None:
+                continue  # closed, or not made yet
+            if loop.__dict__.get("_thread_id") not in (None, me):
+                yield Hazard(
+                    "event-loop",
+                    ACTION,
+                    "an event loop runs in another thread, and would stand still in the child",
+                    subject=_name(loop),
+                    detail="It is in the middle of a step there, and says so for ever.",
+                    remedy="make a loop in the child, and start its thread there",
+                    where=_name(loop),
+                )
+            else:
+                state = "the current" if any(loop is other for other in current) else "an"
+                yield Hazard(
+                    "event-loop",
+                    FIXED,
+                    f"{state} event loop would share its epoll and self-pipe with the child: each "
+                    "process deafens the other",
+                    subject=_name(loop),
+                    remedy="nothing under forksafe: in the child the loop gets its own",
+                    where=_name(loop),
+                )
+        for loop in heap.instances(_UVLOOPS):
+            if not loop.is_closed():
+                yield Hazard(
+                    "event-loop",
+                    ACTION,
+                    "a uvloop event loop would be shared with the child, and cannot be told apart",
+                    subject=_name(loop),
+                    remedy="make the loop in the child, or close it before the fork",
+                    where=_name(loop),
+                )
 
 
 def current_loops() -> list[Any]:

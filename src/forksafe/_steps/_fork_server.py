@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["ForkServerStep", "live_fork_servers"]
 
@@ -68,6 +70,20 @@ class ForkServerStep(Step):
                 done = True
             done = done or held
         return done
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import FIXED, Hazard
+
+        for module, server in live_fork_servers():
+            yield Hazard(
+                "forkserver",
+                FIXED,
+                f"the child could start no process by the forkserver of "
+                f"{module.__name__.partition('.')[0]}: it is none of its own",
+                subject=module.__name__,
+                remedy="nothing under forksafe: the child starts one of its own on demand",
+                where=f"pid {getattr(server, '_forkserver_pid', None)}",
+            )
 
 
 def live_fork_servers() -> Iterator[tuple[ModuleType, Any]]:

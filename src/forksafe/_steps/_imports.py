@@ -24,10 +24,13 @@ from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["ImportsStep", "foreign"]
 
@@ -62,6 +65,20 @@ class ImportsStep(Step):
         if forgotten:
             self._forgotten = forgotten
         return bool(names)
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import FIXED, Hazard
+
+        for name in foreign(_locks(sys.modules[_BOOTSTRAP]), get_ident()):
+            yield Hazard(
+                "import",
+                FIXED,
+                f"{name}, which another thread is importing, would stay half-initialised in the "
+                "child, or hang it",
+                subject=name,
+                remedy="nothing under forksafe: the child imports it from scratch",
+                where=name,
+            )
 
 
 def foreign(locks: list[tuple[str, Any]], me: int) -> list[str]:

@@ -26,9 +26,12 @@ from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["PoolsStep", "live_pools"]
 
@@ -67,6 +70,26 @@ class PoolsStep(Step):
         for pool, owner in pools:
             self._parents.append(_refuse_work(pool, owner))
         return bool(pools)
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import ACTION, Hazard
+
+        for pool, owner in live_pools():
+            _check(pool)
+            kind = type(pool)
+            yield Hazard(
+                "pool",
+                ACTION,
+                f"a {kind.__name__} of {len(vars(pool)['_pool'])} workers will refuse work in the "
+                "child, where it would wait for ever but for forksafe",
+                subject=kind.__name__,
+                detail=(
+                    "Its threads and workers answer to the process that made it, whose own use of "
+                    "it goes on. In the child every method that submits work raises ValueError."
+                ),
+                remedy="make the pool in the child, or after the forks",
+                where=f"{kind.__module__}:{kind.__qualname__}, of process {owner}",
+            )
 
 
 def live_pools() -> list[tuple[Any, int]]:

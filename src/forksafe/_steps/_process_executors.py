@@ -27,10 +27,13 @@ from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType, ModuleType
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["LiveExecutor", "ProcessExecutorsStep", "live_process_executors"]
 
@@ -114,6 +117,37 @@ class ProcessExecutorsStep(Step):
         # Or the child's exit would write to these threads, and join them.
         module._threads_wakeups.clear()
         return True
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import ACTION, FIXED, Hazard
+
+        for live in live_process_executors():
+            _check(live)
+            if live.thread is not None:
+                yield Hazard(
+                    "executor",
+                    ACTION,
+                    "a ProcessPoolExecutor at work will be broken in the child, where it would "
+                    "hang but for forksafe",
+                    subject="ProcessPoolExecutor",
+                    detail=(
+                        f"{len(live.pending)} pieces of work are due. Its thread and its workers "
+                        "are the parent's, whose own use of it goes on; in the child submit() and "
+                        "the futures raise BrokenProcessPool."
+                    ),
+                    remedy="make the executor in the child, or after the forks",
+                    where=f"{_MODULE}:ProcessPoolExecutor, of process {live.owner or os.getpid()}",
+                )
+            else:
+                yield Hazard(
+                    "executor",
+                    FIXED,
+                    "a ProcessPoolExecutor that was not used yet would share its pipes with the "
+                    "child",
+                    subject="ProcessPoolExecutor (not used yet)",
+                    remedy="nothing under forksafe: the child's gets its own when it is first used",
+                    where=f"{_MODULE}:ProcessPoolExecutor",
+                )
 
 
 def live_process_executors() -> list[LiveExecutor]:

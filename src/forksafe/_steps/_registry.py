@@ -23,10 +23,12 @@ from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["RegistryStep"]
 
@@ -84,6 +86,16 @@ class RegistryStep(Step):
                 if callbacks is not None and one.ends_a_process():
                     _join_finalizers(one, families)
         return bool(note)
+
+    def describe(self, heap: Heap) -> Iterable[Hazard]:
+        from .._audit._registered import describe
+
+        found: list[Hazard] = []
+        for one in _registries():
+            objects = [reference() for reference in list(one.entries.values())]
+            finalizers = list(one.finalizers.values())
+            found += describe([obj for obj in objects if obj is not None], finalizers)
+        return found
 
     def _go_on_behind(self, theirs: _Registry, all_: list[_Registry], fork: Forking) -> None:
         """Do the rest of the reset when ``Process`` has run its registry, as its last entry."""

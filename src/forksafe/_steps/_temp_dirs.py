@@ -13,9 +13,12 @@ from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["TempDirsStep"]
 
@@ -37,6 +40,20 @@ class TempDirsStep(Step):
             # Below cleanup(): its bound method can be registered somewhere, with atexit for one.
             directory._rmtree = _leave_to_the_parent
         return bool(live)
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import FIXED, Hazard
+
+        for _, directory in _live(_registry()):
+            yield Hazard(
+                "temporary-directory",
+                FIXED,
+                f"{directory.name} would be deleted by a child that ends by sys.exit(), "
+                "or that drops the TemporaryDirectory",
+                subject=str(directory.name),
+                remedy="nothing under forksafe: it is the parent's to delete",
+                where="tempfile:TemporaryDirectory",
+            )
 
 
 def _leave_to_the_parent(*args: object, **kwargs: object) -> None:

@@ -30,10 +30,13 @@ from .._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["LivePool", "ThreadPoolsStep", "live_thread_pools"]
 
@@ -92,6 +95,28 @@ class ThreadPoolsStep(Step):
         # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
         module._threads_queues.clear()
         return True
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import FIXED, Hazard
+
+        module = sys.modules["concurrent.futures.thread"]
+        for pool in live_thread_pools():
+            _check(pool, module)
+            name = str(getattr(pool.executor, "_thread_name_prefix", "(dropped)"))
+            kind = "ThreadPoolExecutor"
+            yield Hazard(
+                "executor",
+                FIXED,
+                f"the {kind} {name!r} would run nothing in the child",
+                subject=name if name.startswith(kind) else f"{kind} {name}",
+                detail=(
+                    f"{len(pool.running) + pool.queue.qsize()} pieces of work are running or "
+                    "queued; they are the parent's, and their futures raise BrokenThreadPool in "
+                    "the child."
+                ),
+                remedy="nothing under forksafe: it works in the child, with threads of its own",
+                where=f"concurrent.futures.thread:{kind}",
+            )
 
 
 def live_thread_pools() -> list[LivePool]:

@@ -21,10 +21,13 @@ from .._step import Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["TrackerStep"]
 
@@ -33,6 +36,11 @@ _TRACKERS = {
     "multiprocess.resource_tracker": "_resource_tracker",
     "billiard.semaphore_tracker": "_semaphore_tracker",
 }
+
+_SHARED_MEMORY = (
+    "multiprocessing.shared_memory:SharedMemory",
+    "multiprocess.shared_memory:SharedMemory",
+)
 
 # After the finalizers that join the children: those are ``_run_finalizers()``'s last.
 _EXIT_PRIORITY = -1000
@@ -60,6 +68,7 @@ class _Preserve:
 class TrackerStep(Step):
     name = "resource tracker"
     modules = tuple(_TRACKERS)
+    WANTED = _SHARED_MEMORY
 
     def __init__(self) -> None:
         self._trackers: list[_Tracker] = []
@@ -99,6 +108,39 @@ class TrackerStep(Step):
                 state["_pid"] = None
                 done = True
         return done
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import FIXED, Hazard
+
+        for one in _trackers():
+            pid = one.state.get("_pid")
+            if pid is not None:
+                yield Hazard(
+                    "resource-tracker",
+                    FIXED,
+                    f"the resource tracker of {one.module.partition('.')[0]} would be started a "
+                    "second time by the child, or lock it up",
+                    subject=one.module,
+                    detail=(
+                        "A second tracker unlinks, at the child's end, what the parent still uses; "
+                        "the tracker's lock may be held by a thread that the child does not have."
+                    ),
+                    remedy="nothing under forksafe: the child keeps the parent's tracker",
+                    where=f"pid {pid}",
+                )
+        for path in _SHARED_MEMORY:
+            for memory in heap.instances(path):
+                if getattr(memory, "_mmap", None) is not None:
+                    name = str(getattr(memory, "_name", "?")).lstrip("/")
+                    yield Hazard(
+                        "shared-memory",
+                        FIXED,
+                        f"shared memory {name} could be unlinked under this process by a child "
+                        "with a resource tracker of its own",
+                        subject=name,
+                        remedy="nothing under forksafe: the child keeps the parent's tracker",
+                        where=path,
+                    )
 
     def _hold_lifeline(self, one: _Tracker) -> None:
         held = self._lifelines.get(one.module)

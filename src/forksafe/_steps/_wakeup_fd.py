@@ -18,12 +18,17 @@ from .._step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from .._audit._heap import Heap
     from .._forking import Forking
+    from .._hazard import Hazard
 
 __all__ = ["WakeupFdStep"]
 
+
+_LOOPS = "asyncio.unix_events:_UnixSelectorEventLoop"
 
 # As signal has it, before it wraps it in Python.
 _set_wakeup_fd: Any = sys.modules["_signal"].set_wakeup_fd
@@ -31,6 +36,7 @@ _set_wakeup_fd: Any = sys.modules["_signal"].set_wakeup_fd
 
 class WakeupFdStep(Step):
     name = "wakeup fd"
+    WANTED = (_LOOPS,)
 
     def reset(self, fork: Forking, note: None) -> bool:
         # No way to ask without setting.
@@ -40,3 +46,19 @@ class WakeupFdStep(Step):
             with _signals.as_main_thread:
                 fd = _set_wakeup_fd(-1)
         return fd != -1
+
+    def describe(self, heap: Heap) -> Iterator[Hazard]:
+        from .._hazard import FIXED, Hazard
+
+        # It cannot be asked for without setting it, and its flag for a full buffer would be lost.
+        # asyncio's loops tell by themselves; others are set back all the same, and not told.
+        for loop in heap.instances(_LOOPS):
+            if getattr(loop, "_signal_handlers", None) and loop.__dict__.get("_ssock") is not None:
+                yield Hazard(
+                    "wakeup-fd",
+                    FIXED,
+                    "signals that arrive in the child would wake the parent's event loop",
+                    subject=f"{type(loop).__module__}.{type(loop).__qualname__}",
+                    remedy="nothing under forksafe: the child starts without a wakeup fd",
+                    where=f"fd {loop._csock.fileno()}",
+                )

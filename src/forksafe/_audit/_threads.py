@@ -1,0 +1,143 @@
+"""Live Python threads: a fork keeps the one that calls it, and none of the others.
+
+No reset can bring a thread back: what it was about to do, and the locks it holds, are known to it
+alone. A thread counts when the interpreter has a frame for it; greenlets, which gevent and
+eventlet put into ``threading``'s list, have none, and a fork does keep them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from _thread import get_ident
+from functools import partial
+
+from .._hazard import ACTION, ADVICE, FIXED, Hazard
+from ._allow import AllowList
+from ._thread_owners import UNKNOWN, owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any, Literal
+
+    from ._scene import Scene
+    from ._thread_owners import Owner
+
+__all__ = ["WANTED", "find"]
+
+WANTED: tuple[str, ...] = ()
+
+# The machinery every thread stands in; what it works for is told by the frames around.
+_MACHINERY = ("threading", "queue", "concurrent.futures", "selectors", "_pyrepl")
+_DEPTH = 200  # frames: enough to find the outermost of any sane thread
+
+
+def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
+    me = get_ident()
+    # Not threading.enumerate(): its lock may be held by the frame that a signal handler interrupts.
+    threads = dict(getattr(threading, "_active", {}))
+    frames = sys._current_frames()
+    try:
+        for ident, frame in frames.items():
+            if ident != me:
+                yield _hazard(scene, threads.get(ident), frame)
+    finally:
+        frames.clear()  # their locals are not ours to keep
+
+
+def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> Hazard:
+    target = _target(thread)
+    stack = _stack(frame)
+    here = next((f for f in stack if not _is_machinery(_module(f))), stack[0])
+    around = [_module(f) for f in stack]
+    if target is not None:
+        modules = [_text(getattr(target, "__module__", "")), type(thread).__module__]
+        name = getattr(target, "__qualname__", None) or type(target).__qualname__
+        label = f"{modules[0]}:{name}"
+    else:
+        outer = next((f for f in reversed(stack) if _module(f) != "threading"), stack[-1])
+        modules = [_module(outer)]
+        label = f"{modules[0]}:{getattr(outer.f_code, 'co_qualname', outer.f_code.co_name)}"
+    name = str(thread.name) if thread is not None else "(no name)"
+    known = owner([*modules, *(around if thread is None else around[-4:])], name)
+    severity = _severity(scene, known, target)
+    daemon = "" if thread is None else "daemon " if thread.daemon else "non-daemon "
+    whose = f" of {known.library}" if known.library else ""
+    if thread is None:
+        daemon = "raw "  # _thread.start_new_thread, or C code that called into Python
+    becomes = {
+        ACTION: "would be gone in the child",
+        FIXED: "would be gone in the child, which does without it",
+        ADVICE: "would be gone in the child, where its library starts it again",
+    }[severity]
+    if known.answered_by and severity == ADVICE:
+        becomes = f"would be gone in the child, as the {known.answered_by.partition(':')[0]} tells"
+    return Hazard(
+        "thread",
+        severity,
+        f"{daemon}thread {name!r}{whose} {becomes}",
+        subject=name,
+        detail=(
+            f"It stands at {here.f_code.co_filename}:{here.f_lineno} in {here.f_code.co_name}(). "
+            "Locks that it holds stay locked in the child for ever; what waits in its queues is "
+            "never done there."
+        ),
+        remedy=known.remedy,
+        where=label,
+    )
+
+
+def _severity(scene: Scene, known: Owner, target: Any) -> Literal["action", "fixed", "advice"]:
+    if known.answered_by:
+        answers = AllowList(known.answered_by)
+        told = [hazard for hazard in scene.found if hazard in answers]
+        if told and all(hazard.severity == FIXED for hazard in told):
+            return FIXED
+        return ADVICE if told else ACTION  # what needs action is told once, by the step
+    if known is not UNKNOWN and known.restarts:
+        instance = getattr(target, "__self__", None)
+        return ADVICE if hasattr(type(instance), known.restarts) else ACTION
+    return known.severity
+
+
+def _target(thread: threading.Thread | None) -> Any:
+    """Return the function that a thread was started with; None where it cannot be known."""
+    if thread is None:
+        return None
+    cls = type(thread)
+    if cls.run is not threading.Thread.run:
+        # A subclass does the work itself; of threading's own only Timer has a function.
+        function = (
+            getattr(thread, "function", None) if isinstance(thread, threading.Timer) else None
+        )
+        return _unwrap(function) if function is not None else cls.run
+    return _unwrap(getattr(thread, "_target", None))
+
+
+def _unwrap(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _stack(frame: FrameType | None) -> list[FrameType]:
+    stack: list[FrameType] = []
+    while frame is not None and len(stack) < _DEPTH:
+        stack.append(frame)
+        frame = frame.f_back
+    return stack
+
+
+def _module(frame: FrameType) -> str:
+    return _text(frame.f_globals.get("__name__", ""))
+
+
+def _is_machinery(module: str) -> bool:
+    return any(module == known or module.startswith(known + ".") for known in _MACHINERY)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,212 @@
+"""``forksafe audit``: load a program as a server would, and say what a fork there would break.
+
+A target is imported and then looked at, as by a server that preloads; a program is run until it is
+about to fork for the first time, looked at there, inside ``os.fork()``, and ended. Made for CI: the
+exit status says whether anything needs action.
+
+The command ends without waiting for what the target has started: a thread that never ends is just
+what it is there to find.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+import threading
+import traceback
+
+from .. import _hook, safe_fork
+from .._audit import AllowList, look
+from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES
+from ._run import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, NoReturn
+
+    from .._hazard import Hazard
+
+__all__ = ["Report", "audit_program", "audit_target", "is_target", "refuse_forks"]
+
+NOTHING = 0
+NEEDED = 1
+FAILED = 2
+
+_TITLES = {
+    ACTION: "needs action",
+    FIXED: "fixed by forksafe, where it is active",
+    ADVICE: "advice",
+}
+_COLOURS = {ACTION: "31", FIXED: "32", ADVICE: "36"}
+_WIDTH = 100
+_INDENT = " " * 4
+
+
+class Report:
+    """How, and on what, the command tells what it found.
+
+    Args:
+        target: What is looked at, for the title.
+        allow: Patterns of what is accepted.
+        locks: Whether to look for locks, too.
+        as_json: JSON, alone on stdout; what the target writes there goes to stderr.
+    """
+
+    def __init__(self, target: str, allow: Iterable[str], locks: bool, as_json: bool) -> None:
+        self._target = target
+        self._allowed = AllowList(allow)
+        self._locks = locks
+        self._as_json = as_json
+        self._fd = 1
+        if as_json:
+            self._fd = os.dup(1)
+            os.dup2(2, 1)
+
+    def tell(self) -> int:
+        """Look, and tell; return the exit status."""
+        hazards = look(self._allowed, self._locks)
+        sys.stdout.flush()
+        if self._as_json:
+            text = json.dumps(
+                {"target": self._target, "hazards": [vars(hazard) for hazard in hazards]}, indent=2
+            )
+        else:
+            colour = os.isatty(self._fd) and not os.environ.get("NO_COLOR")
+            text = _table(self._target, hazards, colour)
+        _write(self._fd, text + "\n")
+        return NEEDED if any(hazard.severity == ACTION for hazard in hazards) else NOTHING
+
+
+def is_target(word: str) -> bool:
+    """Tell ``module[:attr[()]]`` from a program to be run: a path, or a command."""
+    name = word.partition(":")[0]
+    return not os.path.exists(word) and all(part.isidentifier() for part in name.split("."))
+
+
+def audit_target(target: str, report: Report) -> int:
+    """Import `target`, then tell. Return the exit status."""
+    sys.path.insert(0, os.getcwd())  # as servers do
+    try:
+        loaded = _load(target)
+    except BaseException as exc:
+        if isinstance(exc, KeyboardInterrupt):
+            raise
+        traceback.print_exc()
+        print(f"forksafe audit: {target} does not load", file=sys.stderr)
+        return _end(FAILED)
+    status = report.tell()
+    del loaded
+    return _end(status)
+
+
+def audit_program(program: str, arguments: Sequence[str], module: bool, report: Report) -> int:
+    """Run a program until it is about to fork, and tell there. Return the exit status."""
+    here = os.getpid()
+
+    def watch() -> None:
+        if os.getpid() == here:
+            status = FAILED
+            try:
+                status = report.tell()
+            finally:
+                _leave(status)
+
+    _hook.watch(watch)
+    try:
+        status = run(program, arguments, module=module)
+    except SystemExit as exc:
+        status = 0 if exc.code is None else FAILED if exc.code else 0
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        status = FAILED
+    _hook.watch(None)
+    if status:
+        print(f"forksafe audit: {program} failed before any fork", file=sys.stderr)
+        return _end(FAILED)
+    print(f"forksafe audit: {program} came to its end and did not fork", file=sys.stderr)
+    return _end(report.tell())
+
+
+def refuse_forks(allow: Iterable[str]) -> None:
+    """Let ``os.fork()`` raise `UnsafeForkError` where there is something that needs action."""
+    accepted = tuple(allow)
+
+    def fork() -> int:
+        """Fork as ``os.fork()`` does, or raise: see ``forksafe run --audit=raise``."""
+        return safe_fork(on_hazard="raise", allow=accepted)
+
+    os.fork = fork
+
+
+def _load(target: str) -> Any:
+    import importlib
+
+    name, _, attribute = target.partition(":")
+    loaded: Any = importlib.import_module(name)
+    call = attribute.endswith("()")
+    for part in attribute[: -2 if call else None].split(".") if attribute else ():
+        loaded = getattr(loaded, part)
+    return loaded() if call else loaded
+
+
+def _end(status: int) -> int:
+    """End the command: at once where a thread would not let the interpreter end."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            _leave(status)
+    return status
+
+
+def _leave(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # the report is out; it was written by itself
+    os._exit(status)
+
+
+def _write(fd: int, text: str) -> None:
+    data = text.encode(errors="backslashreplace")
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _table(target: str, hazards: list[Hazard], colour: bool) -> str:
+    counts = {name: sum(h.severity == name for h in hazards) for name in SEVERITIES}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    lines = [f"{target}: {told or 'nothing found'}"]
+    if not counts[ACTION]:
+        lines[0] += "; nothing needs action"
+    for severity in SEVERITIES:
+        group = [hazard for hazard in hazards if hazard.severity == severity]
+        if group:
+            lines += ["", _painted(_TITLES[severity].capitalize(), _COLOURS[severity], colour)]
+        for hazard in group:
+            lines += _entry(hazard, colour)
+    return "\n".join(lines)
+
+
+def _entry(hazard: Hazard, colour: bool) -> list[str]:
+    head = textwrap.wrap(f"{hazard.kind}: {hazard.summary}", _WIDTH, subsequent_indent=_INDENT)
+    kind = _painted(hazard.kind, "1", colour)
+    lines = ["  " + head[0].replace(hazard.kind, kind, 1), *(f"  {line}" for line in head[1:])]
+    for name, text in (("where", hazard.where), ("do", hazard.remedy)):
+        if text and not (name == "do" and hazard.severity == FIXED):
+            lines += textwrap.wrap(
+                text,
+                _WIDTH,
+                initial_indent=f"{_INDENT}{name:6} ",
+                subsequent_indent=f"{_INDENT}{'':6} ",
+                break_long_words=False,
+            )
+    return lines
+
+
+def _painted(text: str, code: str, colour: bool) -> str:
+    return f"\033[{code}m{text}\033[0m" if colour else text

@@ -1,0 +1,99 @@
+"""The audit while everything changes under it: it answers, truthfully, and never raises."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from fresh import PYPY, value
+
+AUDITS = 10_000  # in all, over the interpreters; PyPy's heap makes for fewer
+
+
+def churn(audits: str) -> Any:
+    import importlib.util
+    import multiprocessing
+    import random
+    import socket
+    import tempfile
+    import threading
+    import time
+    import types
+
+    import forksafe
+
+    sys.setswitchinterval(1e-5)
+    audit = forksafe.audit
+    stop = threading.Event()
+    errors: list[str] = []
+    server = socket.create_server(("127.0.0.1", 0), backlog=50)
+    address = server.getsockname()
+    steady = threading.Thread(target=stop.wait, name="steady", daemon=True)
+    steady.start()
+
+    def threads() -> None:
+        new = threading.Thread(target=time.sleep, args=(random.random() / 1000,))
+        new.start()
+        new.join()
+
+    def sockets() -> None:
+        with socket.create_connection(address):
+            server.accept()[0].close()
+        for end in socket.socketpair():
+            end.close()
+
+    def modules() -> None:
+        name = random.choice(["redis.connection", "grpc", "torch.cuda", "psycopg_pool", "sqlite3x"])
+        sys.modules[name] = random.choice([types.ModuleType(name), None, object()])  # type: ignore[assignment]
+        sys.modules.pop(name, None)
+
+    def files() -> None:
+        with tempfile.TemporaryDirectory(), tempfile.NamedTemporaryFile("w") as file:
+            file.write("x")
+
+    def queues() -> None:
+        queue: Any = multiprocessing.Queue()
+        queue.put(1)
+        queue.close()
+        queue.join_thread()
+
+    def forever(work: Any) -> None:
+        while not stop.is_set():
+            try:
+                work()
+            except Exception as exc:
+                errors.append(f"{work.__name__}: {exc!r}")
+                return
+
+    workers = [
+        threading.Thread(target=forever, args=(work,), daemon=True)
+        for work in (threads, sockets, modules, files, queues)
+    ]
+    for worker in workers:
+        worker.start()
+    assert importlib.util
+    odd = []
+    for _ in range(int(audits)):
+        found = audit()
+        names = [h.subject for h in found if h.kind == "thread"]
+        if names.count("steady") != 1:
+            odd.append(f"steady: {names}")
+        odd += [str(h) + h.detail for h in found if h.kind == "unknown"]
+        odd += [str(h) for h in found if h.kind == "native-thread" and h.severity != "advice"]
+    stop.set()
+    return [errors, odd[:20], len(odd)]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("interpreter", range(2))
+def test_churn(interpreter: int) -> None:
+    """10,000 audits, beside threads, sockets, files, queues and modules that come and go.
+
+    Every one of them names the thread that was there all the time, none takes one of Python's
+    for a native one, and no part of any gives up.
+    """
+    count = AUDITS // 2 if not PYPY else 50
+    errors, odd, number = value(churn, str(count), timeout=500)
+    assert errors == []
+    assert (odd, number) == ([], 0)

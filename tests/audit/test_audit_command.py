@@ -1,0 +1,192 @@
+"""``forksafe audit`` and ``forksafe run --audit``, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fresh import needs
+
+THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, name='MyMetrics-1'"
+SOURCES = {
+    "clean.py": "app = object()\n",
+    "dirty.py": f"print('loading')\ndef create():\n    {THREAD.splitlines()[0]}\n"
+    f"    {THREAD.splitlines()[1]}).start()\n    return object()\n",
+    "daemon.py": f"{THREAD}, daemon=True).start()\n",
+    "broken.py": "import no_such_module_anywhere\n",
+    "exits.py": "raise SystemExit(0)\n",
+    "forks.py": f"import os, sys\n{THREAD}, daemon=True).start()\nprint('args', sys.argv[1:])\n"
+    "pid = os.fork()\nif pid == 0:\n    os._exit(0)\nos.waitpid(pid, 0)\nprint('forked')\n",
+    "forks_clean.py": "import os\nif os.fork() == 0:\n    os._exit(0)\nprint('forked')\n",
+    "runs.py": "print('ran')\n",
+    "fails.py": "raise ValueError('no')\n",
+    "flask_app.py": "import flask\napp = flask.Flask('clean')\n",
+}
+
+
+@pytest.fixture
+def apps(tmp_path: Path) -> Path:
+    for name, source in SOURCES.items():
+        (tmp_path / name).write_text(source)
+    return tmp_path
+
+
+def forksafe(apps: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "forksafe", *words],
+        cwd=apps,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_nothing_to_do(apps: Path) -> None:
+    """Exit status 0: a module, and an attribute of it."""
+    for target in ("clean", "clean:app"):
+        done = forksafe(apps, "audit", target)
+        assert done.returncode == 0, done
+        assert "nothing needs action" in done.stdout
+        assert done.stderr == ""
+
+
+@needs("flask", "flask")
+def test_a_clean_flask_application(apps: Path) -> None:
+    done = forksafe(apps, "audit", "flask_app:app")
+    assert done.returncode == 0, done
+
+
+def test_action_needed(apps: Path) -> None:
+    """Exit status 1, at once, although the thread never ends; grouped, without colour."""
+    done = forksafe(apps, "audit", "dirty:create()")
+    assert done.returncode == 1, done
+    assert "Needs action\n  thread: non-daemon thread 'MyMetrics-1'" in done.stdout
+    assert "where  threading:Event.wait" in done.stdout
+    assert "\033" not in done.stdout
+    assert done.stdout.index("Needs action") < done.stdout.index("Advice")
+    assert forksafe(apps, "audit", "dirty").returncode == 0  # it is calling it that starts it
+    assert forksafe(apps, "audit", "daemon").returncode == 1
+
+
+def test_allow(apps: Path) -> None:
+    done = forksafe(apps, "audit", "--allow=thread:MyMetrics*", "daemon")
+    assert done.returncode == 0, done
+    assert "MyMetrics" not in done.stdout
+
+
+def test_json(apps: Path) -> None:
+    """Alone on stdout; what the target prints is on stderr."""
+    done = forksafe(apps, "audit", "--json", "dirty:create()")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert answer["target"] == "dirty:create()"
+    (thread,) = (h for h in answer["hazards"] if h["kind"] == "thread")
+    assert thread["severity"] == "action"
+    assert set(thread) == {"kind", "severity", "summary", "subject", "detail", "remedy", "where"}
+    assert "loading" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["broken", "no_such_module", "clean:no_such_name", "exits"])
+def test_a_target_that_does_not_load(apps: Path, target: str) -> None:
+    """Exit status 2, with the traceback."""
+    done = forksafe(apps, "audit", target)
+    assert done.returncode == 2, done
+    assert "Traceback" in done.stderr
+    assert f"{target} does not load" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--allow=threads:x", "clean"),
+        ("clean", "argument"),
+        ("--no-such-option", "clean"),
+        ("no_such_file.py.txt/x",),
+    ],
+)
+def test_wrong_usage(apps: Path, words: tuple[str, ...]) -> None:
+    done = forksafe(apps, "audit", *words)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert "forksafe" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("forks.py", "a", "--b"), ("-m", "forks", "a", "--b")])
+def test_a_program_until_it_would_fork(apps: Path, words: tuple[str, ...]) -> None:
+    """It has its arguments, and does not get to fork."""
+    done = forksafe(apps, "audit", *words)
+    assert done.returncode == 1, done
+    assert "args ['a', '--b']" in done.stdout
+    assert "MyMetrics-1" in done.stdout
+    assert "forked" not in done.stdout
+
+
+def test_programs_that_need_nothing(apps: Path) -> None:
+    done = forksafe(apps, "audit", "./forks_clean.py")
+    assert done.returncode == 0, done
+    assert "forked" not in done.stdout
+    done = forksafe(apps, "audit", "runs.py")
+    assert done.returncode == 0, done
+    assert "did not fork" in done.stderr
+
+
+def test_a_program_that_fails_before_it_forks(apps: Path) -> None:
+    done = forksafe(apps, "audit", "fails.py")
+    assert done.returncode == 2, done
+    assert "ValueError: no" in done.stderr
+
+
+def test_run_with_warnings(apps: Path) -> None:
+    done = forksafe(apps, "run", "--audit=warn", "forks.py")
+    assert done.returncode == 0, done
+    assert done.stdout.endswith("forked\n")
+    assert "forks.py:" in done.stderr and "ForkHazardWarning" in done.stderr
+    done = forksafe(apps, "run", "--audit=warn", "--allow=thread:My*", "forks.py")
+    assert "ForkHazardWarning" not in done.stderr
+
+
+def test_run_and_refuse(apps: Path) -> None:
+    """os.fork() raises, where there is a hazard, and only there."""
+    done = forksafe(apps, "run", "--audit=raise", "forks.py")
+    assert done.returncode == 1, done
+    assert "UnsafeForkError" in done.stderr and "MyMetrics-1" in done.stderr
+    assert "forked" not in done.stdout
+    done = forksafe(apps, "run", "--audit=raise", "forks_clean.py")
+    assert done.returncode == 0, done
+    assert done.stdout.count("forked") == 1
+
+
+def test_run_with_a_wrong_pattern(apps: Path) -> None:
+    done = forksafe(apps, "run", "--audit=warn", "--allow=threads:x", "runs.py")
+    assert done.returncode == 2, done
+    assert "no kind 'threads'" in done.stderr
+
+
+def test_colour_on_a_terminal_only(apps: Path) -> None:
+    """And not where NO_COLOR is set."""
+    for variable, expected in (("", True), ("1", False)):
+        parent, child = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "forksafe", "audit", "clean"],
+            cwd=apps,
+            stdin=subprocess.DEVNULL,
+            stdout=child,
+            env={**os.environ, "NO_COLOR": variable},
+        )
+        os.close(child)
+        text = b""
+        try:
+            while part := os.read(parent, 65536):
+                text += part
+        except OSError:  # EIO: the other end is closed
+            pass
+        os.close(parent)
+        assert process.wait() == 0
+        assert (b"\033[" in text) is expected

@@ -1,0 +1,213 @@
+"""Threads, Python's and native ones: each is told, by name, target and where it stands."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+import pytest
+from fresh import LINUX, hazards, value
+
+
+def one_thread() -> Any:
+    import threading
+
+    import forksafe
+
+    go = threading.Event()
+    threading.Thread(target=go.wait, name="MyMetrics-1", daemon=True).start()
+    return forksafe.audit()
+
+
+def test_a_thread_needs_action() -> None:
+    """Its name, whether it is a daemon, its target and its top frame are told."""
+    found = hazards(one_thread).one("thread")
+    assert found.severity == "action"
+    assert found.subject == "MyMetrics-1"
+    assert found.where == "threading:Event.wait"
+    assert "daemon thread 'MyMetrics-1'" in found.summary
+    assert "threading.py:" in found.detail and "wait()" in found.detail
+    assert "after the fork" in found.remedy
+
+
+def work(go: Any) -> None:
+    go.wait()
+
+
+class Worker:
+    def loop(self, go: Any) -> None:
+        go.wait()
+
+
+def targets() -> Any:
+    import threading
+
+    import forksafe
+
+    go = threading.Event()
+
+    class Subclass(threading.Thread):
+        def run(self) -> None:
+            go.wait()
+
+    threading.Thread(target=work, args=(go,), name="function").start()
+    threading.Thread(target=Worker().loop, args=(go,), name="method").start()
+    threading.Thread(target=functools.partial(work, go), name="partial").start()
+    Subclass(name="subclass").start()
+    timer = threading.Timer(1000, work)
+    timer.name = "timer"
+    timer.start()
+    return forksafe.audit()
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("function", "program:work"),
+        ("method", "program:Worker.loop"),
+        ("partial", "program:work"),
+        ("subclass", "program:targets.<locals>.Subclass.run"),
+        ("timer", "program:work"),
+    ],
+)
+def test_the_target_is_named(name: str, where: str) -> None:
+    """However the thread was given its work; where it stands is the program's own line."""
+    found = hazards(targets).one("thread", name)
+    assert found.where == where
+    assert "non-daemon" in found.summary
+    if name != "timer":  # it waits in threading itself
+        assert "test_audit_threads.py:" in found.detail
+
+
+def raw_thread() -> Any:
+    import _thread
+
+    import forksafe
+
+    held, started = _thread.allocate_lock(), _thread.allocate_lock()
+    held.acquire()
+    started.acquire()
+
+    def wait() -> None:
+        started.release()
+        held.acquire()
+
+    _thread.start_new_thread(wait, ())
+    started.acquire()
+    return forksafe.audit()
+
+
+def test_a_thread_that_threading_does_not_know() -> None:
+    """It is told once, as a Python thread and not as a native one."""
+    answer = hazards(raw_thread)
+    found = answer.one("thread")
+    assert found.severity == "action"
+    name = "raw_thread.<locals>.wait" if sys.version_info >= (3, 11) else "wait"
+    assert found.where == f"program:{name}"
+    assert not [h for h in answer.of("native-thread") if h.severity == "action"], answer
+
+
+def from_another_thread() -> Any:
+    import threading
+
+    import forksafe
+
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.extend(forksafe.audit()))
+    thread.start()
+    thread.join()
+    return answers
+
+
+def test_for_a_fork_by_another_thread_the_main_thread_is_the_one_lost() -> None:
+    found = hazards(from_another_thread).one("thread")
+    assert found.subject == "MainThread"
+
+
+def nothing() -> Any:
+    import forksafe
+
+    return forksafe.audit()
+
+
+def test_a_process_with_one_thread() -> None:
+    """Nothing needs action, and no thread is told."""
+    answer = hazards(nothing)
+    assert not answer.actions, answer
+    assert not answer.of("thread"), answer
+    if LINUX:
+        assert not answer.of("native-thread"), answer
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux lists native threads")
+def test_native_threads_are_told_by_name() -> None:
+    """A thread that C code starts is none that Python knows."""
+    found = hazards(native_thread).one("native-thread", "mine")
+    assert found.severity == "action"
+    assert found.where.startswith("tid ")
+    assert "native thread 'mine'" in found.summary
+
+
+def native_thread() -> Any:
+    import ctypes
+
+    import forksafe
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    ident = ctypes.c_ulong()
+    libc.pthread_setname_np.argtypes = [ctypes.c_ulong, ctypes.c_char_p]
+    # pause(2) as the function of the thread: it never returns, and runs no Python.
+    pause = ctypes.cast(libc.pause, ctypes.c_void_p)
+    assert libc.pthread_create(ctypes.byref(ident), None, pause, None) == 0
+    assert libc.pthread_setname_np(ident, b"mine") == 0
+    return forksafe.audit()
+
+
+@pytest.mark.skipif(LINUX, reason="Linux lists native threads")
+def test_native_threads_are_unknown_elsewhere() -> None:
+    """Not absent: the audit says that it cannot see them."""
+    found = hazards(nothing).one("native-thread")
+    assert found.severity == "advice" and found.subject == "(unknown)"
+
+
+def queue_listener() -> Any:
+    import logging.handlers
+    import queue
+
+    import forksafe
+
+    listener = logging.handlers.QueueListener(queue.Queue(), logging.NullHandler())
+    listener.start()
+    return forksafe.audit()
+
+
+def test_a_queue_listener() -> None:
+    """The standard library's own background thread has a remedy of its own."""
+    found = hazards(queue_listener).one("thread")
+    assert found.severity == "action"
+    assert found.where == "logging.handlers:QueueListener._monitor"
+    assert "QueueListener" in found.summary
+    assert "stop()" in found.remedy
+
+
+def greenlets() -> Any:
+    from gevent import monkey
+
+    monkey.patch_all()
+    import threading
+
+    import forksafe
+
+    go = threading.Event()
+    threading.Thread(target=go.wait, name="green", daemon=True).start()
+    import gevent
+
+    gevent.sleep(0)
+    return [h.subject for h in forksafe.audit() if h.kind == "thread"]
+
+
+def test_greenlets_are_no_threads() -> None:
+    """A fork keeps them, whatever ``threading`` lists."""
+    pytest.importorskip("gevent", reason="pip install gevent")
+    assert "green" not in value(greenlets)
