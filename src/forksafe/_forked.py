@@ -287,11 +287,12 @@ class _Forked:
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         _fork.require()
+        policy: Any = None
         hazards: tuple[Hazard, ...] = ()
         if self._on_hazard != "ignore":
-            from . import _policy
+            from . import _policy as policy
 
-            hazards = _policy.before(self._on_hazard, self._allow)
+            hazards = policy.before(self._on_hazard, self._allow)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         pipe = None if have_pidfds() else os.pipe()
@@ -304,7 +305,7 @@ class _Forked:
             if fork._pid:
                 fork._status = _status(fork._pid, pipe)
                 if hazards:
-                    _policy.after(hazards)
+                    policy.after(hazards)
             elif pipe is not None:
                 os.close(pipe[0])  # the write end lives as long as this process
             _signals.set_mask(mask)

@@ -58,8 +58,8 @@ def after(hazards: tuple[Hazard, ...]) -> None:
     """Tell, in the parent and after the fork, what `before` found. Never raises."""
     try:
         _tell(hazards)
-    except Exception:  # a showwarning() of the program's own: the pid matters more
-        sys.excepthook(*sys.exc_info())
+    except Exception as exc:  # a showwarning() of the program's own: the pid matters more
+        sys.excepthook(type(exc), exc, exc.__traceback__)
 
 
 def watcher(on_hazard: str, allow: Iterable[str]) -> Callable[[], None] | None:

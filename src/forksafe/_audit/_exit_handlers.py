@@ -17,6 +17,7 @@ from .._hazard import ADVICE, Hazard
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from ._scene import Scene
 
@@ -60,7 +61,7 @@ def _handlers() -> list[object]:
     seen: list[object] = []
     # `seen.append` is C code that returns None, which is not true: no handler is unregistered, and
     # no other thread comes in between.
-    probe = type("_Probe", (), {"__eq__": seen.append, "__hash__": None})
+    probe: Any = type("_Probe", (), {"__eq__": seen.append, "__hash__": None})
     atexit.unregister(probe())
     return seen
 

@@ -43,10 +43,10 @@ STEPS: tuple[Step, ...] = (
     ForkServerStep(),
     ExitHandlersStep(),
     TempDirsStep(),
+    WakeupFdStep(),
+    EventLoopsStep(),  # before the pools, whose failed futures wake a loop up
     PoolsStep(),
     ProcessExecutorsStep(),
     ThreadPoolsStep(),
-    WakeupFdStep(),
-    EventLoopsStep(),
     RegistryStep(),
 )
