@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from _thread import get_ident
 
-from . import _hook, _signals
+from . import _hook
+from ._signals import SETMASK, sigmask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def require() -> None:
 
 def fork(identity: Any) -> int:
     """Fork with the reset; the child takes `identity`, unless None, as its process object."""
-    require()
+    if not _hook.HAVE_FORK:
+        require()
     thread = get_ident()
     if thread in _hook.armed:
         return int(_os_fork())  # a wrapper around os.fork that ends here again
@@ -78,4 +80,4 @@ def fork(identity: Any) -> int:
     finally:
         _hook.armed.pop(thread, None)
         if request.mask is not None:
-            _signals.set_mask(request.mask)
+            sigmask(SETMASK, request.mask)

@@ -296,11 +296,11 @@ class _Forked:
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         pipe = None if have_pidfds() else os.pipe()
-        mask = _signals.current()
+        mask = _signals.sigmask(_signals.BLOCK, ())
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it.
-            _signals.block()
+            _signals.sigmask(_signals.BLOCK, _signals.DEFERRED)
             fork._pid = _fork.fork(identity)
             if fork._pid:
                 fork._status = _status(fork._pid, pipe)

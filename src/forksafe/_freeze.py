@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import gc
 
-__all__ = ["freeze", "request"]
+__all__ = ["freeze", "request", "requested"]
 
-_requested = False
+requested = False
 
 
 def request() -> None:
     """Freeze the heap at the next fork. A no-op where the collector cannot (PyPy)."""
-    global _requested
-    _requested = hasattr(gc, "freeze")
+    global requested
+    requested = hasattr(gc, "freeze")
 
 
 def freeze() -> None:
     """Freeze the heap, where it was asked for and has not been done."""
-    global _requested
-    if _requested:
-        _requested = False
+    global requested
+    if requested:
+        requested = False
         gc.collect()
         gc.freeze()

@@ -17,6 +17,7 @@ from _thread import _count, get_ident
 
 from . import _freeze, _origin, _reset, _signals
 from ._forking import Forking
+from ._signals import BLOCK, DEFERRED, sigmask
 from ._vanished import forget_vanished_threads
 
 TYPE_CHECKING = False
@@ -138,13 +139,12 @@ def after_fork_in_child() -> None:
     armed.clear()
     _under_way.clear()
     _clean = (_forks, os.getpid())
-    fork = Forking()
-    fork.mask = _signals.current()
-    _signals.block()
+    mask = sigmask(BLOCK, ())
+    sigmask(BLOCK, DEFERRED)
     try:
-        _reset.reset(fork)
+        _reset.reset(Forking())
     finally:
-        _signals.restore(fork.mask)
+        _signals.set_mask(mask)
 
 
 def _before() -> None:
@@ -160,20 +160,21 @@ def _before() -> None:
         return
     if _watch is not None:
         _watch()  # before the next line, which hides objects from the audit
-    _freeze.freeze()
+    if _freeze.requested:
+        _freeze.freeze()
     fork = Forking()
     fork.origin = who
     fork.parent = os.getpid()
     # The first counts threads that Python started, the second those that run it: a C library can
     # have its own, and call back.
     fork.alone = not _count() and len(sys._current_frames()) < 2
-    fork.mask = _signals.current()
+    fork.mask = sigmask(BLOCK, ())
     if request is not None:
         fork.identity = request.identity
         request.mask = fork.mask
     # From here on the mask is restored behind the fork, also if a handler raises in the next line.
     _under_way[thread] = fork
-    _signals.block()
+    sigmask(BLOCK, DEFERRED)
     _reset.note(fork)
 
 
@@ -183,7 +184,8 @@ def _after_in_parent() -> object:
     fork = _under_way.pop(thread, None)
     if fork is None or fork.mask is None:
         return None
-    _reset.undo(fork)
+    if fork.plan is not None and fork.plan.undoing:
+        _reset.undo(fork)
     return None if thread in armed else _signals.restore(fork.mask)
 
 

@@ -64,10 +64,12 @@ def origin(frame: FrameType | None) -> Origin:
     Args:
         frame: The frame that runs the fork: of the caller of ``os.fork()`` itself, not of a hook.
     """
-    if frame is not None and _executes(frame, "subprocess"):
+    # Names first: comparing code objects is only worth it for a handful of frames.
+    if frame is None:
+        return PLAIN
+    if frame.f_code.co_name == "_execute_child" and _executes(frame, "subprocess"):
         return EXEC
     while frame is not None:
-        # Names first: comparing code objects is only worth it for a handful of frames.
         name = frame.f_code.co_name
         if name == "_launch":
             for module in _families.loaded(_families.NAMES):

@@ -6,12 +6,7 @@ from what this process has made itself. A pid would not do: pids recur.
 
 from __future__ import annotations
 
-__all__ = ["mark", "renew"]
+__all__ = ["mark"]
 
+# Replaced by every reset.
 mark: object = object()
-
-
-def renew() -> None:
-    """Say that this process is another one than that which made what there is."""
-    global mark
-    mark = object()

@@ -110,10 +110,9 @@ def _look(fork: Forking) -> Plan:
 
 def undo(fork: Forking) -> None:
     """Let the steps take back, in the parent, what their notes changed."""
-    if fork.plan is None or fork.notes is None or not fork.plan.undoing:
-        return
-    for step, noted in fork.notes:
-        if step in fork.plan.undoing:
+    undoing = fork.plan.undoing if fork.plan is not None else ()
+    for step, noted in fork.notes or ():
+        if step in undoing:
             try:
                 step.undo(noted)
             except Exception:  # noqa: S110 - inside os.fork(): there is nobody to tell
@@ -128,7 +127,7 @@ def reset(fork: Forking) -> None:
         notes = _all_notes(notes or ())
     _plan = None  # another process, other state
     outcomes: list[tuple[Step, object]] = []
-    _process.renew()
+    _process.mark = outcomes  # an object like no other
     outcome: object
     for step, noted in notes:
         try:

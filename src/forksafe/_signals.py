@@ -24,20 +24,24 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-__all__ = ["as_main_thread", "block", "current", "restore", "set_mask"]
+__all__ = ["BLOCK", "DEFERRED", "SETMASK", "as_main_thread", "restore", "set_mask", "sigmask"]
 
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
 _KEPT = {getattr(signal, name) for name in _SYNCHRONOUS if hasattr(signal, name)}
-_DEFERRED: set[int] = (
+DEFERRED: set[int] = (
     {int(number) for number in signal.valid_signals() - _KEPT}
     if hasattr(signal, "pthread_sigmask")
     else set()
 )
 
+# Numbers, for signal's members are made of Python. Windows has neither.
+BLOCK = int(getattr(signal, "SIG_BLOCK", 0))
+SETMASK = int(getattr(signal, "SIG_SETMASK", 0))
+
 # Straight from C: the functions of ``signal`` turn every number of a set into an enum member.
 _c = sys.modules["_signal"]
-_sigmask: Any = getattr(_c, "pthread_sigmask", None)
+sigmask: Any = getattr(_c, "pthread_sigmask", lambda how, mask: set())
 _sigpending: Any = getattr(_c, "sigpending", None)
 _sigtimedwait: Any = getattr(_c, "sigtimedwait", None)
 
@@ -54,21 +58,9 @@ else:
     as_main_thread = nullcontext()
 
 
-def current() -> Iterable[int]:
-    """Return the signal mask of this thread."""
-    return _sigmask(signal.SIG_BLOCK, ()) if _sigmask else ()
-
-
-def block() -> None:
-    """Block, in this thread, every signal that can be put off."""
-    if _sigmask:
-        _sigmask(signal.SIG_BLOCK, _DEFERRED)
-
-
 def set_mask(mask: Iterable[int]) -> None:
     """Set this thread's signal mask; handlers of pending signals run, and may raise, in here."""
-    if _sigmask:
-        _sigmask(signal.SIG_SETMASK, mask)
+    sigmask(SETMASK, mask)
 
 
 def restore(mask: Iterable[int]) -> object:
@@ -86,8 +78,7 @@ def restore(mask: Iterable[int]) -> object:
         pending = _sigpending()
         if pending:
             taken = [_arrived(number) for number in _take(pending, mask)]
-    if _sigmask:
-        _sigmask(signal.SIG_SETMASK, mask)
+    sigmask(SETMASK, mask)
     return taken
 
 

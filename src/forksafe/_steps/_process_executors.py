@@ -83,13 +83,17 @@ class ProcessExecutorsStep(Step):
     def __init__(self) -> None:
         # Kept: threads, queues and workers are objects with finalizers.
         self._parents: list[object] = []
-        self._watched: tuple[dict[Any, Any], ...] = ()
+        self._watched: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
 
     def note(self, fork: Forking) -> Idle | list[LiveExecutor]:
         if fork.fresh:
             self._watched = (_wakeups().data, _registered())
-        if not any(self._watched):
-            return Idle(*self._watched)
+        wakeups, registered = self._watched
+        if not wakeups:
+            if not registered:
+                return Idle(wakeups, registered)
+            if _call_queues.seen(registered):
+                return NOTHING
         return live_process_executors() or NOTHING
 
     def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
@@ -199,6 +203,10 @@ class _CallQueues:
     def __init__(self) -> None:
         self._newest = -1
         self._references: list[Any] = []
+
+    def seen(self, registered: dict[Any, Any]) -> bool:
+        """Tell whether all entries were looked at, and none of them was a call queue."""
+        return not self._references and next(reversed(registered))[0] == self._newest
 
     def found(self, module: ModuleType) -> list[Any]:
         """Return the queues that are alive."""
