@@ -515,7 +515,7 @@ def test_help_and_version() -> None:
     command = [sys.executable, "-m", "forksafe"]
     here = Path.cwd()
     assert ended([*command, "--version"], here).stdout == f"forksafe {forksafe.__version__}\n"
-    assert "usage: forksafe run [-h] [-m" in ended([*command, "run", "--help"], here).stdout
+    assert "usage: forksafe run [-h] [--audit" in ended([*command, "run", "--help"], here).stdout
     assert "demo" in ended([*command, "--help"], here).stdout
     nothing = ended(command, here)
     assert (nothing.returncode, nothing.stdout) == (2, "")
