@@ -112,7 +112,7 @@ def test_references_are_steady(site: Site, redis: Redis, client: Client) -> None
     """A thousand tasks, in children of a hundred tasks each, leave no reference at the manager."""
     options = ("--max-tasks-per-child", "100")
     server = work(site, redis, *options, forksafe=True, END_WELL="1")
-    assert client.run("references") == [REFERENCES]
+    wait_until(lambda: client.run("references") == [REFERENCES], "all children up")
     assert sorted(client.run("count", 1000, timeout=60)) == list(range(1, 1001))
     assert len(set(client.run("pid", 20))) <= CHILDREN
     wait_until(lambda: client.run("references") == [REFERENCES], "as many as there were")

@@ -179,7 +179,7 @@ def test_signals_under_load(site: Site) -> None:
     assert int(get(port, "/total").body) == 40 + len(answers)
     assert not before & workers(server)
     wait_until(lambda: all(child.state != "Z" for child in children(server.pid)), "no zombie")
-    assert get(port, "/references").body == REFERENCES
+    wait_until(lambda: get(port, "/references").body == REFERENCES, "all references")
     ended_well(server, site)
 
 

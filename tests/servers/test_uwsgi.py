@@ -83,7 +83,7 @@ def test_counter_is_exact(site: Site, threads: tuple[str, ...]) -> None:
     assert (len(answers), failures(answers)) == (200, [])
     assert get(port, "/total").body == "200"
     assert {answer.body for answer in Load(port, "/resets").finish()} == {"1"}
-    assert get(port, "/references").body == REFERENCES
+    wait_until(lambda: get(port, "/references").body == REFERENCES, "all references")
     ended_well(server, site)
 
 
@@ -145,7 +145,7 @@ def test_reset_once_where_python_s_hooks_run(
     answers = Load(port, "/count").finish()
     assert (len(answers), failures(answers)) == (200, [])
     assert {answer.body for answer in Load(port, "/resets").finish()} == {"1"}
-    assert get(port, "/references").body == REFERENCES
+    wait_until(lambda: get(port, "/references").body == REFERENCES, "all references")
     ended_well(server, site)
 
 

@@ -38,7 +38,7 @@ lock = manager.Lock()
 tokens = manager.list()
 with lock:  # the first use of a proxy connects it: that connection is what plain forks share
     counter["served"] = len(tokens)
-executor = ThreadPoolExecutor(2)
+executor = ThreadPoolExecutor(1)  # a second thread would be started in a child without the first
 loop = asyncio.new_event_loop()
 if "WITHOUT_THREADS" not in os.environ:
     executor.submit(os.getpid).result()
