@@ -329,6 +329,12 @@ def program_fork_inside_a_write(fork: Forker) -> None:
 
     def handler(number: int, frame: object) -> None:
         pids.append(os_fork())
+        try:
+            sys.stdout.flush()
+        except RuntimeError:
+            pass  # "reentrant call": the write holds the lock still, in the child too
+        else:
+            os._exit(1)
         forked.set()
 
     def drain() -> None:
