@@ -85,7 +85,7 @@ class ProcessExecutorsStep(Step):
         self._parents: list[object] = []
         self._watched: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
 
-    def note(self, fork: Forking) -> Idle | list[LiveExecutor]:
+    def note(self, fork: Forking) -> Any:
         if fork.fresh:
             self._watched = (_wakeups().data, _registered())
         wakeups, registered = self._watched
