@@ -52,6 +52,7 @@ def program_lock(fork: Forker) -> None:
 def program_relaunch(fork: Forker) -> None:
     """The tracker dies; the parent and each child start another when they need it."""
     import os
+    import select
     import signal
     import warnings
     from multiprocessing import resource_tracker
@@ -66,7 +67,9 @@ def program_relaunch(fork: Forker) -> None:
         return tracker._pid
 
     os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, and not yet reaped
+    poll = select.poll()
+    poll.register(tracker._fd, 0)
+    assert poll.poll(10_000), "the tracker's end of the pipe is not closed"
     first = fork.run(after_its_death)
     second = after_its_death()
     assert len({pid, first, second}) == 3, (pid, first, second)
