@@ -11,8 +11,72 @@ module binds none, and exports none: it is `forksafe.install()` and nothing else
 Gunicorn, whose arbiter forks its workers, and whatever it starts beside them, by ``os.fork()``.
 """
 
+from __future__ import annotations
+
+import os as _os
+import sys as _sys
+
+from . import _hook
 from . import install as _install
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._hazard import Hazard
+
 __all__: list[str] = []
+
+
+def log_audit(*, allow: Iterable[str] = ()) -> None:
+    """Have Gunicorn's log tell what the fork of the first worker breaks: for ``gunicorn.conf.py``.
+
+    ::
+
+        from forksafe.gunicorn import log_audit; log_audit()
+
+    The audit looks at the very moment of that fork, with what is alive then: not in ``pre_fork``,
+    after which Gunicorn (25.1 and later) stops a thread of its own. It takes the place of an
+    ``on_hazard`` that `forksafe.install()` was given.
+
+    Args:
+        allow: Hazards that are accepted, as patterns: see `forksafe.audit()`.
+    """
+    import logging
+
+    from ._audit import AllowList, look
+    from ._hazard import ACTION
+
+    allowed = AllowList(allow)
+    found: list[list[Hazard]] = []
+
+    def look_once() -> None:
+        if _forks_a_worker():
+            _hook.watch(None)
+            found.append(look(allowed))
+
+    def tell() -> None:
+        if found:
+            hazards = [hazard for hazard in found.pop() if hazard.severity == ACTION]
+            log = logging.getLogger("gunicorn.error")
+            for hazard in hazards:
+                log.warning("forksafe: %s; %s", hazard, hazard.remedy)
+            if not hazards:
+                log.info("forksafe: the workers inherit nothing that needs action")
+
+    _hook.watch(look_once)
+    _os.register_at_fork(after_in_parent=tell, after_in_child=found.clear)
+
+
+def _forks_a_worker() -> bool:
+    # A preloaded application may fork as well: a Manager's server, for one.
+    frame = _sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_globals.get("__name__")
+        if name == "gunicorn.arbiter" and frame.f_code.co_name == "spawn_worker":
+            return True
+        frame = frame.f_back
+    return False
+
 
 _install()

@@ -109,6 +109,33 @@ def test_configuration_file(site: Site, lines: str) -> None:
     ended_well(server, site)
 
 
+@pytest.mark.parametrize("allow", ["", "allow=['thread:late*']"])
+def test_audit_in_the_log(site: Site, allow: str) -> None:
+    """One line in the configuration: what is alive when the first worker forks is told, once."""
+    (site.path / "threaded.py").write_text(
+        "import threading, time\n"
+        "from wsgi_app import app\n"
+        "late = threading.Thread(target=time.sleep, args=(600,), daemon=True)\n"
+        "late.name = 'late-metrics'\n"
+        "late.start()\n"
+    )
+    config = site.path / "gunicorn.conf.py"
+    config.write_text(
+        f"from forksafe.gunicorn import log_audit; log_audit({allow})\n"
+        f"pythonpath = {str(site.path)!r}\n"
+    )
+    port = free_port()
+    server = site.start(
+        "gunicorn", "-c", str(config), "--preload", "-w2", "-b", f"127.0.0.1:{port}", "threaded:app"
+    )
+    server.wait_log("Booting worker", 2)
+    assert server.log.count("late-metrics") == (0 if allow else 1), server.log
+    assert server.log.count("forksafe: ") >= 1
+    answers = Load(port, "/count").finish()
+    assert failures(answers) == []
+    ended_well(server, site)
+
+
 def test_binds_no_setting() -> None:
     """Gunicorn applies every name of a configuration module that a setting has."""
     program = (
