@@ -8,7 +8,8 @@ you, keeps no pool and has no registry of its own: what must be done in a child 
 from __future__ import annotations
 
 from ._fork import safe_fork
-from ._forked import Fork, forked
+from ._forked import forked
+from ._handle import Fork
 from ._hook import after_fork_in_child, install, installed, uninstall
 from ._reset import last_reset
 
