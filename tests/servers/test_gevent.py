@@ -57,6 +57,7 @@ def test_gunicorn(site: Site, line: tuple[str, ...]) -> None:
     port = free_port()
     server = site.start(
         *("gunicorn", *line, "--preload", "-w2", "-k", "gevent", "--max-requests", "20"),
+        *("--graceful-timeout", "8"),
         *("-b", f"127.0.0.1:{port}", "wsgi_app:app"),
         WITHOUT_THREADS="1",
     )
