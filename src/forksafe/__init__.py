@@ -8,15 +8,15 @@ you, keeps no pool and has no registry of its own: what must be done in a child 
 from __future__ import annotations
 
 from ._fork import safe_fork
-from ._forked import forked
-from ._handle import Fork
 from ._hook import after_fork_in_child, install, installed, uninstall
-from ._reset import last_reset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._audit import audit
+    from ._forked import forked
+    from ._handle import Fork
     from ._hazard import Hazard
+    from ._reset import last_reset
 
 __all__ = [
     "Fork",
@@ -34,15 +34,23 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
-    # The audit is loaded when it is asked for, and costs those nothing who do not.
-    if name not in ("Hazard", "audit"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ._audit import audit
-    from ._hazard import Hazard
+# Loaded when they are asked for: they cost those nothing who do not.
+_LATER = {
+    "Fork": "_handle",
+    "Hazard": "_hazard",
+    "audit": "_audit",
+    "forked": "_forked",
+    "last_reset": "_reset",
+}
 
-    globals().update(Hazard=Hazard, audit=audit)
-    return globals()[name]
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = __import__(f"{__name__}.{_LATER[name]}", fromlist=[name])
+    value: object = getattr(module, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

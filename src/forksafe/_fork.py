@@ -67,6 +67,8 @@ def fork(identity: Any) -> int:
     """Fork with the reset; the child takes `identity`, unless None, as its process object."""
     if not _hook.HAVE_FORK:
         require()
+    if _hook._reset is None:
+        _hook.load()
     thread = get_ident()
     if thread in _hook.armed:
         return int(_os_fork())  # a wrapper around os.fork that ends here again

@@ -15,7 +15,7 @@ import os
 import sys
 from _thread import _count, get_ident
 
-from . import _freeze, _origin, _reset, _signals
+from . import _freeze, _origin, _signals
 from ._forking import Forking
 from ._signals import BLOCK, DEFERRED, sigmask
 from ._vanished import forget_vanished_threads
@@ -63,6 +63,9 @@ _under_way: dict[int, Forking | None] = {}
 _forks = 0
 _clean = (0, os.getpid())
 
+# The module that runs the steps: loaded, with all of them, when it is known that there is a use.
+_reset: Any = None
+
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 
 
@@ -101,8 +104,18 @@ def install(
         watch(_policy.watcher(on_hazard, allow))
     if freeze:
         _freeze.request()
+    load()
     _installed = HAVE_FORK
     _wrap_forkpty()
+
+
+def load() -> None:
+    """Load the steps: before the fork, where anything may be imported."""
+    global _reset
+    if _reset is None:
+        from . import _reset as reset
+
+        _reset = reset
 
 
 def watch(look: Callable[[], None] | None) -> None:
@@ -136,6 +149,7 @@ def after_fork_in_child() -> None:
         return
     if _clean[0] == _forks:  # no hook ran, so neither did the one of threading
         forget_vanished_threads()
+    load()
     armed.clear()
     _under_way.clear()
     _clean = (_forks, os.getpid())

@@ -15,7 +15,6 @@ must work. Its first wait for events puts them back, with the loop's own self-pi
 
 from __future__ import annotations
 
-import signal
 import sys
 
 from . import _signals
@@ -30,7 +29,7 @@ __all__ = ["ENDING", "put_back_at_first_wait", "suspend", "suspendable"]
 _c: Any = sys.modules["_signal"]
 
 ENDING = tuple(
-    int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(signal, name)
+    int(getattr(_c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(_c, name)
 )
 
 # What was taken away since the loops were made, in this process or in the ones before it.
@@ -108,4 +107,4 @@ def _runner(handler: Any) -> Any:
 
 
 def _default(number: int) -> Any:
-    return _c.default_int_handler if number == signal.SIGINT else _c.SIG_DFL
+    return _c.default_int_handler if number == _c.SIGINT else _c.SIG_DFL

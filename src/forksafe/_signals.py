@@ -13,10 +13,7 @@ and `forked()` restore the mask behind all hooks.)
 from __future__ import annotations
 
 import _thread
-import functools
-import signal
 import sys
-from contextlib import nullcontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,36 +23,47 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "DEFERRED", "SETMASK", "as_main_thread", "restore", "set_mask", "sigmask"]
 
+# Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
+# member, and importing it costs as much as all of forksafe.
+_c: Any = __import__("_signal")
+
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
-_KEPT = {getattr(signal, name) for name in _SYNCHRONOUS if hasattr(signal, name)}
 DEFERRED: set[int] = (
-    {int(number) for number in signal.valid_signals() - _KEPT}
-    if hasattr(signal, "pthread_sigmask")
+    {int(number) for number in _c.valid_signals()}
+    - {int(getattr(_c, name)) for name in _SYNCHRONOUS if hasattr(_c, name)}
+    if hasattr(_c, "pthread_sigmask")
     else set()
 )
 
-# Numbers, for signal's members are made of Python. Windows has neither.
-BLOCK = int(getattr(signal, "SIG_BLOCK", 0))
-SETMASK = int(getattr(signal, "SIG_SETMASK", 0))
-
-# Straight from C: the functions of ``signal`` turn every number of a set into an enum member.
-_c = sys.modules["_signal"]
+# Windows has none of them.
+BLOCK: int = getattr(_c, "SIG_BLOCK", 0)
+SETMASK: int = getattr(_c, "SIG_SETMASK", 0)
 sigmask: Any = getattr(_c, "pthread_sigmask", lambda how, mask: set())
 _sigpending: Any = getattr(_c, "sigpending", None)
 _sigtimedwait: Any = getattr(_c, "sigtimedwait", None)
 
 # Both mark a signal as arrived without running its handler in the same call.
-_trip: Any = signal.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+_trip: Any = _c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+
+
+class _Already:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
 
 # To set signal handlers and the wakeup fd in the child, within an at-fork hook. The forking thread
 # is the main one by then; PyPy makes it so only when the hooks have run.
+as_main_thread: AbstractContextManager[Any]
 if sys.implementation.name == "pypy":
     import __pypy__  # type: ignore[import-not-found] # PyPy's own
 
-    as_main_thread: AbstractContextManager[Any] = __pypy__.thread.signals_enabled
+    as_main_thread = __pypy__.thread.signals_enabled
 else:
-    as_main_thread = nullcontext()
+    as_main_thread = _Already()
 
 
 def set_mask(mask: Iterable[int]) -> None:
@@ -85,7 +93,7 @@ def restore(mask: Iterable[int]) -> object:
 def _take(pending: Iterable[int], mask: Iterable[int]) -> list[int]:
     numbers = []
     for number in pending:
-        if number in mask or not callable(signal.getsignal(number)):
+        if number in mask or not callable(_c.getsignal(number)):
             continue  # stays pending, or is the kernel's business
         if _sigtimedwait((number,), 0) is not None:
             numbers.append(number)
@@ -94,6 +102,9 @@ def _take(pending: Iterable[int], mask: Iterable[int]) -> list[int]:
 
 def _arrived(number: int) -> object:
     # A class for each: the finalizer must be a C function, found on the type. A Python one would
-    # run the handler in its own frame, and an exception there is dropped again.
-    cls = type("_Arrived", (), {"__del__": staticmethod(functools.partial(_trip, number))})
-    return cls()
+    # run the handler in its own frame, and an exception there is dropped again. A bound method
+    # calls its function with what it is bound to, whatever that is.
+    return type("_Arrived", (), {"__del__": staticmethod(_Bound(_trip, number))})()
+
+
+_Bound: Any = type(_Already().__enter__)

@@ -88,6 +88,11 @@ def test_storm_breaks_under_process() -> None:
 RAISING = """
 import logging, os, signal, sys
 import multiprocessing.util
+
+# Registered before forksafe's, so it runs before that in the parent: it holds the parent until the
+# signal is there, while it is still blocked.
+read, write = os.pipe()
+os.register_at_fork(after_in_parent=lambda: os.read(read, 1))
 import forksafe
 
 class Stop(BaseException):
@@ -103,7 +108,6 @@ if sys.argv[1] == "hook":
     fork = os.fork
 else:
     fork = forksafe.safe_fork
-read, write = os.pipe()
 
 def in_child(_):  # runs in the reset, with signals blocked on both sides
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -111,10 +115,6 @@ def in_child(_):  # runs in the reset, with signals blocked on both sides
     os.write(write, b"..")
 
 multiprocessing.util.register_after_fork(stop, in_child)
-# Runs right behind forksafe's half in the parent, or in C before it: holds the parent until the
-# signal is there, while it is still blocked.
-undo = forksafe._reset.undo
-forksafe._hook._reset.undo = lambda fork: (os.read(read, 1), undo(fork))
 try:
     fork()
     for _ in range(1000):  # handlers that are due run here at the latest

@@ -19,7 +19,6 @@ Three more processes run this step, and keep what is theirs:
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from .. import _families
 from .._step import Step, expect
@@ -65,8 +64,7 @@ class ForkServerStep(Step):
                     if attribute in state:
                         state[attribute] = None
                 if alive_fd is not None:
-                    with suppress(OSError):
-                        os.close(alive_fd)
+                    _close(alive_fd)
                 done = True
             done = done or held
         return done
@@ -84,6 +82,13 @@ class ForkServerStep(Step):
                 remedy="nothing under forksafe: the child starts one of its own on demand",
                 where=f"pid {getattr(server, '_forkserver_pid', None)}",
             )
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        pass  # a daemon closes all it has
 
 
 def live_fork_servers() -> Iterator[tuple[ModuleType, Any]]:

@@ -17,7 +17,6 @@ a weak reference to the pool, and with the pid of the process that made it.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 
@@ -188,7 +187,7 @@ def _refuse_work(pool: Any, owner: int) -> object:
     for result in list(state["_cache"].values()):
         error = ValueError(f"the work of this result is lost: {message}")
         _fail(result, _Lost(error) if wrapped else error)
-    refuse = functools.partial(_refuse, message)
+    refuse = sys.modules["functools"].partial(_refuse, message)
     for method in _SUBMITTING:
         state[method] = refuse
     for method in _LETTING_GO:

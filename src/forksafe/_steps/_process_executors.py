@@ -17,10 +17,8 @@ after-fork registry.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-import threading
 
 from .. import _futures
 from .._step import NOTHING, Idle, Step, expect
@@ -117,7 +115,9 @@ class ProcessExecutorsStep(Step):
             if live.executor is not None:
                 self._parents.append(_break(live.executor, message))
             for future in map(_futures.check, lost):
-                _futures.fail(future, functools.partial(module.BrokenProcessPool, message))
+                _futures.fail(
+                    future, sys.modules["functools"].partial(module.BrokenProcessPool, message)
+                )
         # Or the child's exit would write to these threads, and join them.
         module._threads_wakeups.clear()
         return True
@@ -256,7 +256,7 @@ def _silence(wakeup: Any) -> object:
     """Keep the child from writing into the pipe of the parent's thread; return what it had."""
     had = getattr(wakeup, "_lock", None)
     if had is not None:  # since 3.14
-        wakeup._lock = threading.Lock()
+        wakeup._lock = sys.modules["threading"].Lock()
     wakeup._closed = True
     return had
 
@@ -270,7 +270,8 @@ def _break(executor: Any, message: str) -> object:
     state = vars(executor)
     had = [state[attribute] for attribute in _ATTRIBUTES]
     state["_broken"] = message
-    state["_shutdown_lock"] = threading.Lock()  # a thread that is gone may hold the old one
+    # A thread that is gone may hold the old one.
+    state["_shutdown_lock"] = sys.modules["threading"].Lock()
     state["_executor_manager_thread"] = None
     state["_executor_manager_thread_wakeup"] = None
     state["_call_queue"] = None

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 
 from .. import _futures
 from .._step import NOTHING, Idle, Step, expect
@@ -126,7 +125,7 @@ def live_thread_pools() -> list[LivePool]:
         return []
     queues = _queues()
     found: dict[int, LivePool] = {}
-    current = threading.current_thread() if queues else None
+    current = sys.modules["threading"].current_thread() if queues else None
     for thread, queue in list(queues.items()):
         executor = _executor(thread, module)
         pool = found.get(id(queue))
@@ -207,7 +206,8 @@ def _drain(queue: Any) -> list[Any]:
     if _is_python_queue(queue):
         items += queue._queue
         queue._queue.clear()
-        queue._count = threading.Semaphore(0)  # the lock of the old one may be held for ever
+        # The lock of the old one may be held for ever.
+        queue._count = sys.modules["threading"].Semaphore(0)
     else:
         while queue.qsize():
             items.append(queue.get_nowait())  # in C: with an item there, no lock is needed
@@ -221,8 +221,8 @@ def _start_afresh(pool: LivePool) -> object:
     had = [state[attribute] for attribute in _ATTRIBUTES]
     # New locks rather than freed ones: this very thread may be inside submit(), under a signal
     # handler, and release the one it has.
-    state["_shutdown_lock"] = threading.Lock()
-    state["_idle_semaphore"] = threading.Semaphore(0)
+    state["_shutdown_lock"] = sys.modules["threading"].Lock()
+    state["_idle_semaphore"] = sys.modules["threading"].Semaphore(0)
     state["_threads"] = set() if pool.own is None else {pool.own}
     if pool.own is None:
         state["_work_queue"] = type(pool.queue)()
