@@ -129,6 +129,8 @@ def test_references_of_jobs_that_end_by_os_exit(
 @BOTH
 def test_daemon_outlives_jobs_that_end_well(site: Site, jobs: Jobs, forksafe: bool) -> None:
     """Without forksafe a child that ends as processes do ends the daemons of the worker too."""
-    done = jobs.put("daemon_lives", 3)
+    done = jobs.put("daemon_lives", 6)
     work(site, jobs, "EndsWell", forksafe=forksafe).wait(90)
-    assert results(done) == [True, forksafe, forksafe]
+    first, *_, last = lives = results(done)
+    assert (first, last) == (True, forksafe)  # it takes the daemon a moment to end
+    assert forksafe is False or all(lives)
