@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fresh import PYPY, value
 
-# Of each test; PyPy's heap makes for fewer. CI's run with the real libraries asks for 5,000.
+# Of each test; PyPy's heap makes for fewer. The whole is 10,000: FORKSAFE_AUDITS=5000.
 AUDITS = 25 if PYPY else int(os.environ.get("FORKSAFE_AUDITS", "300"))
 
 
