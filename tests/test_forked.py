@@ -583,6 +583,10 @@ def test_safe_fork_does_not_name_the_grandparent(status: str) -> None:
                 grandchild(name)
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0
+        pid = forksafe.safe_fork()  # what the parent knows of itself is not true of a Process
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
         process.join()

@@ -216,6 +216,8 @@ def _after_in_child() -> object:
     armed.clear()
     _under_way.clear()  # of threads that this process does not have
     if fork is None:
+        if _reset is not None:
+            _reset.forget_plan()
         return None
     _clean = (_forks, os.getpid())
     _reset.reset(fork)

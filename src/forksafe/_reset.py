@@ -52,6 +52,12 @@ class Plan:
 _plan: Plan | None = None
 
 
+def forget_plan() -> None:
+    """In a child that is not reset: what was true of the parent may not be true of it."""
+    global _plan
+    _plan = None
+
+
 def note(fork: Forking) -> None:
     """Let every step that may have something to reset look at the parent."""
     global _plan
