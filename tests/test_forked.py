@@ -583,10 +583,14 @@ def test_safe_fork_does_not_name_the_grandparent(status: str) -> None:
                 grandchild(name)
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0
-        pid = forksafe.safe_fork()  # what the parent knows of itself is not true of a Process
-        if pid == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
+        context = multiprocessing.get_context("fork")
+        context.Process(target=print, args=("started",)).start()  # loads what it needs
+        multiprocessing.active_children()[0].join()
+        for _ in range(2):  # what the parent knows of itself is not true of a Process
+            pid = forksafe.safe_fork()
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
         process.join()
@@ -599,7 +603,7 @@ def test_safe_fork_does_not_name_the_grandparent(status: str) -> None:
         """,
         status=status,
     )
-    assert done.stdout == "0\n0\n", done
+    assert done.stdout == "started\n0\n0\n", done
 
 
 # --- use ------------------------------------------------------------------------------------
