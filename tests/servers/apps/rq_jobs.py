@@ -10,7 +10,7 @@ if "WITH_FORKSAFE" in os.environ:
     forksafe.install()
 
 import preloaded
-from preloaded import count, references, run_executor, run_loop  # noqa: F401
+from preloaded import count, references, run_executor, run_loop  # noqa: F401 - for the server to find
 
 
 def resets() -> int:

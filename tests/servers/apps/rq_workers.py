@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multiprocessing import util
 
-import rq_jobs  # noqa: F401
+import rq_jobs  # noqa: F401 - for the server to find
 from rq import Worker
 
 

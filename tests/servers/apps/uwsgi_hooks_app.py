@@ -9,7 +9,7 @@ import os
 
 import uwsgi  # type: ignore[import-not-found]
 from preloaded import counter, resets
-from wsgi_app import PAGES, application  # noqa: F401
+from wsgi_app import PAGES, application  # noqa: F401 - for the server to find
 
 seen: list[str] = []
 
@@ -45,8 +45,8 @@ elif os.environ["HOOK"] == "chained":
     uwsgi.post_fork_hook = chained
 
 if os.environ["ORDER"] == "after":
-    import forksafe.uwsgi  # noqa: F401
-    import forksafe.uwsgi as again  # noqa: F401
+    import forksafe.uwsgi  # noqa: F401 - for the server to find
+    import forksafe.uwsgi as again  # noqa: F401 - for the server to find
 
 if os.environ["HOOK"] == "assigned":
     assert uwsgi.post_fork_hook is by_hand

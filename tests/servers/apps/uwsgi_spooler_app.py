@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uwsgi  # type: ignore[import-not-found]
 from preloaded import count, resets
-from wsgi_app import PAGES, application  # noqa: F401
+from wsgi_app import PAGES, application  # noqa: F401 - for the server to find
 
 
 def spooler(arguments: dict[bytes, bytes]) -> int:
