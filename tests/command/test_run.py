@@ -399,9 +399,11 @@ class TestCommands:
         line = '\'\'\'exec\' "$(dirname -- "$(realpath -- "$0")")"/\'python3\' "$0" "$@"'
         self.script(tmp_path, "#!/bin/sh", line, "' '''")
         words = [os.path.realpath(sys.executable), "-m", "forksafe", "run", "forksafe-tool"]
-        assert ended(words, tmp_path, env=path).stdout.startswith(f"['{tmp_path}/bin/")
+        # That interpreter may belong to no environment, and have no forksafe.
+        env = {**path, "PYTHONPATH": str(Path(forksafe.__file__).parents[1])}
+        assert ended(words, tmp_path, env=env).stdout.startswith(f"['{tmp_path}/bin/")
         write(tmp_path / "pyvenv.cfg")  # and now that is an environment of its own
-        assert ended(words, tmp_path, env=path).returncode == 2
+        assert ended(words, tmp_path, env=env).returncode == 2
 
     def test_a_zip_file_with_a_first_line(self, tmp_path: Path, path: dict[str, str]) -> None:
         tool = tmp_path / "bin" / "forksafe-tool"

@@ -349,6 +349,7 @@ def no_descriptors(fork: Forker) -> None:
 
     loop = new_loop()
     asyncio.set_event_loop(loop)
+    assert forksafe.last_reset() is None  # loads the steps, while files can be opened
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def child() -> list[object]:
