@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+import forksafe
+
 PYPY = sys.implementation.name == "pypy"
 TIMEOUT = 60
 
