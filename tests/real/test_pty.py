@@ -7,6 +7,11 @@ from launch import run
 ROUNDS = "150"
 
 
+def fails_at_times(style: str) -> bool:
+    """Tell whether one of a few runs fails: on a busy machine the two may miss each other."""
+    return not all(run(style, "terminal.py", ROUNDS, timeout=10).healthy for _ in range(5))
+
+
 def test_the_child_in_the_terminal_is_whole() -> None:
     """It shares its parent's dict and lock, and has a terminal."""
     outcome = run("install", "terminal.py", ROUNDS)
@@ -15,9 +20,9 @@ def test_the_child_in_the_terminal_is_whole() -> None:
 
 def test_fails_without_forksafe() -> None:
     """The child in the terminal shares its parent's connection."""
-    assert not run("plain", "terminal.py", ROUNDS, timeout=10).healthy
+    assert fails_at_times("plain")
 
 
 def test_replacing_os_fork_alone_does_not_reach_it() -> None:
     """That is what `install` is for."""
-    assert not run("replace", "terminal.py", ROUNDS, timeout=10).healthy
+    assert fails_at_times("replace")
