@@ -584,14 +584,15 @@ def test_safe_fork_does_not_name_the_grandparent(status: str) -> None:
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0
         context = multiprocessing.get_context("fork")
-        context.Process(target=print, args=("started",)).start()  # loads what it needs
-        multiprocessing.active_children()[0].join()
+        process = context.Process(target=print, args=("started",))  # loads what it needs
+        process.start()
+        process.join()
         for _ in range(2):  # what the parent knows of itself is not true of a Process
             pid = forksafe.safe_fork()
             if pid == 0:
                 os._exit(0)
             os.waitpid(pid, 0)
-        process = multiprocessing.get_context("fork").Process(target=child)
+        process = context.Process(target=child)
         process.start()
         process.join()
         print(process.exitcode)

@@ -13,7 +13,6 @@ import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import NoReturn
 
@@ -29,38 +28,37 @@ def end(
     traceback: TracebackType | None,
 ) -> NoReturn:
     """End this process, for the reason that a ``with`` block is left."""
-    code = 1
+    code = 0
     try:
-        code = _exit_code(exc_type, exc, traceback)
+        if exc_type is not None and exc is not None:
+            code = 1
+            code = _exit_code(exc_type, exc, traceback)
     except BaseException:  # noqa: S110 - a broken stderr or excepthook: the code stays 1
         pass
     finally:
         try:
-            _step(threading._shutdown)  # type: ignore[attr-defined] # as Process does
-            _step(atexit._run_exitfuncs)
+            # The first is what Process does.
+            for function in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+                try:
+                    function()
+                except BaseException as error:  # the rest goes on, and the process ends
+                    _tell(error)
             if not _flush() and code == 0:
                 code = _FLUSH_FAILED
         finally:
             os._exit(code)
 
 
-def _step(function: Callable[[], object]) -> None:
+def _tell(error: BaseException) -> None:
     try:
-        function()
-    except BaseException as exc:  # the rest of the ending goes on, and the process ends
-        try:
-            sys.excepthook(type(exc), exc, exc.__traceback__)
-        except BaseException:  # noqa: S110 - nobody is left to tell
-            pass
+        sys.excepthook(type(error), error, error.__traceback__)
+    except BaseException:  # noqa: S110 - nobody is left to tell
+        pass
 
 
 def _exit_code(
-    exc_type: type[BaseException] | None,
-    exc: BaseException | None,
-    traceback: TracebackType | None,
+    exc_type: type[BaseException], exc: BaseException, traceback: TracebackType | None
 ) -> int:
-    if exc_type is None or exc is None:
-        return 0
     if isinstance(exc, SystemExit):
         return _system_exit_code(exc.code)
     if isinstance(exc, KeyboardInterrupt):
@@ -84,8 +82,8 @@ def _flush() -> bool:
     clean = True
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None and not stream.closed:
+            if stream is not None:
                 stream.flush()
         except Exception:
-            clean = False
+            clean = clean and getattr(stream, "closed", False) is True
     return clean

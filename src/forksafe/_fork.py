@@ -63,8 +63,13 @@ def require() -> None:
         )
 
 
-def fork(identity: Any) -> int:
-    """Fork with the reset; the child takes `identity`, unless None, as its process object."""
+def fork(identity: Any, mask: Iterable[int] | None = None) -> int:
+    """Fork with the reset.
+
+    Args:
+        identity: What the child takes, unless None, as its process object.
+        mask: For a caller who has blocked the signals: the signal mask that it restores itself.
+    """
     if not _hook.HAVE_FORK:
         require()
     if _hook._reset is None:
@@ -76,10 +81,10 @@ def fork(identity: Any) -> int:
     function = os.fork
     if function is safe_fork:
         function = _os_fork
-    _hook.armed[thread] = request = _hook.Request(identity)
+    _hook.armed[thread] = request = _hook.Request(identity, mask)
     try:
         return int(function())
     finally:
         _hook.armed.pop(thread, None)
-        if request.mask is not None:
+        if mask is None and request.mask is not None:
             sigmask(SETMASK, request.mask)

@@ -128,7 +128,7 @@ class _Forked:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it.
             _signals.sigmask(_signals.BLOCK, _signals.DEFERRED)
-            fork._pid = _fork.fork(identity)
+            fork._pid = _fork.fork(identity, mask)
             if fork._pid:
                 fork._status = _status(fork._pid, pipe)
                 if hazards:

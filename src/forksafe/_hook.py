@@ -41,15 +41,16 @@ class Request:
 
     Attributes:
         identity: The process object that the child is to be known by; None: it stays as it is.
-        mask: Set by the hook: the signal mask that the one who asked restores. It can do so behind
-            all at-fork hooks, where an exception of a handler is not dropped.
+        mask: The signal mask that the one who asked restores. It can do so behind all at-fork
+            hooks, where an exception of a handler is not dropped. Set by the hook, which blocks
+            the signals, unless the one who asked has done that already.
     """
 
     __slots__ = ("identity", "mask")
 
-    def __init__(self, identity: Any = None) -> None:
+    def __init__(self, identity: Any, mask: Iterable[int] | None) -> None:
         self.identity = identity
-        self.mask: Iterable[int] | None = None
+        self.mask = mask
 
 
 _installed = False
@@ -182,13 +183,19 @@ def _before() -> None:
     # The first counts threads that Python started, the second those that run it: a C library can
     # have its own, and call back.
     fork.alone = not _count() and len(sys._current_frames()) < 2
-    fork.mask = sigmask(BLOCK, ())
     if request is not None:
         fork.identity = request.identity
-        request.mask = fork.mask
-    # From here on the mask is restored behind the fork, also if a handler raises in the next line.
-    _under_way[thread] = fork
-    sigmask(BLOCK, DEFERRED)
+        fork.mask = request.mask
+    if fork.mask is None:
+        fork.mask = sigmask(BLOCK, ())
+        if request is not None:
+            request.mask = fork.mask
+        # From here on the mask is restored behind the fork, also if a handler raises in the last
+        # line of these.
+        _under_way[thread] = fork
+        sigmask(BLOCK, DEFERRED)
+    else:
+        _under_way[thread] = fork
     _reset.note(fork)
 
 
@@ -217,7 +224,7 @@ def _after_in_child() -> object:
     _under_way.clear()  # of threads that this process does not have
     if fork is None:
         if _reset is not None:
-            _reset.forget_plan()
+            _reset.forget_plans()
         return None
     _clean = (_forks, os.getpid())
     _reset.reset(fork)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 
 from . import _process
-from ._origin import PLAIN
 from ._step import NOTHING, Idle, Step, UnknownLayout
 from ._steps import STEPS
 
@@ -39,8 +38,9 @@ class Plan:
         # Each step with its note(), None for a step that takes none.
         self.active: list[tuple[Step, Callable[[Forking], Any] | None]] = []
         self.undoing: list[Step] = []
-        # Modules of the steps that are not loaded, and containers of the idle ones.
-        self.pending: list[str] = []
+        # What must be loaded before any module of the steps that is not, and containers of the
+        # idle steps.
+        self.pending: set[str] = set()
         self.watched: list[Sized] = []
 
     def holds(self) -> bool:
@@ -48,51 +48,55 @@ class Plan:
         return not any(self.watched) and sys.modules.keys().isdisjoint(self.pending)
 
 
-# The plan of the last plain fork of this process: the next one is mostly alike.
-_plan: Plan | None = None
+# The plan of the last fork of each kind, in this process: the next of that kind is mostly alike.
+_plans: dict[tuple[str, bool], Plan] = {}
 
 
-def forget_plan() -> None:
+def forget_plans() -> None:
     """In a child that is not reset: what was true of the parent may not be true of it."""
-    global _plan
-    _plan = None
+    _plans.clear()
 
 
 def note(fork: Forking) -> None:
     """Let every step that may have something to reset look at the parent."""
-    global _plan
-    plan = _plan
-    if fork.origin is not PLAIN or fork.identity is not None:
-        fork.plan = _look(fork)
-    elif plan is None or not plan.holds():
-        fork.plan = _plan = _look(fork)
-    else:
-        fork.plan = plan
-        fork.fresh = False
-        notes: list[tuple[Step, Any]] = []
-        fork.notes = notes
-        noted: Any
-        for step, take in plan.active:
-            noted = None
-            if take is not None:
-                try:
-                    noted = take(fork)
-                except Exception:  # noqa: S110 - see _look()
-                    pass
-                if noted is NOTHING:
-                    if fork.alone:
-                        continue
-                    noted = None
-            notes.append((step, noted))
+    kind = fork.origin.name, fork.identity is not None
+    plan = _plans.get(kind)
+    if plan is None or not plan.holds():
+        fork.plan = _plans[kind] = _look(fork)
+        return
+    fork.plan = plan
+    fork.fresh = False
+    notes: list[tuple[Step, Any]] = []
+    fork.notes = notes
+    noted: Any
+    for step, take in plan.active:
+        noted = None
+        if take is not None:
+            try:
+                noted = take(fork)
+            except Exception:  # noqa: S110 - see _look()
+                pass
+            if noted is NOTHING:
+                if fork.alone:
+                    continue
+                noted = None
+        notes.append((step, noted))
+
+
+def _first(name: str) -> str:
+    """Return what is loaded first when a module is: its package, or itself where that is there."""
+    package = name.partition(".")[0]
+    return name if package in sys.modules else package
 
 
 def _look(fork: Forking) -> Plan:
     plan = Plan()
     fork.notes = notes = []
     noted: Any
+    modules = sys.modules
     for step in STEPS:
+        plan.pending.update(_first(name) for name in step.modules if name not in modules)
         if not step.loaded():
-            plan.pending.extend(step.modules)
             continue
         noted = None
         try:
@@ -127,11 +131,11 @@ def undo(fork: Forking) -> None:
 
 def reset(fork: Forking) -> None:
     """Run the steps in the child, whatever any of them raises."""
-    global _outcomes, _raised, _plan
+    global _outcomes, _raised
     notes = fork.notes
     if notes is None or fork.plan is None or not (fork.alone or fork.plan.holds()):
         notes = _all_notes(notes or ())
-    _plan = None  # another process, other state
+    _plans.clear()  # another process, other state
     outcomes: list[tuple[Step, object]] = []
     _process.mark = outcomes  # an object like no other
     outcome: object

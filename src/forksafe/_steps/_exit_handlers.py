@@ -29,39 +29,53 @@ __all__ = ["ExitHandlersStep"]
 class ExitHandlersStep(Step):
     name = "exit handlers"
 
-    def note(self, fork: Forking) -> Idle | None:
-        plain = fork.identity is None and not isinstance(fork.origin, Launch)
-        return Idle() if plain else None
+    def note(self, fork: Forking) -> Idle | tuple[list[Any], list[Any] | None]:
+        # Here and not in the child, where the walk would copy the page of each.
+        return (_utils(), _finalizers()) if _concerns(fork) else Idle()
 
-    def reset(self, fork: Forking, note: None) -> bool:
-        if fork.identity is None:
-            return isinstance(fork.origin, Launch) and _forget_finalizers()
-        atexit._clear()
-        registered: list[object] = []
-        for util in _families.loaded(_families.submodules("util")):
-            function = getattr(util, "_exit_function", None)
-            if function is not None and function not in registered:
-                registered.append(function)
-                atexit.register(function)
+    def reset(self, fork: Forking, note: tuple[list[Any], list[Any] | None] | None) -> bool:
+        if not _concerns(fork):
+            return False
+        if note is None or not fork.alone:  # another thread may have made some since
+            note = _utils(), _finalizers()
+        utils, finalizers = note
+        if fork.identity is not None:
+            atexit._clear()
+            for util in utils:
+                atexit.register(util._exit_function)
                 if getattr(util, "_exiting", False):
                     # Forked while the parent is at its own end: the child's is still to come.
-                    util._exiting = False  # type: ignore[attr-defined]
-        _forget_finalizers()
-        return True
+                    util._exiting = False
+        if finalizers is not None:
+            for info in finalizers:
+                info.atexit = False
+            # It registers itself with atexit once, and remembers that it has: without its flag the
+            # child's own would never run.
+            sys.modules["weakref"].finalize._registered_with_atexit = False
+        return fork.identity is not None or finalizers is not None
 
 
-def _forget_finalizers() -> bool:
-    """Take the parent's ``weakref.finalize`` objects out of what runs at exit.
+def _concerns(fork: Forking) -> bool:
+    return fork.identity is not None or isinstance(fork.origin, Launch)
 
-    ``finalize`` registers itself with atexit once, and remembers that it has: without its flag the
-    child's own finalizers would never run.
-    """
+
+def _utils() -> list[Any]:
+    """Return the modules whose ``_exit_function`` ends a process; each function once."""
+    found: dict[Any, Any] = {}
+    for util in _families.loaded(_UTILS):
+        function = getattr(util, "_exit_function", None)
+        if function is not None:
+            found.setdefault(function, util)
+    return list(found.values())
+
+
+def _finalizers() -> list[Any] | None:
+    """Return what ``weakref.finalize`` would run at exit; None where it would not run at all."""
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     registry = getattr(finalize, "_registry", None)
     if not isinstance(registry, dict) or not getattr(finalize, "_registered_with_atexit", False):
-        return False
-    for info in list(registry.values()):
-        if info.atexit:
-            info.atexit = False
-    finalize._registered_with_atexit = False
-    return True
+        return None
+    return [info for info in list(registry.values()) if info.atexit]
+
+
+_UTILS = _families.submodules("util")

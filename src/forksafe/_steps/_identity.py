@@ -8,7 +8,6 @@ the parent's parent after the fork. The child of `forked()` gets an identity of 
 from __future__ import annotations
 
 import os
-import sys
 from itertools import count
 
 from .. import _families
@@ -17,10 +16,13 @@ from .._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
+    from collections.abc import Iterable
     from typing import Any
 
     from .._forking import Forking
+
+    # A family's module, the parent, and the process object to be known by; None: as it is.
+    _Change = tuple[Any, Any, Any]
 
 __all__ = ["IdentityStep"]
 
@@ -31,47 +33,60 @@ class IdentityStep(Step):
     name = "identity"
     modules = ("multiprocessing.process", "multiprocess.process")
 
-    def note(self, fork: Forking) -> Idle | None:
-        if fork.identity is not None:
-            return None
-        for process in _families.loaded(self.modules):
-            if getattr(process, "_parent_process", None) is not None:
-                return None
-        return Idle()
+    def __init__(self) -> None:
+        self._processes: list[Any] = []
 
-    def reset(self, fork: Forking, note: None) -> bool:
-        launcher = fork.origin.family if isinstance(fork.origin, Launch) else None
-        changed = False
-        for name in self.modules:
-            process: Any = sys.modules.get(name)
-            if process is None or name == f"{launcher}.process":
-                continue
-            current = getattr(process, "_current_process", None)
-            expect(hasattr(current, "_name"), f"{name}._current_process has no _name")
-            expect(hasattr(process, "_parent_process"), f"{name} has no _parent_process")
-            identity = fork.identity if name == "multiprocessing.process" else None
-            if identity is not None or process._parent_process is not None:
-                process._parent_process = _parent(process, current, fork)
-                changed = True
+    def note(self, fork: Forking) -> Idle | list[_Change]:
+        if fork.fresh:
+            self._processes = list(_families.loaded(self.modules))
+        # The objects are made here: in the child that would copy a dozen pages more.
+        changes = _changes(self._processes, fork)
+        return changes if changes or fork.identity is not None else Idle()
+
+    def reset(self, fork: Forking, note: list[_Change] | None) -> bool:
+        pid = fork.parent or os.getppid()
+        changes = _changes(_families.loaded(self.modules), fork) if note is None else note
+        for process, parent, identity in changes:
+            process._parent_process = _watching(process, parent, pid)
             if identity is not None:
                 process._current_process = identity
                 process._process_counter = count(1)
-        return changed
+        return bool(changes)
 
 
-def _parent(process: ModuleType, current: Any, fork: Forking) -> object:
+def _changes(processes: Iterable[Any], fork: Forking) -> list[_Change]:
+    """Return the modules whose idea of this process must change, and to what."""
+    launcher = fork.origin.family if isinstance(fork.origin, Launch) else None
     pid = fork.parent or os.getppid()
+    changes: list[_Change] = []
+    for process in processes:
+        name = process.__name__
+        if name == f"{launcher}.process":
+            continue
+        current: Any = getattr(process, "_current_process", None)
+        expect(hasattr(current, "_name"), f"{name}._current_process has no _name")
+        expect(hasattr(process, "_parent_process"), f"{name} has no _parent_process")
+        identity = fork.identity if name == "multiprocessing.process" else None
+        if identity is not None or process._parent_process is not None:
+            parent = process._ParentProcess(current._name, pid, None)
+            changes.append((process, parent, identity))
+    return changes
+
+
+def _watching(process: Any, parent: Any, pid: int) -> Any:
+    """Give `parent`, in its child, the descriptor that turns readable when it ends."""
     try:
         sentinel = os.pidfd_open(pid)
     except (AttributeError, OSError):
-        return _polled(process)(current._name, pid, None)
+        return _polled(process)(parent._name, pid, None)
     if os.getppid() != pid:  # it ended before the pidfd was open, which may be of another process
         os.close(sentinel)
-        return _polled(process)(current._name, pid, None)
-    return process._ParentProcess(current._name, pid, sentinel)
+        return _polled(process)(parent._name, pid, None)
+    parent._sentinel = sentinel
+    return parent
 
 
-def _polled(process: ModuleType) -> Any:
+def _polled(process: Any) -> Any:
     """Return a ``_ParentProcess`` that needs no sentinel, for platforms without pidfds."""
 
     def is_alive(self: Any) -> bool:

@@ -74,12 +74,12 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper, io.BufferedWriter, io.FileIO]
 
 
 def _streams() -> list[Any]:
-    streams: list[Any] = []
+    streams: dict[int, Any] = {}  # a stream's __eq__() and __hash__() may be the program's
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         stream = getattr(sys, name, None)
-        if stream is not None and not any(stream is other for other in streams):
-            streams.append(stream)
-    return streams
+        if stream is not None:
+            streams[id(stream)] = stream
+    return list(streams.values())
 
 
 class _Sink(io.RawIOBase):
