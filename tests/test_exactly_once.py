@@ -10,7 +10,7 @@ import os
 from typing import Any, Callable
 
 import pytest
-from harness import Forker, run
+from harness import Forker, run, run_plain
 from witness import FAMILIES, Witness, by, by_forked, by_process, within
 
 import forksafe
@@ -272,4 +272,4 @@ def not_at_all(fork: Forker) -> None:
 
 def test_without_forksafe_they_do_not_run() -> None:
     """The witness sees it where a fork runs no callbacks."""
-    assert not run(not_at_all, "raw", timeout=15).healthy
+    assert not run_plain(not_at_all, "raw").healthy

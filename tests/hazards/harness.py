@@ -12,17 +12,21 @@ is about, as in ``hook:billiard``: it is ``fork.package`` then, and ``process`` 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pickle
+import re
 import select
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Iterator
+
+if TYPE_CHECKING:
+    from sessions import Outcome
 
 OURS = ("safe_fork", "hook", "forked", "process")
 PYPY = sys.implementation.name == "pypy"
@@ -196,25 +200,12 @@ class _ForkHandle:
         return self._fork.exitcode
 
 
-class Outcome(NamedTuple):
-    """How a program went in its fresh interpreter."""
-
-    returncode: int | None  # None: it hung, and was killed
-    output: str
-
-    @property
-    def healthy(self) -> bool:
-        return self.returncode == 0
-
-    def __str__(self) -> str:
-        return f"exit status {self.returncode}\n{self.output}"
-
-
 def run(
     program: Callable[..., None],
     style: str,
     *,
     timeout: float = 40.0,
+    idle: float | None = None,
     options: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
 ) -> Outcome:
@@ -224,39 +215,56 @@ def run(
         program: A module-level function that takes a `Forker`.
         style: See the top of this file.
         timeout: Seconds until everything that the program started is killed.
+        idle: Seconds of idleness until then; None: no limit.
         options: Options of the interpreter.
         env: Environment variables to add.
     """
-    path = Path(program.__code__.co_filename)
+    import sessions  # here: the fresh interpreter has no use for it
+
+    path = program.__code__.co_filename
     command = [sys.executable, "-W", "ignore::DeprecationWarning", *options, __file__]
-    command += [str(path), program.__name__, style]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env={**os.environ, **(env or {})},
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-        returncode: int | None = process.returncode
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        returncode = None
-    finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    outcome = Outcome(returncode, output.decode(errors="replace"))
-    assert returncode != _NOT_RUN, outcome  # a test that did not run proves nothing either way
+    outcome = sessions.run([*command, path, program.__name__, style], timeout, idle, env)
+    assert outcome.returncode != _NOT_RUN, outcome  # what did not run proves nothing either way
     return outcome
+
+
+def run_plain(program: Callable[..., None], style: str, **kwargs: Any) -> Outcome:
+    """Run a program that breaks, and do not wait long where it hangs."""
+    import sessions
+
+    return run(program, style, idle=sessions.IDLE, **kwargs)
+
+
+@contextlib.contextmanager
+def raising(expected: type[BaseException], match: str = "") -> Iterator[list[BaseException]]:
+    """As ``pytest.raises()``, for programs; what was raised is in the list afterwards."""
+    caught: list[BaseException] = []
+    try:
+        yield caught
+    except expected as exc:
+        assert re.search(match, str(exc)), f"{exc} does not match {match}"
+        caught.append(exc)
+    else:
+        raise AssertionError(f"{expected.__name__} was not raised")
+
+
+class _NoPytest:
+    """In place of pytest, which takes longer to import than the programs to run.
+
+    What a test file does with it when it is loaded is to decorate its tests, and those do not run
+    in the fresh interpreter. A program uses `raising`: ``with pytest.raises()`` fails.
+    """
+
+    def __getattr__(self, name: str) -> _NoPytest:
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if args and callable(args[0]) else self
 
 
 def main() -> None:
     path, function, style = sys.argv[1:]
+    sys.modules["pytest"] = _NoPytest()  # type: ignore[assignment] # it is no module
     sys.argv = [path]
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:0] = [here, os.path.dirname(here)]

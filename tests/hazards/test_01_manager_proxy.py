@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import Forker, run
+from harness import Forker, run, run_plain
 
 ROUNDS = 300
 
@@ -33,4 +33,4 @@ def test_both_processes_use_the_proxy_at_once(style: str) -> None:
 
 def test_breaks_under_os_fork() -> None:
     """Without forksafe replies mix, and one side hangs or cannot read its reply."""
-    assert not run(program, "raw", timeout=15).healthy
+    assert not run_plain(program, "raw").healthy

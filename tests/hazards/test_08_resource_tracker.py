@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 import harness
 import pytest
-from harness import PYPY, Forker, run
+from harness import PYPY, Forker, run, run_plain
 
 # These re-initialise the lock at every fork, and bound the wait (cpython gh-146313).
 HEALS_ITSELF = sys.version_info >= (3, 14, 10)
@@ -279,9 +279,9 @@ def test_its_lock_is_free_in_the_child(style: str) -> None:
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_its_lock_breaks_others(style: str) -> None:
     """The child waits for a thread that it does not have."""
-    outcome = run(program_lock, style, timeout=20)
+    outcome = run_plain(program_lock, style)
     assert not outcome.healthy
-    assert "the child hung" in outcome.output, outcome
+    assert outcome.returncode is None or "the child hung" in outcome.output, outcome
 
 
 def test_it_is_relaunched_after_its_death(style: str) -> None:

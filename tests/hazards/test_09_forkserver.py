@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import PYPY, Forker, run
+from harness import PYPY, Forker, run, run_plain
 
 
 def ends_with(context: object, code: int) -> bool:
@@ -64,7 +64,7 @@ def test_parents_server_does_not_wait_for_the_child(style: str) -> None:
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_parents_server_waits_without(style: str) -> None:
     """The child's copy of the alive pipe keeps the parent's server running."""
-    assert run(stopping, style, timeout=4).returncode is None
+    assert run_plain(stopping, style).returncode is None
 
 
 def held_lock(fork: Forker) -> None:
@@ -98,7 +98,7 @@ def test_lock_held_by_a_vanished_thread(style: str) -> None:
 
 def test_held_lock_hangs_without() -> None:
     """The child waits for ever for the lock of a thread it does not have."""
-    assert run(held_lock, "raw", timeout=4).returncode is None
+    assert run_plain(held_lock, "raw").returncode is None
 
 
 def in_server_child(style: str, code: int) -> None:

@@ -7,7 +7,7 @@ import os
 from typing import Any, Callable
 
 import pytest
-from harness import PYPY, Forker, run
+from harness import PYPY, Forker, raising, run, run_plain
 
 KINDS = ("Pool", "ThreadPool")
 
@@ -37,7 +37,7 @@ def refusals(pool: Any, owner: int) -> int:
     ]
     reason = f"belongs to process {owner}.* create a pool in this child"
     for way in ways:
-        with pytest.raises(ValueError, match=reason):
+        with raising(ValueError, match=reason):
             way()
     return len(ways)
 
@@ -108,7 +108,7 @@ def test_families(family: str, kind: str, style: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_hangs_without(kind: str, style: str) -> None:
     """The child waits for threads that it does not have."""
-    assert run(program, style, timeout=4, env={"KIND": kind}).returncode is None
+    assert run_plain(program, style, env={"KIND": kind}).returncode is None
 
 
 def terminated(fork: Forker) -> None:
@@ -135,7 +135,7 @@ def test_the_childs_with_block_signals_nobody(style: str) -> None:
 
 def test_the_childs_with_block_breaks_without() -> None:
     """It sends SIGTERM to the parent's worker, and waits for ever, or cannot wait for it."""
-    assert not run(terminated, "raw", timeout=5).healthy
+    assert not run_plain(terminated, "raw").healthy
 
 
 def due(fork: Forker) -> None:
@@ -196,9 +196,9 @@ def due_from_billiard(fork: Forker) -> None:
         lost = []
         for wait in (single.get, several.get, lazily.next):
             # billiard's iterators raise a ValueError since 4.3, before that a plain Exception.
-            with pytest.raises(Exception, match="is lost") as caught:
+            with raising(Exception, match="is lost") as caught:
                 wait()
-            lost.append(str(caught.value))
+            lost.append(str(caught[0]))
         return lost
 
     lost = fork.run(child)
@@ -278,7 +278,7 @@ def executor_program(fork: Forker) -> None:
         ]
         reason = f"belong to process {owner}.* create a ProcessPoolExecutor in this child"
         for way in ways:
-            with pytest.raises(BrokenProcessPool, match=reason):
+            with raising(BrokenProcessPool, match=reason):
                 way()
         return len(ways)
 
@@ -325,7 +325,7 @@ def test_executor_refuses_at_once(style: str) -> None:
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_executor_breaks_without(style: str) -> None:
     """The child's work is never done."""
-    assert not run(executor_program, style, timeout=5).healthy
+    assert not run_plain(executor_program, style).healthy
 
 
 def quiet(fork: Forker) -> None:
@@ -374,7 +374,7 @@ def test_executor_child_writes_nothing_to_the_parent(style: str) -> None:
 
 def test_executor_child_writes_without() -> None:
     """shutdown() in the child wakes the parent's thread up."""
-    outcome = run(quiet, "raw", timeout=10)
+    outcome = run_plain(quiet, "raw")
     assert not outcome.healthy
 
 
@@ -455,7 +455,7 @@ def test_executor_that_never_started_works_in_each_child(style: str) -> None:
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_executor_that_never_started_breaks_without(style: str) -> None:
     """The children take work and results from each other's pipes."""
-    assert not run(never_started, style, timeout=10).healthy
+    assert not run_plain(never_started, style).healthy
 
 
 def spawning(fork: Forker) -> None:
@@ -468,7 +468,7 @@ def spawning(fork: Forker) -> None:
     assert executor.submit(abs, -1).result() == 1
 
     def child() -> int:
-        with pytest.raises(BrokenProcessPool):
+        with raising(BrokenProcessPool):
             executor.submit(abs, -1)
         executor.shutdown()
         value = later.submit(abs, -2).result()

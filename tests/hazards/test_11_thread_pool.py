@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from harness import Forker, run
+from harness import Forker, raising, run, run_plain
 
 
 def program(fork: Forker) -> None:
@@ -34,7 +34,7 @@ def test_submit_and_map_work(style: str) -> None:
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_breaks_without(style: str) -> None:
     """The child's work is queued for a thread that is not there."""
-    assert run(program, style, timeout=5).returncode is None
+    assert run_plain(program, style).returncode is None
 
 
 def configured(fork: Forker) -> None:
@@ -109,7 +109,7 @@ def not_twice(fork: Forker) -> None:
         assert done.result() == 5
         for future in futures:
             assert future.done()
-            with pytest.raises(BrokenExecutor, match=f"process {parent},.* submit it again"):
+            with raising(BrokenExecutor, match=f"process {parent},.* submit it again"):
                 future.result()
         assert cancelled.cancelled()
         assert not wait([*futures, cancelled, done]).not_done

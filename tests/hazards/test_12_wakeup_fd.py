@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from harness import Forker, run
+from harness import Forker, run, run_plain
 
 SINCE_312 = sys.version_info >= (3, 12)
 
@@ -226,4 +226,4 @@ def test_trio(style: str) -> None:
 )
 def test_breaks_without_forksafe(program: object, plain: str) -> None:
     """The parent's loop gets the child's signals (to 3.11), or nobody does (from 3.12 on)."""
-    assert not run(program, plain, timeout=12).healthy
+    assert not run_plain(program, plain).healthy

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from harness import Forker, run
+from harness import Forker, run, run_plain
 
 SELECTORS = ("PollSelector", "SelectSelector")  # beside the default one
 
@@ -449,9 +449,9 @@ def test_no_descriptor_left() -> None:
 )
 def test_breaks_without_forksafe(program: str, plain: str) -> None:
     """With one epoll for both, the child's changes to it make the parent deaf."""
-    assert not run(PROGRAMS[program], plain, timeout=12).healthy
+    assert not run_plain(PROGRAMS[program], plain).healthy
 
 
 def test_wakeups_are_lost_without_forksafe() -> None:
     """With one self-pipe for all, whoever reads first takes the wakeups of the others."""
-    assert not run(under_load, "raw", timeout=12).healthy
+    assert not run_plain(under_load, "raw").healthy

@@ -16,7 +16,7 @@ import test_03_rlock
 import test_04_thread_lock
 import test_05_finalizers
 import test_06_children
-from harness import Forker, run
+from harness import Forker, run, run_plain
 
 FAMILIES = [
     pytest.param(
@@ -49,4 +49,4 @@ def test_whole_in_every_family(program: Callable[[Forker], None], style: str, fa
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_breaks_under_os_fork(program: Callable[[Forker], None], family: str) -> None:
     """Without forksafe each breaks there as well."""
-    assert not run(program, f"raw:{family}", timeout=15).healthy
+    assert not run_plain(program, f"raw:{family}").healthy

@@ -9,31 +9,20 @@ from __future__ import annotations
 
 import os
 import runpy
-import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sessions import Outcome
 
 PROGRAMS = Path(__file__).parent / "programs"
 OURS = ("install", "replace")
 
 
-class Outcome(NamedTuple):
-    """How the program went."""
-
-    returncode: int | None  # None: it hung, and was killed
-    output: str
-
-    @property
-    def healthy(self) -> bool:
-        return self.returncode == 0
-
-    def __str__(self) -> str:
-        return f"exit status {self.returncode}\n{self.output}"
-
-
-def run(way: str, program: str, *args: str, timeout: float = 60.0) -> Outcome:
+def run(
+    way: str, program: str, *args: str, timeout: float = 60.0, idle: float | None = None
+) -> Outcome:
     """Run the file `program` of the folder ``programs`` in a fresh interpreter.
 
     Args:
@@ -41,29 +30,13 @@ def run(way: str, program: str, *args: str, timeout: float = 60.0) -> Outcome:
         program: The file's name.
         args: The program's arguments.
         timeout: Seconds until it is killed with all that it started.
+        idle: Seconds of idleness until then; None: no limit.
     """
+    import sessions  # here: the fresh interpreter has no use for it
+
     command = [sys.executable, "-W", "ignore::DeprecationWarning", __file__]
     command += [way, str(PROGRAMS / program), *args]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    returncode: int | None = None
-    try:
-        output, _ = process.communicate(timeout=timeout)
-        returncode = process.returncode
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-    finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # as it should be
-    return Outcome(returncode, output.decode(errors="replace"))
+    return sessions.run(command, timeout, idle)
 
 
 def main() -> None:

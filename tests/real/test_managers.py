@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from launch import OURS, run
+from sessions import IDLE
 
 PROGRAMS = ("shared_dict.py", "forks_of_forks.py")
 ROUNDS = "150"
@@ -20,4 +21,4 @@ def test_parent_and_children_use_the_object_at_once(program: str, way: str) -> N
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_fails_without_forksafe(program: str) -> None:
     """Replies mix: a process hangs, or cannot read what it got."""
-    assert not run("plain", program, ROUNDS, timeout=10).healthy
+    assert not run("plain", program, ROUNDS, idle=IDLE).healthy

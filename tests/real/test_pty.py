@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from launch import run
+from sessions import IDLE
 
 ROUNDS = "150"
 
 
 def fails_at_times(style: str) -> bool:
     """Tell whether one of a few runs fails: on a busy machine the two may miss each other."""
-    return not all(run(style, "terminal.py", ROUNDS, timeout=10).healthy for _ in range(5))
+    return not all(run(style, "terminal.py", ROUNDS, idle=IDLE).healthy for _ in range(5))
 
 
 def test_the_child_in_the_terminal_is_whole() -> None:
