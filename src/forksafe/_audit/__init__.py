@@ -24,6 +24,7 @@ from .._steps import STEPS
 from . import (
     _databases,
     _exit_handlers,
+    _loaded,
     _locks,
     _memory,
     _modules,
@@ -116,7 +117,16 @@ def look(allowed: AllowList, locks: bool = False) -> list[Hazard]:
 
 
 def _of_step(step: Step, scene: Scene) -> Iterable[Hazard]:
-    return step.describe(scene.heap) if step.loaded() else ()
+    if not step.loaded():
+        return ()
+    # Asked first: the import may come to its end meanwhile.
+    half = any(_loaded.is_half(module) for module in step.modules)
+    try:
+        return list(step.describe(scene.heap))
+    except UnknownLayout:
+        if half:
+            return ()  # the module has no state yet, and the step of the imports tells of it
+        raise
 
 
 def _part(name: str, look: Callable[[], Iterable[Hazard]]) -> list[Hazard]:
