@@ -161,7 +161,7 @@ def callbacks(samples: int, quick: bool) -> dict[str, Any]:
 
 
 def audit(samples: int, quick: bool) -> dict[str, Any]:
-    """audit() of a million objects, processor time : the 100 ms allowed."""
+    """An audit of a million objects, in processor time : the 100 ms allowed."""
     import forksafe
 
     usual_imports()

@@ -75,7 +75,7 @@ def _name(task: int | None) -> str:
 def _hazard(name: str, ids: list[int], unnamed: bool) -> Hazard:
     known = owner(name, unnamed)
     count = "a native thread" if len(ids) == 1 else f"{len(ids)} native threads"
-    whose = f" of {known.library}" if known.library else ""
+    whose = f" ({known.library})" if known.library else ""
     becomes = (
         "would be gone in the child"
         if known.severity == ACTION
