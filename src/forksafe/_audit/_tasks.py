@@ -14,6 +14,10 @@ import sys
 import threading
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
 __all__ = ["TASKS", "unknown"]
 
 TASKS = "/proc/self/task"
@@ -23,6 +27,8 @@ TASKS = "/proc/self/task"
 _FIRST_PAUSE = 0.001
 _STILL = 1.2 * max(0.005, min(sys.getswitchinterval(), 0.05))
 _STILL_AMONG_OTHERS = 4 * _STILL  # where threads come and go, and wait for each other's locks
+_LATE = 4  # times: how long others may wait, for processors and locks, if this thread had to
+_MOST = 1.0
 _LONGEST = 0.25
 _WORK = 0.001  # of processor time: no start or end of a thread takes that much
 _TURNS = 5  # looks between which it ran, and came to no end
@@ -43,15 +49,17 @@ def unknown() -> tuple[dict[int, bool], int]:
     raw, starting = look.raw, look.starting
     watched = {task: _Watched(task) for task in look.strangers}
     start = time.monotonic()
-    pause, moving = _FIRST_PAUSE, False
+    pause, overslept, moving = _FIRST_PAUSE, 0.0, False
     while len(watched) > len(raw):
-        need = _STILL_AMONG_OTHERS if moving else _STILL
+        need = (_STILL_AMONG_OTHERS if moving else _STILL) + min(_LATE * overslept, _MOST)
         starting = [thread for thread in starting if _is_starting(thread)]
-        late = time.monotonic() - start > _LONGEST
+        late = time.monotonic() - start > max(_LONGEST, 2 * need)
         if late or (not starting and all(task.is_certain(need) for task in watched.values())):
             certain = {number: task.is_certain(need, late) for number, task in watched.items()}
             return certain, len(raw)
+        asleep = time.monotonic()
         time.sleep(pause)
+        overslept = max(overslept, time.monotonic() - asleep - pause)
         pause = _STILL
         before, look = look, _Look()
         moving = moving or look.tasks != before.tasks
@@ -70,7 +78,7 @@ class _Look:
     Attributes:
         tasks: All threads, by number of the system.
         strangers: Those that ``threading`` knows no number of.
-        raw: Threads of Python's, by Python's number, that are surely among the strangers.
+        raw: Threads of Python's that are surely among the strangers, whichever these are.
         starting: Threads that may be among the strangers, for ``threading`` starts them just now.
     """
 
@@ -117,20 +125,42 @@ class _Watched:
         return slept > need or worked > _WORK or (late and self._turns >= _TURNS)
 
 
-def _python() -> tuple[set[int], set[int]]:
-    """Return Python's numbers of threads that have none of the system, and the system's numbers."""
+def _python() -> tuple[set[tuple[int, int | None]], set[int]]:
+    """Return what tells threads apart that have no number of the system, and those numbers."""
     own, frames = sys._getframe(), sys._current_frames()
-    # Not by get_ident(): gevent puts that of a greenlet in its place.
-    idents = {ident for ident, frame in frames.items() if frame is not own}
-    frames.clear()
-    numbers = set()
+    numbers, numbered = set(), set()
     for thread in (*_limbo(), *list(getattr(threading, "_active", {}).values())):
         number = getattr(thread, "native_id", None)
-        # Not by ident alone: that of a thread that has ended is soon another's.
         if number is not None:
             numbers.add(number)
-            idents.discard(thread.ident or 0)
-    return idents, numbers
+            numbered.add(thread.ident)
+    raw: set[tuple[int, int | None]] = set()
+    for ident, frame in frames.items():
+        # Not by get_ident(): gevent puts that of a greenlet in its place.
+        if ident in numbered or frame is own:
+            continue
+        # One that starts or ends is known by its object: another may have its ident in a moment.
+        starts = _of_bootstrap(frame)
+        number = getattr(starts, "native_id", None)
+        if number is not None:
+            numbers.add(number)
+        else:
+            raw.add((ident, None if starts is None else id(starts)))
+    frames.clear()
+    return raw, numbers
+
+
+def _of_bootstrap(frame: FrameType) -> threading.Thread | None:
+    """Return the Thread whose outermost frame this thread stands in; None for a raw thread."""
+    try:
+        while frame.f_back is not None:
+            frame = frame.f_back
+        if frame.f_code is getattr(threading.Thread, "_bootstrap").__code__:  # noqa: B009 - private
+            thread = frame.f_locals.get("self")
+            return thread if isinstance(thread, threading.Thread) else None
+    except (SystemError, AttributeError):
+        pass  # PyPy's compiler keeps the frames of another thread in a form of its own
+    return None
 
 
 def _limbo() -> list[threading.Thread]:
