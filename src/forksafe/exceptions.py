@@ -53,7 +53,9 @@ class UnsafeForkError(ForksafeError):
 
     def __str__(self) -> str:
         lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in self.hazards)
-        return f"not forked: {len(self.hazards)} thing(s) would break in the child{lines}"
+        count = len(self.hazards)
+        things = "1 thing" if count == 1 else f"{count} things"
+        return f"not forked: {things} would break in the child{lines}"
 
 
 class ForkHazardWarning(RuntimeWarning):

@@ -7,10 +7,11 @@ import sys
 from typing import Any
 
 import pytest
-from fresh import PYPY, value
+from fresh import LINUX, PYPY, value
+from native import start_native
 
 # Of each test; PyPy's heap makes for fewer. The whole is 10,000: FORKSAFE_AUDITS=5000.
-AUDITS = 25 if PYPY else int(os.environ.get("FORKSAFE_AUDITS", "300"))
+AUDITS = int(os.environ.get("FORKSAFE_AUDITS", "10" if PYPY else "20"))
 
 
 def churn(audits: str) -> Any:
@@ -33,6 +34,8 @@ def churn(audits: str) -> Any:
     address = server.getsockname()
     steady = threading.Thread(target=stop.wait, name="steady", daemon=True)
     steady.start()
+    if LINUX:
+        start_native(b"native")
 
     def threads() -> None:
         new = threading.Thread(target=time.sleep, args=(random.random() / 1000,))
@@ -79,22 +82,24 @@ def churn(audits: str) -> Any:
     for _ in range(int(audits)):
         found = audit()
         names = [h.subject for h in found if h.kind == "thread"]
-        if names.count("steady") != 1:
-            odd.append(f"steady: {names}")
+        if names.count("steady") != 1 or "(no name)" in names:
+            odd.append(f"threads: {names}")
         odd += [str(h) + h.detail for h in found if h.kind == "unknown"]
-        odd += [str(h) for h in found if h.kind == "native-thread" and h.severity != "advice"]
+        natives = [h.subject for h in found if h.kind == "native-thread" and h.severity == "action"]
+        if natives != (["native"] if LINUX else []):
+            odd.append(f"native threads: {natives}")
     stop.set()
     return [errors, odd[:20], len(odd)]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("interpreter", range(2))
 def test_churn(interpreter: int) -> None:
     """Audits beside threads, sockets, files, queues and modules that come and go.
 
-    Every one of them names the thread that was there all the time, none takes one of Python's
-    for a native one, and no part of any gives up.
+    Every one of them names the two threads that were there all the time, one of Python's and a
+    native one, none takes one of Python's for a native one, and no part of any gives up.
     """
-    errors, odd, number = value(churn, str(AUDITS), timeout=500)
+    errors, odd, number = value(churn, str(AUDITS), timeout=1700)
     assert errors == []
     assert (odd, number) == ([], 0)

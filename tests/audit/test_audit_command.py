@@ -25,6 +25,7 @@ SOURCES = {
     "forks_clean.py": "import os\nif os.fork() == 0:\n    os._exit(0)\nprint('forked')\n",
     "runs.py": "print('ran')\n",
     "fails.py": "raise ValueError('no')\n",
+    "gives_up.py": "import sys\nsys.exit('no configuration')\n",
     "flask_app.py": "import flask\napp = flask.Flask('clean')\n",
 }
 
@@ -68,6 +69,8 @@ def test_action_needed(apps: Path) -> None:
     assert done.returncode == 1, done
     assert "Needs action\n  thread: non-daemon thread 'MyMetrics-1'" in done.stdout
     assert "where  threading:Event.wait" in done.stdout
+    assert "why    It stands at " in done.stdout
+    assert "do     start it after the fork" in done.stdout
     assert "\033" not in done.stdout
     assert done.stdout.index("Needs action") < done.stdout.index("Advice")
     assert forksafe(apps, "audit", "dirty").returncode == 0  # it is calling it that starts it
@@ -75,9 +78,11 @@ def test_action_needed(apps: Path) -> None:
 
 
 def test_allow(apps: Path) -> None:
-    done = forksafe(apps, "audit", "--allow=thread:MyMetrics*", "daemon")
-    assert done.returncode == 0, done
-    assert "MyMetrics" not in done.stdout
+    """The pattern is the next word, or behind a ``=``."""
+    for words in (("--allow=thread:MyMetrics*",), ("--allow", "thread:MyMetrics*", "--allow=lock")):
+        done = forksafe(apps, "audit", *words, "daemon")
+        assert done.returncode == 0, done
+        assert "MyMetrics" not in done.stdout
 
 
 def test_json(apps: Path) -> None:
@@ -92,13 +97,22 @@ def test_json(apps: Path) -> None:
     assert "loading" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["broken", "no_such_module", "clean:no_such_name", "exits"])
-def test_a_target_that_does_not_load(apps: Path, target: str) -> None:
-    """Exit status 2, with the traceback."""
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("broken", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        ("no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("clean:no_such_name", "AttributeError: module 'clean' has no attribute 'no_such_name'"),
+        ("exits", "SystemExit: 0"),
+    ],
+)
+def test_a_target_that_does_not_load(apps: Path, target: str, error: str) -> None:
+    """Exit status 2, with the traceback: that of the target, without forksafe's own lines."""
     done = forksafe(apps, "audit", target)
     assert done.returncode == 2, done
-    assert "Traceback" in done.stderr
-    assert f"{target} does not load" in done.stderr
+    assert done.stderr.endswith(f"{error}\nforksafe audit: {target} does not load\n")
+    assert (f"{target}.py" in done.stderr) is (target in ("broken", "exits"))
+    assert "_audit.py" not in done.stderr and "importlib" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -109,13 +123,17 @@ def test_a_target_that_does_not_load(apps: Path, target: str) -> None:
         ("clean", "argument"),
         ("--no-such-option", "clean"),
         ("no_such_file.py.txt/x",),
+        ("no_such_file.py",),
+        ("-m", "no_such_module"),
+        ("--allow", "thread"),
     ],
 )
 def test_wrong_usage(apps: Path, words: tuple[str, ...]) -> None:
     done = forksafe(apps, "audit", *words)
     assert done.returncode == 2, done
     assert done.stdout == ""
-    assert "forksafe" in done.stderr
+    assert "forksafe audit: " in done.stderr.splitlines()[-1] or "--no-such-option" in words
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("words", [("forks.py", "a", "--b"), ("-m", "forks", "a", "--b")])
@@ -138,9 +156,14 @@ def test_programs_that_need_nothing(apps: Path) -> None:
 
 
 def test_a_program_that_fails_before_it_forks(apps: Path) -> None:
+    """Its traceback, or what it gave to sys.exit(), is shown."""
     done = forksafe(apps, "audit", "fails.py")
     assert done.returncode == 2, done
     assert "ValueError: no" in done.stderr
+    assert "_run.py" not in done.stderr
+    done = forksafe(apps, "audit", "gives_up.py")
+    assert done.returncode == 2, done
+    assert done.stderr.startswith("no configuration\n")
 
 
 def test_run_with_warnings(apps: Path) -> None:

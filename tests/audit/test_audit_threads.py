@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import platform
 import sys
 from typing import Any
 
 import pytest
-from fresh import LINUX, hazards, value
+from fresh import LINUX, hazards
+from native import start_native
 
 
 def one_thread() -> Any:
@@ -150,18 +152,116 @@ def test_native_threads_are_told_by_name() -> None:
 
 
 def native_thread() -> Any:
-    import ctypes
+    import forksafe
+
+    start_native(b"mine")
+    return forksafe.audit()
+
+
+FOR_EVER = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}  # a jump to itself
+
+
+def busy_native_thread() -> Any:
+    import platform
 
     import forksafe
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    ident = ctypes.c_ulong()
-    libc.pthread_setname_np.argtypes = [ctypes.c_ulong, ctypes.c_char_p]
-    # pause(2) as the function of the thread: it never returns, and runs no Python.
-    pause = ctypes.cast(libc.pause, ctypes.c_void_p)
-    assert libc.pthread_create(ctypes.byref(ident), None, pause, None) == 0
-    assert libc.pthread_setname_np(ident, b"mine") == 0
+    start_native(b"busy", FOR_EVER[platform.machine()])
     return forksafe.audit()
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux lists native threads")
+@pytest.mark.skipif(platform.machine() not in FOR_EVER, reason="no machine code for this machine")
+def test_a_native_thread_that_never_sleeps() -> None:
+    """It is told from one that is about to end by how long it works."""
+    found = hazards(busy_native_thread).one("native-thread", "busy")
+    assert found.severity == "action"
+
+
+def native_without_a_name() -> Any:
+    import _thread
+    import threading
+
+    import forksafe
+
+    go, started = threading.Event(), threading.Event()
+
+    def raw() -> None:
+        started.set()
+        go.wait()
+
+    def start() -> None:
+        _thread.start_new_thread(raw, ())
+        start_native()
+        go.wait()
+
+    threading.Thread(target=start, name="maker").start()
+    started.wait()
+    return forksafe.audit()
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux lists native threads")
+def test_native_threads_beside_raw_ones() -> None:
+    """Both bear the name of the thread that started them, since 3.14 its own; each is told once."""
+    answer = hazards(native_without_a_name)
+    assert [h.subject for h in answer.of("thread")] in (
+        ["maker", "(no name)"],
+        ["(no name)", "maker"],
+    )
+    found = answer.one("native-thread")
+    assert found.severity == "action"
+    assert "without a name" in found.detail
+
+
+STOP = """
+def stop_before(self):
+    there.set()
+    go.wait()
+    original(self)
+
+def stop_after(self):
+    original(self)
+    there.set()
+    go.wait()
+"""
+
+
+def between(stop: str, stage: str) -> Any:
+    import threading
+
+    import forksafe
+
+    there, go = threading.Event(), threading.Event()
+    original = getattr(threading.Thread, stage)
+    # As if it were threading's own code, for where the thread stands is looked at.
+    code = {"__name__": "threading", "there": there, "go": go, "original": original}
+    exec(STOP, code)
+    between = type("Between", (threading.Thread,), {stage: code[stop]})
+    thread = between(target=int, name="between", daemon=True)
+    threading.Thread(target=thread.start, name="starter", daemon=True).start()
+    there.wait()
+    return forksafe.audit()
+
+
+@pytest.mark.parametrize(
+    ("stop", "stage", "told"),
+    [
+        ("stop_before", "_set_ident", False),
+        ("stop_after", "_set_ident", True),
+        ("stop_after", "_set_native_id", True),
+        ("stop_after", "_bootstrap_inner", False),
+    ],
+)
+def test_a_thread_that_starts_or_ends(stop: str, stage: str, told: bool) -> None:
+    """The system lists it and ``threading`` does not: it is no native thread, nor one without name.
+
+    Since 3.14 it bears a name of its own already, and still.
+    """
+    answer = hazards(between, stop, stage)
+    assert not [h for h in answer.of("native-thread") if h.where], answer
+    # The one that starts it is done with that when the other has ended.
+    names = {h.subject for h in answer.of("thread")} - {"starter"}
+    assert names == ({"between"} if told else set())
 
 
 @pytest.mark.skipif(LINUX, reason="Linux lists native threads")
@@ -191,7 +291,7 @@ def test_a_queue_listener() -> None:
     assert "stop()" in found.remedy
 
 
-def greenlets() -> Any:
+def greenlets(threads: str) -> Any:
     from gevent import monkey
 
     monkey.patch_all()
@@ -199,15 +299,19 @@ def greenlets() -> Any:
 
     import forksafe
 
-    go = threading.Event()
-    threading.Thread(target=go.wait, name="green", daemon=True).start()
-    import gevent
+    if threads:
+        go = threading.Event()
+        threading.Thread(target=go.wait, name="green", daemon=True).start()
+        import gevent
 
-    gevent.sleep(0)
-    return [h.subject for h in forksafe.audit() if h.kind == "thread"]
+        gevent.sleep(0)
+    return forksafe.audit()
 
 
-def test_greenlets_are_no_threads() -> None:
-    """A fork keeps them, whatever ``threading`` lists."""
+@pytest.mark.parametrize("threads", ["", "one"])
+def test_greenlets_are_no_threads(threads: str) -> None:
+    """A fork keeps them, whatever ``threading`` lists; and the one that asks."""
     pytest.importorskip("gevent", reason="pip install gevent")
-    assert "green" not in value(greenlets)
+    answer = hazards(greenlets, threads)
+    assert not answer.of("thread"), answer
+    assert not answer.of("native-thread"), answer

@@ -3,7 +3,7 @@
 One file for each kind of thing that only the audit knows; what the reset handles is told by the
 steps of the reset themselves (`Step.describe`), so that nothing is claimed that is not done.
 
-The order, which is also that of the result within each severity:
+The order in which it is looked:
 
 1. the steps, since threads, sockets and locks of what they handle are then known to be handled;
 2. databases, since their pools say which sockets their library lets go of by itself;
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from .._hazard import ACTION, ADVICE, SEVERITIES, Hazard
+from .._hazard import ACTION, ADVICE, KINDS, SEVERITIES, Hazard
 from .._step import UnknownLayout
 from .._steps import STEPS
 from . import (
     _databases,
     _exit_handlers,
+    _loaded,
     _locks,
     _memory,
     _modules,
@@ -77,7 +78,7 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
 
     Returns:
         What it found: first what needs action, then what forksafe fixes in the forks that it is
-        active for, then advice.
+        active for, then advice; of each first the kinds that bite most often.
 
     Raises:
         ValueError: A pattern names a kind that does not exist.
@@ -110,13 +111,21 @@ def look(allowed: AllowList, locks: bool = False) -> list[Hazard]:
         scene.found += _part(name, partial(part.find, scene))
     if locks:
         scene.found += _part("locks", partial(_locks.find, scene))
-    order = {severity: place for place, severity in enumerate(SEVERITIES)}
     found = [hazard for hazard in scene.found if hazard not in allowed]
-    return sorted(found, key=lambda hazard: order[hazard.severity])
+    return sorted(found, key=lambda h: (SEVERITIES.index(h.severity), KINDS.index(h.kind)))
 
 
 def _of_step(step: Step, scene: Scene) -> Iterable[Hazard]:
-    return step.describe(scene.heap) if step.loaded() else ()
+    if not step.loaded():
+        return ()
+    # Asked first: the import may come to its end meanwhile.
+    half = any(_loaded.is_half(module) for module in step.modules)
+    try:
+        return list(step.describe(scene.heap))
+    except UnknownLayout:
+        if half:
+            return ()  # the module has no state yet, and the step of the imports tells of it
+        raise
 
 
 def _part(name: str, look: Callable[[], Iterable[Hazard]]) -> list[Hazard]:

@@ -14,12 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["attribute", "find", "is_loaded", "names"]
+__all__ = ["attribute", "find", "is_half", "is_loaded", "names"]
 
 
 def is_loaded(module: str) -> bool:
     """Tell whether `module` is imported, or being imported."""
     return sys.modules.get(module) is not None
+
+
+def is_half(module: str) -> bool:
+    """Tell whether `module` is being imported, and has but half of its names."""
+    spec = names(module).get("__spec__")
+    return bool(getattr(spec, "_initializing", False))
 
 
 def names(module: str) -> Mapping[str, Any]:

@@ -71,7 +71,7 @@ MAPPED: tuple[tuple[str, NativeOwner], ...] = (
     (
         "openblas",
         NativeOwner(
-            "OpenBLAS, most likely",
+            "most likely OpenBLAS",
             "none needed: OpenBLAS stops and restarts them at a fork; OPENBLAS_NUM_THREADS=1 "
             "does without them",
             ADVICE,
@@ -80,14 +80,14 @@ MAPPED: tuple[tuple[str, NativeOwner], ...] = (
     (
         "libgomp",
         NativeOwner(
-            "GNU OpenMP, most likely",
+            "most likely GNU OpenMP",
             "run no parallel region before the fork (OMP_NUM_THREADS=1 in the parent): libgomp "
             "hangs in the child",
         ),
     ),
     (
         "libiomp5",
-        NativeOwner("Intel OpenMP, most likely", "run no parallel region before the fork"),
+        NativeOwner("most likely Intel OpenMP", "run no parallel region before the fork"),
     ),
 )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from _thread import get_ident
 from functools import partial
 
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
@@ -36,16 +35,34 @@ _DEPTH = 200  # frames: enough to find the outermost of any sane thread
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield what is found of it."""
-    me = get_ident()
-    # Not threading.enumerate(): its lock may be held by the frame that a signal handler interrupts.
-    threads = dict(getattr(threading, "_active", {}))
+    # Asked both before and after, so that one that starts or ends meanwhile has its name.
+    before = _named()
     frames = sys._current_frames()
+    threads = {**_named(), **before}
+    own = sys._getframe()
     try:
         for ident, frame in frames.items():
-            if ident != me:
-                yield _hazard(scene, threads.get(ident), frame)
+            thread = threads.get(ident)
+            # Not by get_ident(): gevent puts that of a greenlet in its place.
+            if frame is not own and not (thread is None and _is_bootstrap(frame)):
+                yield _hazard(scene, thread, frame)
     finally:
         frames.clear()  # their locals are not ours to keep
+
+
+def _named() -> dict[int, threading.Thread]:
+    """Return the threads that ``threading`` knows, those that are just starting among them."""
+    # Not threading.enumerate(): its lock may be held by the frame that a signal handler interrupts.
+    limbo = list(getattr(threading, "_limbo", {}).values())
+    starting = {thread.ident: thread for thread in limbo if thread.ident is not None}
+    return {**starting, **getattr(threading, "_active", {})}
+
+
+def _is_bootstrap(frame: FrameType) -> bool:
+    """Tell whether a thread runs but what `threading` itself does before and after its work."""
+    stack = _stack(frame)
+    outermost = stack[-1].f_code.co_name
+    return outermost == "_bootstrap" and all(_module(f) == "threading" for f in stack)
 
 
 def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> Hazard:
@@ -127,7 +144,10 @@ def _stack(frame: FrameType | None) -> list[FrameType]:
     stack: list[FrameType] = []
     while frame is not None and len(stack) < _DEPTH:
         stack.append(frame)
-        frame = frame.f_back
+        try:
+            frame = frame.f_back
+        except SystemError:
+            break  # PyPy's compiler keeps the frames of another thread in a form of its own
     return stack
 
 

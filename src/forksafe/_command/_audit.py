@@ -25,6 +25,7 @@ from ._run import run
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from types import TracebackType
     from typing import Any, NoReturn
 
     from .._hazard import Hazard
@@ -42,6 +43,8 @@ _TITLES = {
 }
 _COLOURS = {ACTION: "31", FIXED: "32", ADVICE: "36"}
 _WIDTH = 100
+# Modules whose frames stand between the command and the target.
+_ON_THE_WAY = ("forksafe", "importlib", "_frozen_importlib", "_frozen_importlib_external", "runpy")
 _INDENT = " " * 4
 
 
@@ -83,7 +86,9 @@ class Report:
 def is_target(word: str) -> bool:
     """Tell ``module[:attr[()]]`` from a program to be run: a path, or a command."""
     name = word.partition(":")[0]
-    return not os.path.exists(word) and all(part.isidentifier() for part in name.split("."))
+    if os.path.exists(word) or word.endswith(".py"):
+        return False
+    return all(part.isidentifier() for part in name.split("."))
 
 
 def audit_target(target: str, report: Report) -> int:
@@ -94,7 +99,7 @@ def audit_target(target: str, report: Report) -> int:
     except BaseException as exc:
         if isinstance(exc, KeyboardInterrupt):
             raise
-        traceback.print_exc()
+        traceback.print_exception(type(exc), exc, _of_target(exc.__traceback__))
         print(f"forksafe audit: {target} does not load", file=sys.stderr)
         return _end(FAILED)
     status = report.tell()
@@ -116,13 +121,17 @@ def audit_program(program: str, arguments: Sequence[str], module: bool, report: 
 
     _hook.watch(watch)
     try:
-        status = run(program, arguments, module=module)
+        if run(program, arguments, module=module, command="audit"):
+            return FAILED  # there is no such program, and that was said
+        status = NOTHING
     except SystemExit as exc:
-        status = 0 if exc.code is None else FAILED if exc.code else 0
+        status = FAILED if exc.code else NOTHING
+        if not isinstance(exc.code, (int, type(None))):
+            print(exc.code, file=sys.stderr)  # as the interpreter does
     except KeyboardInterrupt:
         raise
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as exc:
+        traceback.print_exception(type(exc), exc, _of_target(exc.__traceback__))
         status = FAILED
     _hook.watch(None)
     if status:
@@ -152,6 +161,16 @@ def _load(target: str) -> Any:
     for part in attribute[: -2 if call else None].split(".") if attribute else ():
         loaded = getattr(loaded, part)
     return loaded() if call else loaded
+
+
+def _of_target(trace: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback that is not forksafe's, nor of the import it makes."""
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__"))
+        if name.partition(".")[0] not in _ON_THE_WAY:
+            break
+        trace = trace.tb_next
+    return trace
 
 
 def _end(status: int) -> int:
@@ -196,8 +215,13 @@ def _entry(hazard: Hazard, colour: bool) -> list[str]:
     head = textwrap.wrap(f"{hazard.kind}: {hazard.summary}", _WIDTH, subsequent_indent=_INDENT)
     kind = _painted(hazard.kind, "1", colour)
     lines = ["  " + head[0].replace(hazard.kind, kind, 1), *(f"  {line}" for line in head[1:])]
-    for name, text in (("where", hazard.where), ("do", hazard.remedy)):
-        if text and not (name == "do" and hazard.severity == FIXED):
+    texts = [("where", hazard.where)]
+    if hazard.severity == ACTION:
+        texts.append(("why", hazard.detail))
+    if hazard.severity != FIXED:
+        texts.append(("do", hazard.remedy))
+    for name, text in texts:
+        if text:
             lines += textwrap.wrap(
                 text,
                 _WIDTH,

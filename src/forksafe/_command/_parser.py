@@ -5,8 +5,7 @@ imported when it is its turn: ``forksafe run`` should load little that the progr
 
 One rule goes beyond argparse. Everything after PROGRAM belongs to the program, word for word, also
 ``--help`` and ``--``; argparse would look at it, and differently in each version of Python. So the
-command line of ``run``, and of ``audit``, is cut before argparse sees it, and an option of theirs
-that takes a value takes it by ``=``.
+command line of ``run``, and of ``audit``, is cut before argparse sees it.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["USAGE_ERROR", "main"]
+
+_WITH_VALUE = ("--allow", "--audit")  # of ``run`` and ``audit``: the next word, where there is no =
 
 USAGE_ERROR = 2  # as argparse has it
 
@@ -70,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 def _cut(words: list[str]) -> tuple[list[str], list[str]]:
     """Cut the words of ``run`` or ``audit``: its own options; the program with its arguments."""
     for index, word in enumerate(words[1:], 1):
+        if words[index - 1] in _WITH_VALUE and index > 1:
+            continue
         if word == "--":
             return words[:index], words[index + 1 :]
         if word.startswith("-m") and len(word) > 2:  # -mMODULE, as python takes it

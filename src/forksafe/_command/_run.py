@@ -33,13 +33,16 @@ _PYPY = sys.implementation.name == "pypy"
 _NO_PROGRAM = 2  # as python has it for a file that is not there
 
 
-def run(program: str, arguments: Sequence[str], *, module: bool = False) -> int:
+def run(
+    program: str, arguments: Sequence[str], *, module: bool = False, command: str = "run"
+) -> int:
     """Run a program in this process, after `forksafe.install()`.
 
     Args:
         program: A path, the name of an installed command, or of a module.
         arguments: What follows in the program's ``sys.argv``.
         module: Whether `program` names a module.
+        command: The subcommand that runs it, for what is said where there is no program.
 
     Returns:
         0 where the program came to its end, 2 where there is none, said in one line on stderr.
@@ -57,7 +60,7 @@ def run(program: str, arguments: Sequence[str], *, module: bool = False) -> int:
         else:
             _run_file(path, arguments)
     except NotAProgram as exc:
-        print(f"forksafe run: {exc}", file=sys.stderr)
+        print(f"forksafe {command}: {exc}", file=sys.stderr)
         return _NO_PROGRAM
     except BaseException as exc:
         if not isinstance(exc, SystemExit):

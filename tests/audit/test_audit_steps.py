@@ -1,0 +1,207 @@
+"""What the steps of the reset tell: nothing is called fixed that the reset does not fix."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from fresh import hazards, value
+
+
+def multiprocessing_state() -> Any:
+    import multiprocessing
+    from multiprocessing.shared_memory import SharedMemory
+
+    import forksafe
+
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    queue.put(1)
+    process = context.Process(target=queue.close, name="MyDaemon", daemon=True)
+    memory = SharedMemory(create=True, size=8)
+    stop = context.Event()
+    process = context.Process(target=stop.wait, name="MyDaemon", daemon=True)
+    process.start()
+    try:
+        return forksafe.audit()
+    finally:
+        stop.set()
+        process.join()
+        memory.close()
+        memory.unlink()
+
+
+def test_what_the_steps_handle_is_fixed() -> None:
+    """Each step of the reset tells what it finds, and nothing of it needs action."""
+    answer = hazards(multiprocessing_state)
+    child = answer.one("child-process")
+    assert (child.severity, child.subject) == ("fixed", "MyDaemon")
+    assert child.where.startswith("pid ")
+    assert answer.one("queue").severity == "fixed"
+    assert answer.one("shared-memory").severity == "fixed"
+    assert answer.one("resource-tracker").severity == "fixed"
+    assert answer.one("after-fork-callbacks").severity == "fixed"
+    feeder = answer.one("thread", "QueueFeederThread")
+    assert feeder.severity == "fixed"
+    assert feeder.where == "multiprocessing.queues:Queue._feed"
+    assert not answer.actions, answer
+
+
+def pools_and_loops() -> Any:
+    import asyncio
+    import multiprocessing
+    import signal
+    import threading
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+    import forksafe
+
+    context = multiprocessing.get_context("fork")
+    pool = context.Pool(1)
+    threads = ThreadPoolExecutor(1, thread_name_prefix="mine")
+    threads.submit(int).result()
+    processes = ProcessPoolExecutor(1, mp_context=context)
+    processes.submit(int).result()
+    unused = ProcessPoolExecutor(1, mp_context=context)
+    loop = asyncio.new_event_loop()
+    loop.add_signal_handler(signal.SIGUSR1, int)
+    other = asyncio.new_event_loop()
+    running = threading.Event()
+    other.call_soon_threadsafe(running.set)
+    threading.Thread(target=other.run_forever, name="loop", daemon=True).start()
+    running.wait()
+    answer = forksafe.audit()
+    assert unused
+    processes.shutdown()
+    pool.terminate()
+    pool.join()
+    return answer
+
+
+def test_what_the_steps_for_pools_and_loops_tell() -> None:
+    """A pool refuses work in the child, an executor of threads works; its threads follow suit."""
+    answer = hazards(pools_and_loops)
+    pool = answer.one("pool", "Pool")
+    assert pool.severity == "action"
+    assert pool.where.startswith("multiprocessing.pool:Pool, of process ")
+    assert "in the child" in pool.remedy
+    executors = {h.subject: h for h in answer.of("executor")}
+    assert {name: h.severity for name, h in executors.items()} == {
+        "ThreadPoolExecutor mine": "fixed",
+        "ProcessPoolExecutor": "action",
+        "ProcessPoolExecutor (not used yet)": "fixed",
+    }
+    assert sorted(h.severity for h in answer.of("event-loop")) == ["action", "fixed"]
+    assert answer.one("wakeup-fd").severity == "fixed"
+    # Each thread is as the step that answers for it says, and the others need action.
+    threads = {h.where.rpartition(":")[2]: h.severity for h in answer.of("thread")}
+    assert threads == {
+        "_worker": "fixed",
+        "Queue._feed": "fixed",
+        "_ExecutorManagerThread.run": "advice",
+        "Pool._handle_workers": "advice",
+        "Pool._handle_tasks": "advice",
+        "Pool._handle_results": "advice",
+        "BaseEventLoop.run_forever": "action",
+    }
+
+
+def fork_server() -> Any:
+    import multiprocessing.forkserver
+
+    import forksafe
+
+    multiprocessing.forkserver.ensure_running()
+    return forksafe.audit()
+
+
+def test_a_forkserver() -> None:
+    """The child starts one of its own."""
+    answer = hazards(fork_server)
+    found = answer.one("forkserver")
+    assert found.severity == "fixed"
+    assert found.subject == "multiprocessing.forkserver"
+    assert found.where.startswith("pid ")
+    assert not answer.actions, answer
+
+
+def half_imported() -> Any:
+    import pathlib
+    import tempfile
+    import threading
+
+    import forksafe
+
+    directory = tempfile.mkdtemp()
+    code = "import sys; sys.started.set(); sys.go.wait()"
+    pathlib.Path(directory, "half_imported_module.py").write_text(code)
+    sys.path.insert(0, directory)
+    sys.started, sys.go = threading.Event(), threading.Event()  # type: ignore[attr-defined]
+    threading.Thread(target=__import__, args=("half_imported_module",), daemon=True).start()
+    sys.started.wait()  # type: ignore[attr-defined]
+    return forksafe.audit()
+
+
+def test_a_module_that_another_thread_is_importing() -> None:
+    """The child forgets the import."""
+    found = hazards(half_imported).one("import")
+    assert found.severity == "fixed"
+    assert found.subject == found.where == "half_imported_module"
+
+
+def unknown_layout() -> Any:
+    import multiprocessing.process
+
+    import forksafe
+
+    multiprocessing.process._children = "of another Python"  # type: ignore[attr-defined]
+    return forksafe.audit()
+
+
+def test_a_layout_that_the_reset_does_not_know() -> None:
+    """What the reset would leave alone, the audit does not call fixed."""
+    found = hazards(unknown_layout).one("unknown")
+    assert found.severity == "action"
+    assert found.subject == "children"
+    assert "_children" in found.detail
+
+
+def step_half_imported() -> Any:
+    import importlib.machinery
+    import types
+
+    import forksafe
+
+    name = "multiprocessing.resource_tracker"
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    module.__spec__._initializing = True  # type: ignore[attr-defined]
+    sys.modules[name] = module
+    answer = forksafe.audit()
+    module.__spec__._initializing = False  # type: ignore[attr-defined]
+    return [h.kind for found in (answer, forksafe.audit()) for h in found if h.kind != "memory"]
+
+
+def test_a_module_of_a_step_that_is_half_imported() -> None:
+    """It is not taken for one of an unknown Python: it has no state yet."""
+    assert value(step_half_imported) == ["unknown"]
+
+
+def order() -> Any:
+    import sqlite3
+    import tempfile
+    import threading
+
+    import forksafe
+
+    file = tempfile.NamedTemporaryFile()
+    database = sqlite3.connect(file.name)
+    database.execute("CREATE TABLE t (x)")
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    # The database is open twice.
+    return list(dict.fromkeys(h.kind for h in forksafe.audit() if h.severity == "action"))
+
+
+def test_what_bites_most_often_comes_first() -> None:
+    """The order of the kinds is that of the documentation."""
+    assert value(order) == ["thread", "database", "temporary-file"]
