@@ -458,6 +458,24 @@ def test_a_child_that_others_reaped_is_said_to_be(status: str, how: str) -> None
     assert done.stdout == "True False True\nstill\n", done
 
 
+def test_a_sigchld_handler_may_ask_while_the_parent_waits(status: str) -> None:
+    """Both are told the exit code: the handler's question is not "other code" that reaps."""
+    done = script(
+        """
+        import forksafe, os, signal, time
+        asked = []
+        signal.signal(signal.SIGCHLD, lambda *_: asked.append((fork.is_alive(), fork.exitcode)))
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                time.sleep(0.3)  # until the parent waits, which nothing tells
+                os._exit(3)
+        print(fork.exitcode, asked)
+        """,
+        status=status,
+    )
+    assert done.stdout == "3 [(False, 3)]\n", done
+
+
 def test_a_plain_fork_inside_the_parents_block_is_let_through(status: str) -> None:
     """It is no child of forked(): it neither waits for that child nor kills it."""
     done = script(
