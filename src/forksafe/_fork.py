@@ -85,6 +85,8 @@ def fork(identity: Any, mask: Iterable[int] | None = None) -> int:
     try:
         return int(function())
     finally:
-        _hook.armed.pop(thread, None)
-        if mask is None and request.mask is not None:
-            sigmask(SETMASK, request.mask)
+        try:
+            _hook.armed.pop(thread, None)
+        finally:  # also if a handler raises in the line above: other threads take signals, too
+            if mask is None and request.mask is not None:
+                sigmask(SETMASK, request.mask)
