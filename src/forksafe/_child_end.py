@@ -11,6 +11,8 @@ import os
 import sys
 import threading
 
+from . import _barrier
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
@@ -37,16 +39,23 @@ def end(
         pass
     finally:
         try:
+            _barrier.end_by(lambda: _finish(code))
             # The first is what Process does.
             for function in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
                 try:
                     function()
                 except BaseException as error:  # the rest goes on, and the process ends
                     _tell(error)
-            if not _flush() and code == 0:
-                code = _FLUSH_FAILED
         finally:
-            os._exit(code)
+            _finish(code)
+
+
+def _finish(code: int) -> NoReturn:
+    try:
+        if not _flush() and code == 0:
+            code = _FLUSH_FAILED
+    finally:
+        os._exit(code)
 
 
 def _tell(error: BaseException) -> None:

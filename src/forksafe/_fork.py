@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
+from itertools import starmap
 
 from . import _hook
 from ._signals import SETMASK, sigmask
@@ -63,12 +64,14 @@ def require() -> None:
         )
 
 
-def fork(identity: Any, mask: Iterable[int] | None = None) -> int:
+def fork(identity: Any, mask: Iterable[int] | None = None, made: list[int] | None = None) -> int:
     """Fork with the reset.
 
     Args:
         identity: What the child takes, unless None, as its process object.
         mask: For a caller who has blocked the signals: the signal mask that it restores itself.
+        made: For a caller who must know of the child also where a handler raises in here: a list
+            that takes what the fork returns.
     """
     if not _hook.HAVE_FORK:
         require()
@@ -83,8 +86,14 @@ def fork(identity: Any, mask: Iterable[int] | None = None) -> int:
         function = _os_fork
     _hook.armed[thread] = request = _hook.Request(identity, mask)
     try:
-        return int(function())
+        if made is None:
+            return int(function())
+        # In C until the list has it: no handler runs in between.
+        made.extend(starmap(function, ((),)))
+        return made[0]
     finally:
-        _hook.armed.pop(thread, None)
-        if mask is None and request.mask is not None:
-            sigmask(SETMASK, request.mask)
+        try:
+            _hook.armed.pop(thread, None)
+        finally:  # also if a handler raises in the line above: other threads take signals, too
+            if mask is None and request.mask is not None:
+                sigmask(SETMASK, request.mask)

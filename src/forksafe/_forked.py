@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from contextlib import suppress
 
 from . import _fork, _signals
@@ -120,17 +122,20 @@ class _Forked:
             from . import _policy as policy
 
             hazards = policy.before(self._on_hazard, self._allow)
+        if _WARNS_BEHIND:
+            _warn_before()
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
+        made: list[int] = []
         pipe = None if have_pidfds() else os.pipe()
         mask = _signals.sigmask(_signals.BLOCK, ())
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it.
             _signals.sigmask(_signals.BLOCK, _signals.DEFERRED)
-            fork._pid = _fork.fork(identity, mask)
+            fork._pid = _fork.fork(identity, mask, made)
             if fork._pid:
-                fork._status = _status(fork._pid, pipe)
+                fork._status = _status(made, pipe)
                 if hazards:
                     policy.after(hazards)
             elif pipe is not None:
@@ -139,12 +144,17 @@ class _Forked:
         except BaseException as exc:
             if os.getpid() != fork._owner:
                 end(type(exc), exc, exc.__traceback__)
-            _signals.set_mask(mask)
-            if fork._status is not None:
-                self._stop(fork)
-                fork._close()
-            elif pipe is not None:
-                os.close(pipe[0])
+            try:
+                if made and fork._status is None:  # a handler: another thread took its signal
+                    fork._pid = made[0]
+                    fork._status = _status(made, pipe)
+                _signals.sigmask(_signals.SETMASK, mask)
+            finally:
+                if fork._status is not None:
+                    self._stop(fork)
+                    fork._close()
+                elif pipe is not None:
+                    os.close(pipe[0])
             raise
         finally:
             if pipe is not None and os.getpid() == fork._owner:
@@ -199,7 +209,8 @@ class _Forked:
             fork.wait()
 
 
-def _status(pid: int, pipe: tuple[int, int] | None) -> Status:
+def _status(made: list[int], pipe: tuple[int, int] | None) -> Status:
+    pid = made[0]
     try:
         return PidfdStatus(pid) if pipe is None else PipeStatus(pid, pipe[0])
     except ProcessLookupError:
@@ -209,10 +220,35 @@ def _status(pid: int, pipe: tuple[int, int] | None) -> Status:
         return PipeStatus(pid, read)
     except OSError:
         # No descriptor left for a pidfd: the block cannot start, and leaves no child behind.
+        made.clear()
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise
+
+
+# Since 3.15 the warning of a fork in a process of several threads, where the filters make an
+# exception of it, is raised behind the fork: the child runs, and nobody knows its pid.
+_WARNS_BEHIND = sys.version_info >= (3, 15)
+
+
+def _warn_before() -> None:
+    """Raise it before the fork."""
+    from ._filters import would_raise
+
+    text = (
+        f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks "
+        "in the child."
+    )
+    if would_raise(text, DeprecationWarning, _fork.__name__, 0) and _threads() > 1:
+        raise DeprecationWarning(text)
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
+    except OSError:
+        return threading.active_count()
 
 
 _process_type: Any = None

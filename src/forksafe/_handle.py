@@ -156,9 +156,14 @@ class Fork:
         if self._exitcode is None:
             if not self._lost:
                 try:
-                    self._exitcode = status.poll(block)
+                    code = status.poll(block)
                 except ChildProcessError:
-                    self._lost = True
+                    # A signal handler (SIGCHLD's) may have asked in the midst of this, and been
+                    # told.
+                    self._lost = self._exitcode is None
+                else:
+                    if code is not None:  # no news, and the handler may have been told since
+                        self._exitcode = code
             if self._lost:
                 raise ChildProcessError(
                     f"the exit status of {self!r} is lost: code other than forksafe reaped it "

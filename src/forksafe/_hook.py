@@ -187,7 +187,11 @@ def _before() -> None:
         fork.identity = request.identity
         fork.mask = request.mask
     if fork.mask is None:
-        fork.mask = sigmask(BLOCK, ())
+        # What is there of this thread is a fork that a handler interrupted, in one of its hooks:
+        # other threads take the signals that this one blocks, and it runs their handlers. The
+        # program's mask is the one of that fork.
+        other = _under_way.get(thread)
+        fork.mask = sigmask(BLOCK, ()) if other is None or other.mask is None else other.mask
         if request is not None:
             request.mask = fork.mask
         # From here on the mask is restored behind the fork, also if a handler raises in the last
@@ -199,15 +203,28 @@ def _before() -> None:
     _reset.note(fork)
 
 
+def _meet_handlers() -> None:
+    """In the parent, before `_after_in_parent`: a place for handlers that raise.
+
+    Another thread has taken a signal that the forking one blocks. Its handler runs when the next
+    Python function begins, and what it raises ends that function: let it be this one.
+    """
+
+
 def _after_in_parent() -> object:
     """In the parent, after the fork, also where it failed."""
     thread = get_ident()
-    fork = _under_way.pop(thread, None)
-    if fork is None or fork.mask is None:
-        return None
-    if fork.plan is not None and fork.plan.undoing:
-        _reset.undo(fork)
-    return None if thread in armed else _signals.restore(fork.mask)
+    fork = _under_way.get(thread)
+    mask = None if fork is None else fork.mask
+    try:
+        if fork is not None and (fork.plan is None or fork.plan.undoing):
+            _reset.undo(fork)
+        _under_way.pop(thread, None)
+        return None if mask is None or thread in armed else _signals.restore(mask)
+    except BaseException:  # of a handler, as above
+        if mask is not None and thread not in armed:
+            _signals.sigmask(_signals.SETMASK, mask)  # which sets it first, whatever it raises
+        raise
 
 
 def _after_in_child() -> object:
@@ -236,6 +253,7 @@ def _after_in_child() -> object:
 
 
 if HAVE_FORK:
+    os.register_at_fork(after_in_parent=_meet_handlers)
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )

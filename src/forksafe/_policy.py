@@ -17,6 +17,7 @@ from _thread import get_ident
 from re import compile as pattern
 
 from ._audit import AllowList, look
+from ._filters import would_raise
 from ._hazard import ACTION
 from .exceptions import ForkHazardWarning, UnsafeForkError
 
@@ -24,7 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
-    from typing import Any
 
     from ._hazard import Hazard
 
@@ -153,16 +153,6 @@ def _would_raise(hazards: tuple[Hazard, ...]) -> bool:
     """Tell whether the warning, as things stand, would be an exception: as warnings.warn() does."""
     if _key(hazards) in _told:
         return False
-    text, frame = _text(hazards), _caller()
+    frame = _caller()
     module = frame.f_globals.get("__name__", "<unknown>")
-    # Since 3.14 filters may belong to a context.
-    filters: Any = getattr(warnings, "_get_filters", None)
-    for action, message, category, place, line in filters() if filters else warnings.filters:
-        if (
-            (message is None or message.match(text))
-            and issubclass(ForkHazardWarning, category)
-            and (place is None or place.match(module))
-            and line in (0, frame.f_lineno)
-        ):
-            return bool(action == "error")
-    return bool(getattr(warnings, "defaultaction", "default") == "error")
+    return would_raise(_text(hazards), ForkHazardWarning, module, frame.f_lineno)

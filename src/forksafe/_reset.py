@@ -64,7 +64,6 @@ def note(fork: Forking) -> None:
     if plan is None or not plan.holds():
         fork.plan = _plans[kind] = _look(fork)
         return
-    fork.plan = plan
     fork.fresh = False
     notes: list[tuple[Step, Any]] = []
     fork.notes = notes
@@ -81,6 +80,7 @@ def note(fork: Forking) -> None:
                     continue
                 noted = None
         notes.append((step, noted))
+    fork.plan = plan  # last: without it the child takes in every step, if a handler raised in here
 
 
 def _first(name: str) -> str:
@@ -120,9 +120,8 @@ def _look(fork: Forking) -> Plan:
 
 def undo(fork: Forking) -> None:
     """Let the steps take back, in the parent, what their notes changed."""
-    undoing = fork.plan.undoing if fork.plan is not None else ()
     for step, noted in fork.notes or ():
-        if step in undoing:
+        if type(step).undo is not Step.undo:
             try:
                 step.undo(noted)
             except Exception:  # noqa: S110 - inside os.fork(): there is nobody to tell

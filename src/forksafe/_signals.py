@@ -8,6 +8,10 @@ meanwhile are taken off the kernel and handed to the interpreter as the hook's l
 handlers run when ``os.fork()`` has returned, in the program's own frame. (Unless another at-fork
 hook of Python code, registered later, is next: as without forksafe, it runs in there. `safe_fork()`
 and `forked()` restore the mask behind all hooks.)
+
+A mask is a thread's. Where there are others, one of them takes the signal, and the main thread runs
+the handler although it blocks the signal: anywhere in the parent's hooks. (Not in the child, where
+CPython forgets what had arrived.) What it raises there is lost, and the hooks are made for that.
 """
 
 from __future__ import annotations

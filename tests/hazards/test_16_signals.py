@@ -146,3 +146,59 @@ def test_an_exception_of_a_handler_is_not_lost(how: str) -> None:
     done = script(RAISING, argv=(how,))
     assert sorted(done.stdout.splitlines()) == ["raised in the child", "raised in the parent"], done
     assert done.stderr == ""
+
+
+ANOTHER_THREAD = """
+import functools, os, signal, sys, threading, time
+import multiprocessing.util
+
+class Stop(BaseException):
+    pass
+
+def stop(number, frame):
+    calls.append(number)
+    raise Stop
+
+calls, ran = [], []
+signal.signal(signal.SIGUSR1, stop)
+idle = threading.Event()
+thread = threading.Thread(target=idle.wait, daemon=True)
+thread.start()
+# Registered before forksafe's, so it runs behind that: another thread takes the signal, which the
+# forking one blocks, and the handler runs in this one, inside the hooks. In C, so that it runs in
+# forksafe's.
+os.register_at_fork(
+    before=functools.partial(signal.pthread_kill, thread.ident, signal.SIGUSR1)
+)
+import forksafe
+
+sys.unraisablehook = lambda told: None
+if sys.argv[1] == "hook":
+    forksafe.install()
+    fork = os.fork
+else:
+    fork = forksafe.safe_fork
+multiprocessing.util.register_after_fork(stop, lambda _: ran.append(os.getpid()))
+parent = os.getpid()
+mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+for number in range(20):
+    try:
+        fork()
+        while os.getpid() == parent and len(calls) <= number:
+            time.sleep(0.001)  # the other thread has not taken it yet
+    except Stop:
+        pass
+    if os.getpid() != parent:
+        same = signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        os._exit(0 if same and ran == [os.getpid()] else 1)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask, "left blocked"
+    assert os.wait()[1] == 0, "the child is not whole"
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("how", ["safe_fork", "hook"])
+def test_a_signal_that_another_thread_takes_leaves_no_mask_behind(how: str) -> None:
+    """Its handler runs inside the hooks, and raises; parent and child are whole nevertheless."""
+    done = script(ANOTHER_THREAD, argv=(how,))
+    assert done.stdout == "ok\n", done

@@ -49,6 +49,22 @@ def files(fork: Forker) -> None:
     assert not os.path.exists(name), "the parent can no longer delete its file"
 
 
+def held_by_a_handler(fork: Forker) -> None:
+    import atexit
+    import gc
+    import os
+    import tempfile
+
+    def make() -> str:
+        file = tempfile.NamedTemporaryFile()
+        atexit.register(file.close)  # nothing else holds it
+        return file.name
+
+    name = make()
+    fork.run(gc.collect)
+    assert os.path.exists(name), "the child deleted the parent's file"
+
+
 def own_files(fork: Forker) -> None:
     import os
     import tempfile
@@ -90,6 +106,12 @@ def handlers(fork: Forker) -> None:
 def test_the_childs_end_keeps_the_parents_temporary_file(style: str) -> None:
     """And the parent can still delete it."""
     outcome = run(files, style)
+    assert outcome.healthy, outcome
+
+
+def test_what_an_inherited_handler_alone_holds_is_not_dropped() -> None:
+    """The handlers of the parent do not run in the child, and are not forgotten there either."""
+    outcome = run(held_by_a_handler, "forked")
     assert outcome.healthy, outcome
 
 

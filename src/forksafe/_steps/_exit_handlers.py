@@ -1,5 +1,7 @@
 """Row 18: the child of `forked()` runs its own exit handlers, none of the parent's.
 
+Those it inherited stay behind a barrier: see `forksafe._barrier`.
+
 Only there. After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it:
 servers rely on it to flush in their workers.
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 import atexit
 import sys
 
-from .. import _families
+from .. import _barrier, _families
 from .._origin import Launch
 from .._step import Idle, Step
 
@@ -40,7 +42,7 @@ class ExitHandlersStep(Step):
             note = _utils(), _finalizers()
         utils, finalizers = note
         if fork.identity is not None:
-            atexit._clear()
+            atexit.register(_barrier.stop)
             for util in utils:
                 atexit.register(util._exit_function)
                 if getattr(util, "_exiting", False):
