@@ -23,6 +23,10 @@ from typing import Callable, NamedTuple
 
 import pytest
 
+# A shell has its background jobs ignore Ctrl-C, and what they start inherits that. Servers that are
+# told to end by it need the usual handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 APPS = Path(__file__).with_name("apps")
 SRC = Path(__file__).parents[2] / "src"
 MARK = "FORKSAFE_TEST_SITE"

@@ -176,9 +176,12 @@ def test_without_forksafe_threads_are_gone(site: Site, worker: tuple[str, ...], 
 
 
 @pytest.mark.parametrize("options", [(), LINE], ids=["without", "with"])
-def test_daemon_outlives_a_worker(site: Site, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("worker", [(), GTHREAD], ids=["sync", "gthread"])
+def test_daemon_outlives_a_worker(
+    site: Site, worker: tuple[str, ...], options: tuple[str, ...]
+) -> None:
     """A worker that ends sends SIGTERM to the daemon processes of the preloaded application."""
-    server, port = serve(site, *options)
+    server, port = serve(site, *worker, *options)
     daemon = int(get(port, "/daemon").body)
     assert alive(daemon)
     for worker in workers(server):

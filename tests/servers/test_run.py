@@ -1,4 +1,8 @@
-"""``forksafe run`` in front of a server's command, whose application has no line of forksafe."""
+"""``forksafe run`` in front of a server's command, whose application has no line of forksafe.
+
+What the same commands do without it is asserted where the server is: the tests "without forksafe"
+of ``test_gunicorn.py``, ``test_celery.py`` and ``test_rq.py``.
+"""
 
 from __future__ import annotations
 
