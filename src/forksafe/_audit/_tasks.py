@@ -4,7 +4,7 @@ A thread of Python's is in /proc/self/task before ``threading`` has its number, 
 after the interpreter has forgotten it. Its name tells nothing: since 3.14 it bears its own, before
 it is registered, and a new thread bears that of the one that started it. So a thread that nobody
 knows is watched: one of Python's that starts gets a number, one that ends goes away, and neither
-sleeps meanwhile. Nor do they work for long. Where all threads are known nothing is waited for.
+sleeps meanwhile. Where all threads are known nothing is waited for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any
 
 __all__ = ["TASKS", "unknown"]
 
@@ -30,8 +31,7 @@ _STILL_AMONG_OTHERS = 4 * _STILL  # where threads come and go, and wait for each
 _LATE = 4  # times: how long others may wait, for processors and locks, if this thread had to
 _MOST = 1.0
 _LONGEST = 0.25
-_WORK = 0.001  # of processor time: no start or end of a thread takes that much
-_TURNS = 5  # looks between which it ran, and came to no end
+_TURNS = 5  # looks between which it ran, and in all that time came to no end
 
 
 def unknown() -> tuple[dict[int, bool], int]:
@@ -78,7 +78,7 @@ class _Look:
     Attributes:
         tasks: All threads, by number of the system.
         strangers: Those that ``threading`` knows no number of.
-        raw: Threads of Python's that are surely among the strangers, whichever these are.
+        raw: Outermost frames of threads of Python's that are surely among the strangers.
         starting: Threads that may be among the strangers, for ``threading`` starts them just now.
     """
 
@@ -98,7 +98,7 @@ class _Watched:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._clock = self._first = _processor_time(number)
+        self._clock = _processor_time(number)
         self._since = time.monotonic()  # when it was last seen to run, or about to
         self._turns = 0
 
@@ -120,13 +120,13 @@ class _Watched:
             need: For how many seconds it must have slept.
             late: Whether it was watched as long as may be.
         """
-        slept = time.monotonic() - self._since
-        worked = self._clock - self._first
-        return slept > need or worked > _WORK or (late and self._turns >= _TURNS)
+        # What it worked proves nothing: one that ends may have to ask for the interpreter, again
+        # and again, to free its last objects.
+        return time.monotonic() - self._since > need or (late and self._turns >= _TURNS)
 
 
-def _python() -> tuple[set[tuple[int, int | None]], set[int]]:
-    """Return what tells threads apart that have no number of the system, and those numbers."""
+def _python() -> tuple[set[FrameType], set[int]]:
+    """Return the outermost frames of threads without a number of the system, and the numbers."""
     own, frames = sys._getframe(), sys._current_frames()
     numbers, numbered = set(), set()
     for thread in (*_limbo(), *list(getattr(threading, "_active", {}).values())):
@@ -134,33 +134,37 @@ def _python() -> tuple[set[tuple[int, int | None]], set[int]]:
         if number is not None:
             numbers.add(number)
             numbered.add(thread.ident)
-    raw: set[tuple[int, int | None]] = set()
+    raw: set[FrameType] = set()
     for ident, frame in frames.items():
         # Not by get_ident(): gevent puts that of a greenlet in its place.
         if ident in numbered or frame is own:
             continue
-        # One that starts or ends is known by its object: another may have its ident in a moment.
-        starts = _of_bootstrap(frame)
-        number = getattr(starts, "native_id", None)
+        outermost = _outermost(frame)
+        number = getattr(_of_bootstrap(outermost), "native_id", None)
         if number is not None:
-            numbers.add(number)
+            numbers.add(number)  # it starts or ends
         else:
-            raw.add((ident, None if starts is None else id(starts)))
+            raw.add(outermost)  # not its ident: another may have that in a moment
     frames.clear()
     return raw, numbers
 
 
-def _of_bootstrap(frame: FrameType) -> threading.Thread | None:
-    """Return the Thread whose outermost frame this thread stands in; None for a raw thread."""
+def _outermost(frame: FrameType) -> FrameType:
     try:
         while frame.f_back is not None:
             frame = frame.f_back
-        if frame.f_code is getattr(threading.Thread, "_bootstrap").__code__:  # noqa: B009 - private
-            thread = frame.f_locals.get("self")
-            return thread if isinstance(thread, threading.Thread) else None
-    except (SystemError, AttributeError):
+    except SystemError:
         pass  # PyPy's compiler keeps the frames of another thread in a form of its own
-    return None
+    return frame
+
+
+def _of_bootstrap(frame: FrameType) -> threading.Thread | None:
+    """Return the Thread that this outermost frame is of; None for a raw thread."""
+    bootstrap: Any = getattr(threading.Thread, "_bootstrap", None)
+    if frame.f_code is not getattr(bootstrap, "__code__", None):
+        return None
+    thread = frame.f_locals.get("self")
+    return thread if isinstance(thread, threading.Thread) else None
 
 
 def _limbo() -> list[threading.Thread]:
