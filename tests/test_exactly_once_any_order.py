@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import script
@@ -62,6 +63,7 @@ styles = st.sampled_from(["os.fork", "safe_fork", "forked", "Process"])
 switches = st.sampled_from(["install", "uninstall", ""])
 
 
+@pytest.mark.timeout(400)  # all examples together
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(styles, switches), min_size=1, max_size=5))
 def test_every_process_of_a_chain_ran_each_callback_once(chain: list[tuple[str, str]]) -> None:
