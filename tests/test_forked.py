@@ -813,3 +813,20 @@ def test_forked_from_a_thread() -> None:
     thread.start()
     thread.join()
     assert codes == [6]
+
+
+@pytest.mark.parametrize("options", [(), ("-W", "default"), ("-W", "ignore"), ("-X", "dev")])
+def test_the_warning_of_threads_as_a_warning(options: tuple[str, ...]) -> None:
+    """With the filters of the interpreter itself, and with others, it does not stop the fork."""
+    source = """
+    import sys, threading
+    import forksafe
+    idle = threading.Event()
+    threading.Thread(target=idle.wait, daemon=True).start()
+    with forksafe.forked():
+        pass
+    print("ok")
+    """
+    command = [sys.executable, *options, "-c", textwrap.dedent(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done

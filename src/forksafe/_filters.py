@@ -24,10 +24,18 @@ def would_raise(text: str, category: type[Warning], module: str, line: int) -> b
     filters: Any = getattr(warnings, "_get_filters", None)
     for action, message, kind, place, number in filters() if filters else warnings.filters:
         if (
-            (message is None or message.match(text))
+            _matches(message, text)
             and issubclass(category, kind)
-            and (place is None or place.match(module))
+            and _matches(place, module)
             and number in (0, line)
         ):
             return bool(action == "error")
     return bool(getattr(warnings, "defaultaction", "default") == "error")
+
+
+def _matches(pattern: Any, text: str) -> bool:
+    # The interpreter's own filters have plain strings, which must be equal: check_matched() in
+    # CPython's _warnings.c.
+    if pattern is None or isinstance(pattern, str):
+        return pattern in (None, text)
+    return bool(pattern.match(text))
