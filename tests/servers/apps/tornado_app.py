@@ -32,7 +32,8 @@ fork_processes(3, max_restarts=100)
 async def main() -> None:
     server = HTTPServer(Application([(r"/(?!loop).*", Page)]))
     server.add_sockets(sockets)
-    print("worker", os.getpid(), flush=True)
+    # In one write: print() makes several where streams are unbuffered, and three workers speak.
+    sys.stdout.write(f"worker {os.getpid()}\n")
     await asyncio.Event().wait()
 
 
