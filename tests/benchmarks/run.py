@@ -57,6 +57,7 @@ def summary(row: Any, measured: dict[str, Any]) -> dict[str, Any]:
         "high": high,
         "budget": budget,
         "over": budget is not None and low > budget,
+        "unit": measured.get("unit", "us"),
         "note": measured.get("note", ""),
     }
 
@@ -66,8 +67,9 @@ def line(row: dict[str, Any]) -> str:
     ratio = f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
     budget = "" if row["budget"] is None else f"{row['budget']:.2f}"
     verdict = "" if row["budget"] is None else "OVER" if row["over"] else "ok"
-    microseconds = f"{row['b'] * 1e6:>9,.0f} : {row['a'] * 1e6:<9,.0f}"
-    text = f"{row['what']:<66} {microseconds} {ratio:<24} {budget:>6} {verdict}"
+    factor = 1e6 if row["unit"] == "us" else 1
+    medians = f"{row['b'] * factor:>9,.0f} : {row['a'] * factor:<9,.0f} {row['unit']}"
+    text = f"{row['what']:<66} {medians} {ratio:<24} {budget:>6} {verdict}"
     return text + (f"\n    {row['note']}" if row["note"] else "")
 
 
@@ -89,7 +91,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     if not options.json:
         print(f"{machine}, load {load:.1f}; {samples} samples of each side")
-        print(f"{'':<66} {'median, us':<21} {'ratio (95 %)':<24} budget", flush=True)
+        print(f"{'':<66} {'medians':<24} {'ratio (95 %)':<24} budget", flush=True)
     results = []
     for name in options.rows or names:
         results.append(summary(names[name], measure(name, samples, options.quick)))
