@@ -1,8 +1,8 @@
 """The one at-fork registration, its switch, and the rule of exactly once.
 
-``os.register_at_fork`` has no way back, so the three halves are registered when forksafe is
-imported and look at the switch: `install()` turns it on for all forks, `safe_fork()` for one
-fork of one thread. While it is off a fork costs three calls, which count forks and do nothing else.
+``os.register_at_fork`` has no way back, so the parts are registered when forksafe is imported and
+look at the switch: `install()` turns it on for all forks, `safe_fork()` for one fork of one thread.
+While it is off a fork costs a few calls, which count forks and do nothing else.
 
 Exactly once: `_forks` counts the forks that led to this process, `_clean` is the count (and the
 pid) at which it was last known whole. Neither alone will do. A pid recurs; and a fork made in C
