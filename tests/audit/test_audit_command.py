@@ -103,6 +103,7 @@ def test_json(apps: Path) -> None:
         ("broken", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
         ("no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("clean:no_such_name", "AttributeError: module 'clean' has no attribute 'no_such_name'"),
+        ("clean:", "ValueError: there is no name behind the colon of 'clean:'"),
         ("exits", "SystemExit: 0"),
     ],
 )

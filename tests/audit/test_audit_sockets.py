@@ -44,6 +44,48 @@ def test_a_connection_needs_action(family: str) -> None:
     assert found.remedy
 
 
+def encrypted() -> Any:
+    import socket
+    import ssl
+    import threading
+
+    import forksafe
+
+    def context(protocol: Any) -> Any:
+        new = ssl.SSLContext(protocol)
+        new.check_hostname = False
+        new.verify_mode = ssl.CERT_NONE
+        # A key exchange in which nobody has a certificate.
+        new.maximum_version = ssl.TLSVersion.TLSv1_2
+        new.set_ciphers("AECDH:@SECLEVEL=0")
+        return new
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    accepted: list[Any] = []
+
+    def serve() -> None:
+        server = context(ssl.PROTOCOL_TLS_SERVER)
+        accepted.append(server.wrap_socket(listening.accept()[0], server_side=True))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    plain = socket.create_connection(listening.getsockname())
+    client = context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(plain)
+    thread.join()
+    client.sendall(b"x")
+    assert accepted[0].recv(1) == b"x"
+    return [h for h in forksafe.audit() if h.where.startswith(f"fd {client.fileno()},")]
+
+
+def test_a_tls_connection() -> None:
+    """It is told as what it is: more breaks than the order of the bytes."""
+    found = hazards(encrypted).one("socket")
+    assert found.severity == "action"
+    assert found.where.endswith(", ssl:SSLSocket")
+    assert "encrypted" in found.detail
+    assert "in the child" in found.remedy
+
+
 def listener() -> Any:
     import socket
 

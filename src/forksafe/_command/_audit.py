@@ -155,7 +155,9 @@ def refuse_forks(allow: Iterable[str]) -> None:
 def _load(target: str) -> Any:
     import importlib
 
-    name, _, attribute = target.partition(":")
+    name, colon, attribute = target.partition(":")
+    if colon and not attribute:
+        raise ValueError(f"there is no name behind the colon of {target!r}")
     loaded: Any = importlib.import_module(name)
     call = attribute.endswith("()")
     for part in attribute[: -2 if call else None].split(".") if attribute else ():
