@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -10,6 +12,10 @@ import pytest
 
 # .ci/run sets this where everything that a test may need is installed: a skip there is a hole.
 NO_SKIP = bool(os.environ.get("FORKSAFE_NO_SKIP"))
+
+# Where the programs of the tests put their temporary files: many are killed, and leave them.
+SCRATCH = tempfile.mkdtemp(prefix="forksafe-")
+os.environ["TMPDIR"] = SCRATCH
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -32,3 +38,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Count the skip of a whole file as a failure, where nothing may be skipped."""
     return _no_skip((yield))
+
+
+def pytest_unconfigure() -> None:
+    """Remove what the programs left."""
+    shutil.rmtree(SCRATCH, ignore_errors=True)

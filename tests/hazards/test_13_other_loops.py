@@ -80,7 +80,7 @@ def uvloop_program(fork: Forker) -> None:
 
         answer, told = fork.run(child, end="_exit")
         assert answer == 42
-        assert told == "unknown layout: left alone, not asyncio's own: uvloop.Loop"
+        assert told == "unknown layout: left alone, not asyncio's own: uvloop:Loop"
         loop = asyncio.get_running_loop()
         assert await loop.run_in_executor(None, lambda: 42) == 42
 

@@ -166,7 +166,7 @@ def _is_held_elsewhere(lock: Any) -> bool:
 def _hazard(lock: Any, path: str, holder: Any) -> Hazard:
     severity: Literal["action", "fixed", "advice"] = ACTION
     remedy = (
-        "fork when it is free, from a thread that holds it; or make it anew in the child: "
+        "take it for the fork, and release it in both processes; or make it anew in the child: "
         "os.register_at_fork(after_in_child=...)"
     )
     if path in _BY_PYTHON or _is_a(holder, "logging:Handler"):

@@ -131,7 +131,7 @@ def current_loops() -> list[Any]:
 
 
 def _name(loop: Any) -> str:
-    return f"{type(loop).__module__}.{type(loop).__qualname__}"
+    return f"{type(loop).__module__}:{type(loop).__qualname__}"
 
 
 class _Ours:

@@ -76,11 +76,12 @@ class PoolsStep(Step):
         for pool, owner in live_pools():
             _check(pool)
             kind = type(pool)
+            size = len(vars(pool)["_pool"])
             yield Hazard(
                 "pool",
                 ACTION,
-                f"a {kind.__name__} of {len(vars(pool)['_pool'])} workers will refuse work in the "
-                "child, where it would wait for ever but for forksafe",
+                f"a {kind.__name__} of {size} worker{'' if size == 1 else 's'} will refuse work in "
+                "the child, where it would wait for ever but for forksafe",
                 subject=kind.__name__,
                 detail=(
                     "Its threads and workers answer to the process that made it, whose own use of "
