@@ -6,7 +6,7 @@ from ._origin import PLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ._origin import Origin
@@ -30,6 +30,7 @@ class Forking:
             has found in them then it can keep until this is true again.
         plan: Which steps have something to do, and how to tell in the child that no other has.
         notes: What each of these steps noted, in the order of the steps.
+        undo: What takes back, in the parent after the fork, what the notes changed there.
         deferred: Set by a step that takes over restoring the mask, later in the child.
         raised: What callbacks of the program raised during the reset.
     """
@@ -43,5 +44,6 @@ class Forking:
     fresh: bool = True
     plan: Plan | None = None
     notes: list[tuple[Step, Any]] | None = None
+    undo: tuple[Callable[[], None], ...] = ()
     deferred: bool = False
     raised: tuple[BaseException, ...] = ()

@@ -217,7 +217,7 @@ def _after_in_parent() -> object:
     fork = _under_way.get(thread)
     mask = None if fork is None else fork.mask
     try:
-        if fork is not None and (fork.plan is None or fork.plan.undoing):
+        if fork is not None and fork.undo:
             _reset.undo(fork)
         _under_way.pop(thread, None)
         return None if mask is None or thread in armed else _signals.restore(mask)

@@ -32,20 +32,26 @@ _raised: tuple[BaseException, ...] = ()
 class Plan:
     """Which steps have anything to do at a fork, and what shows that others have got something."""
 
-    __slots__ = ("active", "pending", "undoing", "watched")
+    __slots__ = ("active", "empty", "pending", "watched")
 
     def __init__(self) -> None:
         # Each step with its note(), None for a step that takes none.
         self.active: list[tuple[Step, Callable[[Forking], Any] | None]] = []
-        self.undoing: list[Step] = []
-        # What must be loaded before any module of the steps that is not, and containers of the
-        # idle steps.
+        # What must be loaded before any module of the steps that is not; containers of the idle
+        # steps, and as many empty ones.
         self.pending: set[str] = set()
-        self.watched: list[Sized] = []
+        self.watched: tuple[Sized, ...] = ()
+        self.empty: tuple[Sized, ...] = ()
+
+    def watch(self, containers: tuple[Sized, ...]) -> None:
+        """Have the plan hold only as long as these are empty."""
+        self.watched += containers
+        self.empty += tuple(type(container)() for container in containers)
 
     def holds(self) -> bool:
         """Tell whether no other step is needed, without running any Python code."""
-        return not any(self.watched) and sys.modules.keys().isdisjoint(self.pending)
+        # Tuples compare their items without holding on to them, and so write to none.
+        return self.watched == self.empty and sys.modules.keys().isdisjoint(self.pending)
 
 
 # The plan of the last fork of each kind, in this process: the next of that kind is mostly alike.
@@ -105,10 +111,8 @@ def _look(fork: Forking) -> Plan:
             # The reset does without, and meets in the child, where it is recorded, what was wrong.
             pass
         if type(noted) is Idle:
-            plan.watched.extend(noted.watched)
+            plan.watch(noted.watched)
             continue
-        if type(step).undo is not Step.undo:
-            plan.undoing.append(step)
         plan.active.append((step, None if type(step).note is Step.note else step.note))
         if noted is NOTHING:
             if fork.alone:
@@ -119,13 +123,12 @@ def _look(fork: Forking) -> Plan:
 
 
 def undo(fork: Forking) -> None:
-    """Let the steps take back, in the parent, what their notes changed."""
-    for step, noted in fork.notes or ():
-        if type(step).undo is not Step.undo:
-            try:
-                step.undo(noted)
-            except Exception:  # noqa: S110 - inside os.fork(): there is nobody to tell
-                pass
+    """Take back, in the parent, what the notes changed."""
+    for take_back in fork.undo:
+        try:
+            take_back()
+        except Exception:  # noqa: S110 - inside os.fork(): there is nobody to tell
+            pass
 
 
 def reset(fork: Forking) -> None:

@@ -5,7 +5,7 @@ subsystem whole in the child (`Step.reset`), and how to tell a person what it fi
 (`Step.describe`). The reset and the audit are made of the same steps, so that the audit cannot
 claim what the reset does not do.
 
-The rules for `note`, `undo` and `reset`, which run inside ``os.fork()``:
+The rules for `note` and `reset`, which run inside ``os.fork()``:
 
 - nothing is imported, logged or printed, and no lock is taken: anything may be locked there;
 - a subsystem that was never imported has no state: steps look in ``sys.modules``;
@@ -20,7 +20,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sized
+    from collections.abc import Iterable
     from typing import Any
 
     from ._audit._heap import Heap
@@ -53,7 +53,7 @@ class Idle:
 
     __slots__ = ("watched",)
 
-    def __init__(self, *watched: Sized) -> None:
+    def __init__(self, *watched: dict[Any, Any] | set[Any]) -> None:
         self.watched = watched
 
 
@@ -87,13 +87,12 @@ class Step:
     def note(self, fork: Forking) -> Any:
         """Look, before the fork, at what the child cannot see; the result reaches `reset`.
 
+        What it changes for the child's sake it takes back by `Forking.undo`.
+
         `NOTHING` as the result spares the child the reset; `Idle` spares later forks the note as
         well, and is only for what does not depend on `fork`, but for its identity and origin.
         """
         return None
-
-    def undo(self, note: Any) -> None:
-        """Take back in the parent, after the fork, what `note` changed."""
 
     def reset(self, fork: Forking, note: Any) -> bool:
         """Make the subsystem whole in the child.

@@ -118,16 +118,13 @@ def current_loops() -> list[Any]:
     """Return the loops that run, or are current, in this thread; none is made. Reads only."""
     events = sys.modules.get("asyncio.events")
     # Not the public functions: they make a policy and a loop, or warn, or raise.
-    running = getattr(events, "_get_running_loop", None)
+    get_running = getattr(events, "_get_running_loop", None)
+    running = None if get_running is None else get_running()
     policy = getattr(events, "_event_loop_policy", None)
-    found: list[Any] = []
-    for loop in (
-        running() if running is not None else None,
-        getattr(getattr(policy, "_local", None), "_loop", None),
-    ):
-        if loop is not None and not any(loop is other for other in found):
-            found.append(loop)
-    return found
+    current = None if policy is None else getattr(getattr(policy, "_local", None), "_loop", None)
+    if current is None or current is running:
+        return [] if running is None else [running]
+    return [current] if running is None else [running, current]
 
 
 def _name(loop: Any) -> str:

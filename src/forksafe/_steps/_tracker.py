@@ -58,6 +58,10 @@ class _Preserve:
         self.parent = os.getpid()
         self.child = 0
 
+    def take_back(self) -> None:
+        """Set in the parent what was there before."""
+        self.intent.preserve_fd = self.previous
+
     def __bool__(self) -> bool:
         pid = os.getpid()
         if not self.child and pid != self.parent:
@@ -81,15 +85,12 @@ class TrackerStep(Step):
         for one in self._trackers:
             if one.intent is not None:
                 preserve = _Preserve(one.intent)
+                fork.undo += (preserve.take_back,)
                 one.intent.preserve_fd = preserve
                 kept.append(preserve)
             if one.is_waited_for and one.tracker._pid is not None:
                 self._hold_lifeline(one)
         return kept
-
-    def undo(self, note: Any) -> None:
-        for preserve in note or ():
-            preserve.intent.preserve_fd = preserve.previous
 
     def reset(self, fork: Forking, note: list[_Preserve] | None) -> bool:
         for preserve in note or ():
