@@ -84,7 +84,10 @@ def fork(identity: Any, mask: Iterable[int] | None = None, made: list[int] | Non
     function = os.fork
     if function is safe_fork:
         function = _os_fork
-    _hook.armed[thread] = request = _hook.Request(identity, mask)
+    request = _hook.Request()
+    if identity is not None:
+        request.identity, request.mask = identity, mask
+    _hook.armed[thread] = request
     try:
         if made is None:
             return int(function())

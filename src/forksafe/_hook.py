@@ -46,11 +46,9 @@ class Request:
             the signals, unless the one who asked has done that already.
     """
 
-    __slots__ = ("identity", "mask")
-
-    def __init__(self, identity: Any, mask: Iterable[int] | None) -> None:
-        self.identity = identity
-        self.mask = mask
+    # Defaults on the class, as `Forking` has them.
+    identity: Any = None
+    mask: Iterable[int] | None = None
 
 
 _installed = False

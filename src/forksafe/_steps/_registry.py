@@ -44,34 +44,38 @@ class RegistryStep(Step):
         self._registries: list[_Registry] = []
         self._waiting: Forking | None = None
 
-    def note(self, fork: Forking) -> Idle | list[tuple[_Registry, int, list[Any] | None]]:
+    def note(self, fork: Forking) -> Idle | list[tuple[_Registry, list[Any] | None, bool]]:
         if fork.fresh:
             self._registries = list(_registries())
         origin = fork.origin
         theirs = origin.registry if isinstance(origin, Launch) else None
         idle = theirs is None
-        noted: list[tuple[_Registry, int, list[Any] | None]] = []
+        noted: list[tuple[_Registry, list[Any] | None, bool]] = []
         for one in self._registries:
             entries = one.entries
-            if entries or one.finalizers:
+            clear = bool(one.finalizers)
+            if entries or clear:
                 idle = False
             # In order already here: in the child the walk would copy the page of each. The keys are
             # (index, id, callback), and no two indexes are the same.
             callbacks = None if one.registry is theirs else sorted(entries.items())
-            noted.append((one, len(entries), callbacks))
+            noted.append((one, callbacks, clear))
         return Idle(*(x for one in self._registries for x in one.state)) if idle else noted
 
     def reset(self, fork: Forking, note: Any) -> bool:
         if note is None:
-            note = [(one, -1, ()) for one in _registries()]
-        for one, size, callbacks in note:
+            note = [(one, (), True) for one in _registries()]
+        for one, callbacks, clear in note:
             if callbacks is None:
                 if fork.origin.standard:  # type: ignore[attr-defined]
                     self._go_on_behind(one, [other for other, _, _ in note], fork)
                 continue
-            one.finalizers.clear()
-            if len(one.entries) != size:  # not noted, or another thread has registered since
-                callbacks = sorted(one.entries.items())
+            if not fork.alone:  # or nothing noted: others may have registered since
+                clear = True
+                if len(one.entries) != len(callbacks):
+                    callbacks = sorted(one.entries.items())
+            if clear:
+                one.finalizers.clear()
             # As _run_after_forkers() does it, but without logging, and whatever a callback raises.
             for (_index, _ident, callback), reference in callbacks:
                 obj = reference()
@@ -82,7 +86,7 @@ class RegistryStep(Step):
                         fork.raised += (exc.with_traceback(None),)
         if len(note) > 1:
             families = [one for one, _, _ in note]
-            for one, _, callbacks in note:
+            for one, callbacks, _ in note:
                 if callbacks is not None and one.ends_a_process():
                     _join_finalizers(one, families)
         return bool(note)

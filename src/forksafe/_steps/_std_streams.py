@@ -23,6 +23,7 @@ from .._step import NOTHING, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from .._forking import Forking
@@ -73,13 +74,18 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper, io.BufferedWriter, io.FileIO]
     return stream, buffer, raw
 
 
-def _streams() -> list[Any]:
+def _streams() -> Iterable[Any]:
+    try:
+        if sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
+            return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+    except AttributeError:
+        pass  # the program has deleted it
     streams: dict[int, Any] = {}  # a stream's __eq__() and __hash__() may be the program's
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         stream = getattr(sys, name, None)
         if stream is not None:
             streams[id(stream)] = stream
-    return list(streams.values())
+    return streams.values()
 
 
 class _Sink(io.RawIOBase):
