@@ -33,6 +33,7 @@ KINDS = (
     "queue",
     "pool",
     "executor",
+    "interpreter",
     "forkserver",
     "resource-tracker",
     "shared-memory",

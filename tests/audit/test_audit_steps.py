@@ -106,6 +106,21 @@ def test_what_the_steps_for_pools_and_loops_tell() -> None:
     }
 
 
+def shut_down() -> Any:
+    from concurrent.futures import ThreadPoolExecutor
+
+    import forksafe
+
+    executor = ThreadPoolExecutor(1)
+    executor.submit(int).result()
+    executor.shutdown()
+    return [*forksafe.audit(), executor is None]
+
+
+def test_an_executor_that_was_shut_down_is_not_told() -> None:
+    assert not [h for h in value(shut_down) if isinstance(h, dict) and h["kind"] == "executor"]
+
+
 def fork_server() -> Any:
     import multiprocessing.forkserver
 

@@ -24,6 +24,7 @@ from .._steps import STEPS
 from . import (
     _databases,
     _exit_handlers,
+    _interpreters,
     _loaded,
     _locks,
     _memory,
@@ -51,6 +52,7 @@ _PARTS = (
     _threads,
     _native_threads,
     _sockets,
+    _interpreters,
     _temp_files,
     _open_files,
     _exit_handlers,

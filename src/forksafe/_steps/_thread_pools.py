@@ -99,8 +99,14 @@ class ThreadPoolsStep(Step):
         from .._hazard import FIXED, Hazard
 
         module = sys.modules["concurrent.futures.thread"]
+        other = sys.modules.get("concurrent.futures.interpreter")
+        interpreters = getattr(other, "InterpreterPoolExecutor", ())
         for pool in live_thread_pools():
             _check(pool, module)
+            if not any(thread.is_alive() for thread in pool.threads):
+                continue  # it was shut down
+            if isinstance(pool.executor, interpreters):
+                continue  # no child of theirs comes to its reset: the audit tells that
             name = str(getattr(pool.executor, "_thread_name_prefix", "(dropped)"))
             kind = "ThreadPoolExecutor"
             yield Hazard(
