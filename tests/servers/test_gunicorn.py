@@ -84,9 +84,8 @@ def test_without_forksafe_workers_hang(site: Site) -> None:
     Not so in gthread workers: proxies connect once in each thread, and theirs are new ones.
     """
     _server, port = serve(site)
-    answers = Load(port, "/count", timeout=3, give_up=True).finish()
+    answers = Load(port, "/count", each=500, timeout=3, give_up=True).finish()
     assert failures(answers)
-    assert len(answers) < 200
 
 
 @pytest.mark.parametrize("worker", [(), GTHREAD], ids=["sync", "gthread"])

@@ -24,9 +24,8 @@ def serve(site: Site, *, forksafe: bool, **env: str) -> tuple[Server, int]:
 def test_without_forksafe_children_hang(site: Site) -> None:
     """One connection of a proxy in three processes: replies mix, and everybody waits."""
     _server, port = serve(site, forksafe=False)
-    answers = Load(port, "/count", timeout=3, give_up=True).finish()
+    answers = Load(port, "/count", each=500, timeout=3, give_up=True).finish()
     assert failures(answers)
-    assert len(answers) < 200
 
 
 def test_counter_is_exact(site: Site) -> None:

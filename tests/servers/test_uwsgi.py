@@ -70,9 +70,8 @@ def ended_well(server: Server, site: Site) -> None:
 def test_without_forksafe_workers_hang(site: Site, threads: tuple[str, ...]) -> None:
     """One connection of a proxy in three processes: replies mix, and everybody waits."""
     _server, port = serve(site, *threads)
-    answers = Load(port, "/count", timeout=3, give_up=True).finish()
+    answers = Load(port, "/count", each=500, timeout=3, give_up=True).finish()
     assert failures(answers)
-    assert len(answers) < 200
 
 
 @THREADS
