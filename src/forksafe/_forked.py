@@ -96,6 +96,10 @@ def forked(
     return _Forked(name, check, grace, on_hazard, allow)
 
 
+# What the child of a block leaves to the parent, as it ends by os._exit().
+_LEFT_ALONE = ("temporary-file",)
+
+
 class _Forked:
     def __init__(
         self,
@@ -121,7 +125,7 @@ class _Forked:
         if self._on_hazard != "ignore":
             from . import _policy as policy
 
-            hazards = policy.before(self._on_hazard, self._allow)
+            hazards = policy.before(self._on_hazard, self._allow, _LEFT_ALONE)
         if _WARNS_BEHIND:
             _warn_before()
         identity = _identity(self._name)

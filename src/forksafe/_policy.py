@@ -38,8 +38,15 @@ _MANY = 1000
 _told: set[frozenset[str]] = set()
 
 
-def before(on_hazard: str, allow: Iterable[str]) -> tuple[Hazard, ...]:
+def before(
+    on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = ()
+) -> tuple[Hazard, ...]:
     """Look before a fork; return what `after` is to tell.
+
+    Args:
+        on_hazard: See `safe_fork()`.
+        allow: See `safe_fork()`.
+        harmless: Kinds that do no harm to this fork, whatever is allowed.
 
     Raises:
         UnsafeForkError: With ``"raise"``, or where a warning would be turned into an exception.
@@ -48,7 +55,7 @@ def before(on_hazard: str, allow: Iterable[str]) -> tuple[Hazard, ...]:
     _check(on_hazard)
     if on_hazard == "ignore":
         return ()
-    hazards = _hazards(AllowList(allow))
+    hazards = tuple(h for h in _hazards(AllowList(allow)) if h.kind not in harmless)
     if hazards and (on_hazard == "raise" or _would_raise(hazards)):
         raise UnsafeForkError(hazards)
     return hazards

@@ -49,10 +49,10 @@ __all__ = ["AllowList", "audit", "look"]
 
 _PARTS = (
     _databases,
+    _interpreters,
     _threads,
     _native_threads,
     _sockets,
-    _interpreters,
     _temp_files,
     _open_files,
     _exit_handlers,

@@ -162,8 +162,7 @@ def _psycopg(pool: Any) -> Iterator[Hazard]:
 
 
 def _redis(scene: Scene, pool: Any) -> Iterator[Hazard]:
-    idle = list(getattr(pool, "_available_connections", ()))
-    busy = list(getattr(pool, "_in_use_connections", ()))
+    idle, busy = _of_redis(pool)
     open_ = [c for c in idle if _is_open(c)]
     lent = [c for c in busy if _is_open(c)]
     if not open_ and not lent:
@@ -194,6 +193,20 @@ def _redis(scene: Scene, pool: Any) -> Iterator[Hazard]:
             else "close pubsubs, pipelines and clients before the fork, or make them in the child"
         ),
         where=_where(pool),
+    )
+
+
+def _of_redis(pool: Any) -> tuple[list[Any], list[Any]]:
+    """Return the connections that wait in the pool, and those that are handed out."""
+    idle = getattr(pool, "_available_connections", None)
+    if idle is not None:
+        return list(idle), list(getattr(pool, "_in_use_connections", ()))
+    # A BlockingConnectionPool lists all, and has those that wait in a queue.
+    waiting = {id(c) for c in list(getattr(getattr(pool, "pool", None), "queue", ()))}
+    every = list(getattr(pool, "_connections", ()))
+    return (
+        [connection for connection in every if id(connection) in waiting],
+        [connection for connection in every if id(connection) not in waiting],
     )
 
 

@@ -70,7 +70,8 @@ def find(scene: Scene) -> Iterator[Hazard]:
             subject="gc.freeze",
             detail=(
                 "gc.freeze() hides objects from the heap's listing. Threads, sockets and SQLite "
-                "files are found all the same; pools, and who holds a socket, may not be."
+                "files are found all the same; pools, executors, loops, temporary and open files, "
+                "and who holds a socket, may not be."
             ),
             remedy="run the audit before gc.freeze()",
         )

@@ -65,10 +65,17 @@ def _text(file: Any) -> int:
     if not _CPYTHON:
         return 0
     try:
-        if file.closed or not file.writable() or file.readable():
-            return 0  # a file also open for reading refers to what it has read
+        if file.closed or not file.writable():
+            return 0
+        things = gc.get_referents(file)
+        if file.readable():
+            # Also open for reading: a tuple stands for what was read since it was last written to.
+            if any(type(thing) is tuple for thing in things):
+                return 0
+            if str(getattr(file, "mode", "r")).startswith("r"):
+                things = [thing for thing in things if type(thing) is not str]  # read, or written?
         known = (file.encoding, file.errors)
-        return sum(_size(thing) for thing in gc.get_referents(file) if thing not in known)
+        return sum(_size(thing) for thing in things if thing not in known)
     except (OSError, ValueError, AttributeError, TypeError):
         return 0
 

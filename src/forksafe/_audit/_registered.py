@@ -24,7 +24,7 @@ def describe(objects: Iterable[Any], finalizers: Iterable[Any]) -> Iterator[Haza
         if _is_a(obj, "managers", "BaseProxy"):
             address = _address(getattr(getattr(obj, "_token", None), "address", "?"))
             proxies.setdefault(address, Counter())[type(obj).__name__] += 1
-        elif _is_a(obj, "queues", "Queue") and getattr(obj, "_thread", None) is not None:
+        elif _is_a(obj, "queues", "Queue") and _feeds(obj):
             yield _queue(obj)
         else:
             others[f"{type(obj).__module__}:{type(obj).__qualname__}"] += 1
@@ -58,6 +58,11 @@ def _is_a(obj: Any, submodule: str, name: str) -> bool:
         if isinstance(cls, type) and isinstance(obj, cls):
             return True
     return False
+
+
+def _feeds(queue: Any) -> bool:
+    thread = getattr(queue, "_thread", None)
+    return thread is not None and thread.is_alive()
 
 
 def _queue(queue: Any) -> Hazard:

@@ -2,8 +2,11 @@
 
 `severity` is ``action`` unless the library is known to start its thread again by itself in the
 child. Where only some versions do, `restarts` names the attribute, of the object whose method the
-thread runs, that tells; then it is ``advice``. Where one of forksafe's steps answers
-for the thread, `answered_by` matches the step's own hazards, as a pattern of the allow-list.
+thread runs, that tells; then it is ``advice``.
+
+Where one of forksafe's steps answers for the thread, `answered_by` matches the step's own hazards,
+as patterns of the allow-list. There the very function counts that the thread was started with, as
+its `targets`: a program's own thread may well run ``queue.get`` or ``pool.map``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class Owner:
     Attributes:
         library: Its name, for people.
         modules: Prefixes of the modules whose code the thread runs, by whole components.
+        targets: Patterns of what the thread was started with, ``module:qualname``.
         names: Patterns of thread names, for libraries that hand the thread code of others.
         remedy: What to write.
         severity: See the top of this file.
@@ -38,14 +42,16 @@ class Owner:
         library: str,
         modules: tuple[str, ...] = (),
         *,
+        targets: tuple[str, ...] = (),
         names: tuple[str, ...] = (),
         remedy: str,
         severity: Literal["action", "advice"] = ACTION,
         restarts: str = "",
-        answered_by: str = "",
+        answered_by: tuple[str, ...] = (),
     ) -> None:
         self.library = library
         self.modules = modules
+        self.targets = targets
         self.names = names
         self.remedy = remedy
         self.severity: Literal["action", "advice"] = severity
@@ -65,27 +71,32 @@ OWNERS = (
     # The standard library's own.
     Owner(
         "concurrent.futures.ThreadPoolExecutor",
-        ("concurrent.futures.thread",),
+        targets=("concurrent.futures.thread:_worker",),
         remedy="nothing under forksafe; else make the executor in the child",
-        answered_by="executor:ThreadPoolExecutor*",
+        answered_by=("executor:ThreadPoolExecutor*", "interpreter"),
     ),
     Owner(
         "concurrent.futures.ProcessPoolExecutor",
-        ("concurrent.futures.process",),
+        targets=("concurrent.futures.process:_ExecutorManagerThread.run",),
         remedy="make the executor in the child",
-        answered_by="executor:ProcessPoolExecutor",
+        answered_by=("executor:ProcessPoolExecutor",),
     ),
     Owner(
         "multiprocessing.Pool",
-        ("multiprocessing.pool", "multiprocess.pool", "billiard.pool"),
+        targets=(
+            "multiproces*.pool:Pool._handle_*",
+            "multiproces*.pool:worker",
+            "billiard.pool:PoolThread.run",
+            "billiard.pool:Worker*",
+        ),
         remedy="make the pool in the child",
-        answered_by="pool",
+        answered_by=("pool",),
     ),
     Owner(
         "multiprocessing.Queue",
-        ("multiprocessing.queues", "multiprocess.queues", "billiard.queues"),
+        targets=("multiproces*.queues:Queue._feed", "billiard.queues:Queue._feed"),
         remedy="nothing under forksafe: the child's queue starts a feeder of its own",
-        answered_by="queue",
+        answered_by=("queue",),
     ),
     Owner(
         "logging.handlers.QueueListener",
@@ -199,14 +210,18 @@ OWNERS = (
 )
 
 
-def owner(modules: Iterable[str], name: str) -> Owner:
+def owner(target: str, modules: Iterable[str], name: str) -> Owner:
     """Return whose thread this is, `UNKNOWN` if nobody's in the table.
 
     Args:
-        modules: The modules whose code it runs.
+        target: What it was started with, ``module:qualname``.
+        modules: The modules whose code that is.
         name: Its name.
     """
     modules = list(modules)
+    for known in OWNERS:
+        if any(fnmatchcase(target, pattern) for pattern in known.targets):
+            return known
     for known in OWNERS:
         for prefix in known.modules:
             for module in modules:

@@ -13,7 +13,7 @@ from functools import partial
 
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
 from ._allow import AllowList
-from ._thread_owners import UNKNOWN, owner
+from ._thread_owners import UNKNOWN, Owner, owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from ._scene import Scene
-    from ._thread_owners import Owner
 
 __all__ = ["WANTED", "find"]
 
@@ -30,6 +29,13 @@ WANTED: tuple[str, ...] = ()
 
 # The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = ("threading", "queue", "concurrent.futures", "selectors", "_pyrepl")
+_MAIN = Owner(
+    "",
+    remedy=(
+        "fork in the main thread, before others start; or mind that in the child nothing of it "
+        "goes on, and the thread that forks is the main one"
+    ),
+)
 _DEPTH = 200  # frames: enough to find the outermost of any sane thread
 
 
@@ -79,8 +85,15 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> 
         modules = [_module(outer)]
         label = f"{modules[0]}:{getattr(outer.f_code, 'co_qualname', outer.f_code.co_name)}"
     name = str(thread.name) if thread is not None else "(no name)"
-    known = owner([*modules, *(around if thread is None else around[-4:])], name)
-    severity = _severity(scene, known, target)
+    # Whose function it was started with is what counts: a library that watches threads (sentry-sdk
+    # and others do) has frames in those of everybody.
+    known = owner(label, modules if target is not None else around, name)
+    told = _told(scene, known)
+    if known.answered_by and not told:
+        known = UNKNOWN
+    if thread is threading.main_thread():
+        known = _MAIN
+    severity = _severity(known, target, told)
     daemon = "" if thread is None else "daemon " if thread.daemon else "non-daemon "
     whose = f" of {known.library}" if known.library else ""
     if thread is None:
@@ -90,8 +103,8 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> 
         FIXED: "would be gone in the child, which does without it",
         ADVICE: "would be gone in the child, where its library starts it again",
     }[severity]
-    if known.answered_by and severity == ADVICE:
-        becomes = f"would be gone in the child, as the {known.answered_by.partition(':')[0]} tells"
+    if told and severity == ADVICE:
+        becomes = f"would be gone in the child, as the {told[0].kind} tells"
     return Hazard(
         "thread",
         severity,
@@ -107,13 +120,18 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> 
     )
 
 
-def _severity(scene: Scene, known: Owner, target: Any) -> Literal["action", "fixed", "advice"]:
-    if known.answered_by:
-        answers = AllowList(known.answered_by)
-        told = [hazard for hazard in scene.found if hazard in answers]
-        if told and all(hazard.severity == FIXED for hazard in told):
-            return FIXED
-        return ADVICE if told else ACTION  # what needs action is told once, by the step
+def _told(scene: Scene, known: Owner) -> list[Hazard]:
+    """Return what the steps tell of that the thread belongs to."""
+    answers = AllowList(known.answered_by)
+    return [hazard for hazard in scene.found if hazard in answers]
+
+
+def _severity(
+    known: Owner, target: Any, told: list[Hazard]
+) -> Literal["action", "fixed", "advice"]:
+    if told:
+        # What needs action is told once, by the step.
+        return FIXED if all(hazard.severity == FIXED for hazard in told) else ADVICE
     if known is not UNKNOWN and known.restarts:
         instance = getattr(target, "__self__", None)
         return ADVICE if hasattr(type(instance), known.restarts) else ACTION

@@ -65,13 +65,19 @@ class Report:
         self._as_json = as_json
         self._fd = 1
         if as_json:
-            self._fd = os.dup(1)
-            os.dup2(2, 1)
+            try:
+                self._fd = os.dup(1)
+                os.dup2(2, 1)
+            except OSError:
+                pass  # there is no stdout, or no stderr; writing will tell
 
     def tell(self) -> int:
         """Look, and tell; return the exit status."""
         hazards = look(self._allowed, self._locks)
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # the target has closed it, or there is none
         if self._as_json:
             text = json.dumps(
                 {"target": self._target, "hazards": [vars(hazard) for hazard in hazards]}, indent=2
@@ -79,14 +85,21 @@ class Report:
         else:
             colour = os.isatty(self._fd) and not os.environ.get("NO_COLOR")
             text = _table(self._target, hazards, colour)
-        _write(self._fd, text + "\n")
+        try:
+            _write(self._fd, text + "\n")
+        except OSError as exc:
+            _complain(f"the report cannot be written: {exc}")
+            return FAILED
         return NEEDED if any(hazard.severity == ACTION for hazard in hazards) else NOTHING
 
 
 def is_target(word: str) -> bool:
     """Tell ``module[:attr[()]]`` from a program to be run: a path, or a command."""
     name = word.partition(":")[0]
-    if os.path.exists(word) or word.endswith(".py"):
+    if os.path.isdir(word):  # a package, or a program in a directory
+        if os.path.exists(os.path.join(word, "__main__.py")):
+            return os.path.exists(os.path.join(word, "__init__.py")) and word.isidentifier()
+    elif os.path.exists(word) or word.endswith(".py"):
         return False
     return all(part.isidentifier() for part in name.split("."))
 
@@ -190,6 +203,13 @@ def _leave(status: int) -> NoReturn:
         except (OSError, ValueError, AttributeError):
             pass  # the report is out; it was written by itself
     os._exit(status)
+
+
+def _complain(what: str) -> None:
+    try:
+        print(f"forksafe audit: {what}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass  # nobody to tell
 
 
 def _write(fd: int, text: str) -> None:

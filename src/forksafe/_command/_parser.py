@@ -120,6 +120,9 @@ def _add_run(subparsers: Any) -> None:
             return USAGE_ERROR
         from ._run import run
 
+        if options.allow and options.audit is None:
+            print("forksafe run: --allow is of use with --audit only", file=sys.stderr)
+            return USAGE_ERROR
         if options.audit is not None and not _prepare_audit(options):
             return USAGE_ERROR
         program, *arguments = options.command
@@ -180,7 +183,13 @@ def _add_audit(subparsers: Any) -> None:
         target = not options.module and is_target(program)
         if not program or (target and arguments):
             parser.print_usage(sys.stderr)
-            print("forksafe audit: which MODULE[:ATTR], -m MODULE or PROGRAM?", file=sys.stderr)
+            if arguments:
+                print(
+                    f"forksafe audit: {program} takes no arguments; options go before it",
+                    file=sys.stderr,
+                )
+            else:
+                print("forksafe audit: which MODULE[:ATTR], -m MODULE or PROGRAM?", file=sys.stderr)
             return USAGE_ERROR
         try:
             report = Report(program, options.allow, options.locks, options.json)

@@ -75,6 +75,8 @@ class PoolsStep(Step):
 
         for pool, owner in live_pools():
             _check(pool)
+            if not vars(pool)["_worker_handler"].is_alive():
+                continue  # it was closed, and has come to its end
             kind = type(pool)
             size = len(vars(pool)["_pool"])
             yield Hazard(

@@ -127,6 +127,8 @@ class ProcessExecutorsStep(Step):
 
         for live in live_process_executors():
             _check(live)
+            if live.thread is not None and not live.thread.is_alive():
+                continue  # it was shut down
             if live.thread is not None:
                 yield Hazard(
                     "executor",

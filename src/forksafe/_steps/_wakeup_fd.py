@@ -58,7 +58,7 @@ class WakeupFdStep(Step):
                     "wakeup-fd",
                     FIXED,
                     "signals that arrive in the child would wake the parent's event loop",
-                    subject=f"{type(loop).__module__}.{type(loop).__qualname__}",
+                    subject=f"{type(loop).__module__}:{type(loop).__qualname__}",
                     remedy="nothing under forksafe: the child starts without a wakeup fd",
                     where=f"fd {loop._csock.fileno()}",
                 )
