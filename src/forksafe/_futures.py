@@ -59,11 +59,13 @@ def fail(future: Any, error: Callable[[], BaseException]) -> None:
         future._state = base.CANCELLED_AND_NOTIFIED
         told = "add_cancelled"
     else:
-        return
+        told = ""  # done, but a thread that is gone may have been about to tell it
     condition = future._condition
     if not condition._is_owned():  # by a signal handler's victim: this very thread
         condition._lock._at_fork_reinit()
     release_waiters(condition)
+    if not told:
+        return
     for waiter in list(future._waiters):
         _tell(waiter, told, future)
     for callback in list(future._done_callbacks):

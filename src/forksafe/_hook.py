@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _thread import _count, get_ident
 
 from . import _freeze, _origin, _signals
+from . import _later_hooks as _  # noqa: F401 - it notes, now, which hooks come after these
 from ._forking import Forking
 from ._signals import BLOCK, DEFERRED, sigmask
 from ._vanished import forget_vanished_threads
@@ -250,6 +252,9 @@ def _after_in_child() -> object:
     return None
 
 
+# In the child the hooks run in the order in which they were registered. That of `threading` forgets
+# all threads but one, and so would those that a callback of the program has just started. For other
+# modules `_later_hooks` has noted, when it was imported, whose hooks are the later ones.
 if HAVE_FORK:
     os.register_at_fork(after_in_parent=_meet_handlers)
     os.register_at_fork(

@@ -55,7 +55,7 @@ class Plan:
 
 
 # The plan of the last fork of each kind, in this process: the next of that kind is mostly alike.
-_plans: dict[tuple[str, bool], Plan] = {}
+_plans: dict[tuple[str, bool, bool], Plan] = {}
 
 
 def forget_plans() -> None:
@@ -65,7 +65,7 @@ def forget_plans() -> None:
 
 def note(fork: Forking) -> None:
     """Let every step that may have something to reset look at the parent."""
-    kind = fork.origin.name, fork.identity is not None
+    kind = fork.origin.name, fork.identity is not None, fork.alone
     plan = _plans.get(kind)
     if plan is None or not plan.holds():
         fork.plan = _plans[kind] = _look(fork)

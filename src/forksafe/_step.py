@@ -90,7 +90,8 @@ class Step:
         What it changes for the child's sake it takes back by `Forking.undo`.
 
         `NOTHING` as the result spares the child the reset; `Idle` spares later forks the note as
-        well, and is only for what does not depend on `fork`, but for its identity and origin.
+        well, and is only for what does not depend on `fork`, but for its identity and origin and
+        for whether it is alone.
         """
         return None
 

@@ -27,24 +27,38 @@ SOURCES = {
     "fails.py": "raise ValueError('no')\n",
     "gives_up.py": "import sys\nsys.exit('no configuration')\n",
     "flask_app.py": "import flask\napp = flask.Flask('clean')\n",
+    "package/__init__.py": "print('imported', __name__)\n",
+    "runnable/__init__.py": "print('imported', __name__)\n",
+    "runnable/__main__.py": "print('ran', __name__)\n",
+    "directory/__main__.py": "print('ran', __name__)\n",
+    "none.py": "import sys\nsys.stdout = None\n",
+    "closes.py": "import sys\nsys.stdout.close()\n",
+    "prints.py": "print('loading')\n",
+    "closes_dirty.py": f"import sys\nsys.stdout.close()\n{THREAD}).start()\n",
+    "opens.py": "file = open('log.txt', 'w')\nprint(file.fileno(), file=file, flush=True)\n",
+    "forever.py": f"{THREAD}).start()\n",
 }
 
 
 @pytest.fixture
 def apps(tmp_path: Path) -> Path:
     for name, source in SOURCES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(source)
     return tmp_path
 
 
-def forksafe(apps: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def forksafe(apps: Path, *words: str, redirect: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command; `redirect` is what a shell is to do with its streams."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "forksafe", *words]
     return subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "forksafe", *words],
+        ["sh", "-c", f'exec "$@" {redirect}', "sh", *command],
         cwd=apps,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
     )
 
 
@@ -185,6 +199,94 @@ def test_run_and_refuse(apps: Path) -> None:
     done = forksafe(apps, "run", "--audit=raise", "forks_clean.py")
     assert done.returncode == 0, done
     assert done.stdout.count("forked") == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("package", "imported package\n"),
+        ("runnable", "imported runnable\n"),
+        ("runnable/", "ran __main__\n"),
+        ("directory", "ran __main__\n"),
+    ],
+)
+def test_a_directory_here(apps: Path, word: str, said: str) -> None:
+    """A package is imported, as a server does it; one that is just a program is run."""
+    done = forksafe(apps, "audit", word)
+    assert done.returncode == 0, done
+    assert done.stdout.startswith(f"{said}{word}: ")
+    assert ("did not fork" in done.stderr) is said.startswith("ran")
+
+
+def test_options_behind_the_module(apps: Path) -> None:
+    """They are not taken for the module's, and it is said where they go."""
+    done = forksafe(apps, "audit", "clean", "--json")
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert "options go before it" in done.stderr.splitlines()[-1]
+
+
+needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+
+
+@pytest.mark.parametrize("redirect", [">&-", pytest.param(">/dev/full", marks=needs_full)])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize("target", ["clean", "none", "prints", "forever", "./forks.py"])
+def test_a_report_that_cannot_be_written(
+    apps: Path, target: str, options: tuple[str, ...], redirect: str
+) -> None:
+    """Exit status 2, also where a thread never ends, and one line that says why."""
+    done = forksafe(apps, "audit", *options, target, redirect=redirect)
+    assert done.returncode == 2, done
+    *rest, last = done.stderr.splitlines()
+    assert last.startswith("forksafe audit: the report cannot be written: ")
+    assert rest in ([], ["loading"], ["args []"])  # what the target prints
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_report_is_not_written_into_a_file_of_the_target(
+    apps: Path, options: tuple[str, ...]
+) -> None:
+    """Where stdout is closed, the first file that is opened gets its number."""
+    done = forksafe(apps, "audit", *options, "opens", redirect=">&-")
+    assert done.returncode == 2, done
+    assert "cannot be written" in done.stderr
+    assert (apps / "log.txt").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize(("target", "status"), [("none", 0), ("closes", 0), ("closes_dirty", 1)])
+def test_a_target_without_stdout(
+    apps: Path, target: str, status: int, options: tuple[str, ...]
+) -> None:
+    """The report goes to the descriptor, which is still there."""
+    done = forksafe(apps, "audit", *options, target)
+    assert done.returncode == status, done
+    assert done.stderr == ""
+    if options:
+        assert json.loads(done.stdout)["target"] == target
+    else:
+        assert done.stdout.startswith(f"{target}: ")
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", pytest.param(">/dev/full 2>&-", marks=needs_full)])
+@pytest.mark.parametrize("target", ["prints", "runs.py", "fails.py"])
+def test_without_stderr(apps: Path, target: str, redirect: str) -> None:
+    """What would go there goes nowhere: stdout holds the JSON and nothing else."""
+    done = forksafe(apps, "audit", "--json", target, redirect=redirect)
+    if target == "fails.py" or "full" in redirect:
+        assert (done.returncode, done.stdout) == (2, ""), done
+    else:
+        assert done.returncode == 0, done
+        assert json.loads(done.stdout)["target"] == target
+
+
+def test_run_with_patterns_and_no_audit(apps: Path) -> None:
+    """They would be of no effect; the program is not run."""
+    done = forksafe(apps, "run", "--allow=thread", "runs.py")
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr == "forksafe run: --allow is of use with --audit only\n"
 
 
 def test_run_with_a_wrong_pattern(apps: Path) -> None:

@@ -93,6 +93,44 @@ def test_sentry() -> None:
     assert "sentry_sdk.flush()" in found.remedy
 
 
+def wait_for(go: Any) -> None:
+    go.wait()
+
+
+def sentry_and_a_thread() -> Any:
+    import threading
+
+    import sentry_sdk
+
+    import forksafe
+
+    sentry_sdk.init("http://key@127.0.0.1:9/1", shutdown_timeout=0)
+    sentry_sdk.capture_message("hello")
+    go = threading.Event()
+
+    class Subclass(threading.Thread):
+        def run(self) -> None:
+            go.wait()
+
+    threading.Thread(target=wait_for, args=(go,), name="target", daemon=True).start()
+    Subclass(name="subclass", daemon=True).start()
+    return forksafe.audit()
+
+
+@needs("sentry_sdk", "sentry-sdk")
+def test_sentry_does_not_start_the_programs_threads_again() -> None:
+    """Its integration for threading has a frame in every thread, and that makes none its own."""
+    answer = hazards(sentry_and_a_thread)
+    for name, where in (
+        ("target", "program:wait_for"),
+        ("subclass", "program:sentry_and_a_thread.<locals>.Subclass.run"),
+    ):
+        found = answer.one("thread", name)
+        assert (found.severity, found.where) == ("action", where)
+        assert "sentry" not in found.summary + found.remedy
+    assert answer.one("thread", "sentry-sdk.BackgroundWorker").severity == "advice"
+
+
 def apscheduler() -> Any:
     from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -394,6 +432,34 @@ def test_redis_pubsub(redis_server: str) -> None:
     assert found.severity == "action"
     assert found.where.endswith("redis.connection:Connection")
     assert "close the client" in found.remedy
+
+
+def redis_blocking(port: str, lent: str) -> Any:
+    import redis
+
+    import forksafe
+
+    pool = redis.BlockingConnectionPool(port=int(port), max_connections=2)
+    redis.Redis(connection_pool=pool).ping()
+    connection = pool.get_connection() if lent else None
+    answer = forksafe.audit()
+    assert connection or not lent
+    return answer
+
+
+@needs("redis", "redis")
+@pytest.mark.parametrize(("lent", "severity"), [("", "advice"), ("one", "action")])
+def test_redis_blocking_pool(redis_server: str, lent: str, severity: str) -> None:
+    """It keeps its connections in another way, and is told as the other pool is."""
+    answer = hazards(redis_blocking, redis_server, lent)
+    pool = answer.one("connection-pool")
+    assert pool.severity == severity
+    assert pool.where == "redis.connection:BlockingConnectionPool"
+    assert pool.subject.endswith(f":{redis_server}")
+    assert f"1 connection, {len([lent] if lent else [])} of them handed out" in pool.summary
+    found = answer.one("socket")
+    assert found.severity == severity
+    assert found.subject == f"127.0.0.1:{redis_server}"
 
 
 def numpy() -> Any:

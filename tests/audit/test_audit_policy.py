@@ -133,6 +133,27 @@ def test_raise_does_not_fork(way: str) -> None:
     assert "MyMetrics-1" in text and "not forked" in text
 
 
+def with_a_temporary_file(way: str) -> Any:
+    import tempfile
+
+    import forksafe.exceptions
+
+    forks = Forks(way, "raise")
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            status: Any = forks()
+        except forksafe.exceptions.UnsafeForkError as exc:
+            assert not children(), "it has forked"
+            status = [h.kind for h in exc.hazards]
+        return [status, os.path.exists(file.name)]
+
+
+@pytest.mark.parametrize(("way", "status"), [("safe_fork", ["temporary-file"]), ("forked", 0)])
+def test_raise_and_a_temporary_file(way: str, status: Any) -> None:
+    """The child of a forked() block leaves the file alone, so nothing is wrong with that fork."""
+    assert value(with_a_temporary_file, way) == [status, True]
+
+
 def test_raise_in_the_hook_warns() -> None:
     """Nothing that a hook raises stops os.fork()."""
     how, text = value(raised, "hook")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import pytest
 from fresh import hazards, value
 
 
@@ -106,19 +107,44 @@ def test_what_the_steps_for_pools_and_loops_tell() -> None:
     }
 
 
-def shut_down() -> Any:
-    from concurrent.futures import ThreadPoolExecutor
+def finished(what: str, before: str) -> Any:
+    import multiprocessing.pool
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
     import forksafe
 
-    executor = ThreadPoolExecutor(1)
-    executor.submit(int).result()
-    executor.shutdown()
-    return [*forksafe.audit(), executor is None]
+    context = multiprocessing.get_context("fork")
+    thing: Any
+    if what.endswith("Executor"):
+        thing = (
+            ThreadPoolExecutor(1)
+            if what == "ThreadPoolExecutor"
+            else ProcessPoolExecutor(1, mp_context=context)
+        )
+        thing.submit(int).result()
+    else:
+        thing = context.Pool(1) if what == "Pool" else multiprocessing.pool.ThreadPool(1)
+        thing.apply(int)
+    kinds = ("executor", "pool", "queue", "thread")
+    if before:
+        assert {h.kind for h in forksafe.audit()} >= {kinds["Executor" not in what], "thread"}
+    if what.endswith("Executor"):
+        thing.shutdown()
+    else:
+        thing.close()
+        thing.join()
+    answer = forksafe.audit()
+    assert thing is not None
+    return [h for h in answer if h.kind in kinds or h.severity == "action"]
 
 
-def test_an_executor_that_was_shut_down_is_not_told() -> None:
-    assert not [h for h in value(shut_down) if isinstance(h, dict) and h["kind"] == "executor"]
+@pytest.mark.parametrize("before", ["", "audited before"])
+@pytest.mark.parametrize(
+    "what", ["Pool", "ThreadPool", "ThreadPoolExecutor", "ProcessPoolExecutor"]
+)
+def test_what_has_come_to_its_end_is_not_told(what: str, before: str) -> None:
+    """A pool that was closed and joined, an executor that was shut down; nor are their queues."""
+    assert hazards(finished, what, before) == []
 
 
 def fork_server() -> Any:

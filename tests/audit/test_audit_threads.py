@@ -123,8 +123,89 @@ def from_another_thread() -> Any:
 
 
 def test_for_a_fork_by_another_thread_the_main_thread_is_the_one_lost() -> None:
+    """Nobody can start that one in the child: what helps is to fork in it."""
     found = hazards(from_another_thread).one("thread")
+    assert found.severity == "action"
     assert found.subject == "MainThread"
+    assert found.remedy.startswith("fork in the main thread")
+
+
+def readers() -> Any:
+    import multiprocessing
+    import threading
+
+    import forksafe
+
+    context = multiprocessing.get_context("fork")
+    written, read = context.Queue(), context.Queue()
+    written.put(1)  # which starts its feeder
+
+    class Reader(threading.Thread):
+        def run(self) -> None:
+            read.get()
+
+    threading.Thread(target=read.get, name="target", daemon=True).start()
+    Reader(name="subclass", daemon=True).start()
+    return forksafe.audit()
+
+
+def test_readers_of_a_queue_are_the_programs_own() -> None:
+    """Only the feeder of a queue is the queue's, which starts another in the child."""
+    answer = hazards(readers)
+    for name, where in (
+        ("target", "multiprocessing.queues:Queue.get"),
+        ("subclass", "program:readers.<locals>.Reader.run"),
+    ):
+        found = answer.one("thread", name)
+        assert (found.severity, found.where) == ("action", where)
+        assert "multiprocessing.Queue" not in found.summary
+        assert "register_after_fork" in found.remedy
+    feeder = answer.one("thread", "QueueFeederThread")
+    assert feeder.severity == "fixed"
+    assert "of multiprocessing.Queue" in feeder.summary
+
+
+def users_of_a_pool() -> Any:
+    import multiprocessing
+    import multiprocessing.pool
+    import threading
+    import time
+
+    import forksafe
+
+    context = multiprocessing.get_context("fork")
+    pool = context.Pool(1)
+    threads = multiprocessing.pool.ThreadPool(1)
+    go = threading.Event()
+
+    def ask() -> None:
+        threads.map(go.wait, [None])
+
+    threading.Thread(target=pool.map, args=(time.sleep, [60]), name="method", daemon=True).start()
+    threading.Thread(target=ask, name="function", daemon=True).start()
+    answer = forksafe.audit()
+    pool.terminate()
+    go.set()
+    return answer
+
+
+def test_users_of_a_pool_are_the_programs_own() -> None:
+    """The pool tells of its own threads, and needs action itself; theirs is told by them."""
+    answer = hazards(users_of_a_pool)
+    assert {h.subject for h in answer.of("pool")} == {"Pool", "ThreadPool"}
+    for name, where in (
+        ("method", "multiprocessing.pool:Pool.map"),
+        ("function", "program:users_of_a_pool.<locals>.ask"),
+    ):
+        found = answer.one("thread", name)
+        assert (found.severity, found.where) == ("action", where)
+        assert "multiprocessing.Pool" not in found.summary
+    own = [h for h in answer.of("thread") if h.subject not in ("method", "function")]
+    assert len(own) == 3 + 4  # those of the ThreadPool, and the worker it has
+    for found in own:
+        assert found.severity == "advice"
+        assert "of multiprocessing.Pool" in found.summary
+        assert "as the pool tells" in found.summary
 
 
 def nothing() -> Any:

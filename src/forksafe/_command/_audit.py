@@ -63,13 +63,11 @@ class Report:
         self._allowed = AllowList(allow)
         self._locks = locks
         self._as_json = as_json
-        self._fd = 1
-        if as_json:
-            try:
-                self._fd = os.dup(1)
-                os.dup2(2, 1)
-            except OSError:
-                pass  # there is no stdout, or no stderr; writing will tell
+        # Asked before the target opens anything: its first file would get a closed stdout's number.
+        if sys.__stdout__ is None:
+            self._fd = -1  # writing will tell
+        else:
+            self._fd = _apart() if as_json else 1
 
     def tell(self) -> int:
         """Look, and tell; return the exit status."""
@@ -88,7 +86,9 @@ class Report:
         try:
             _write(self._fd, text + "\n")
         except OSError as exc:
-            _complain(f"the report cannot be written: {exc}")
+            _say(f"forksafe audit: the report cannot be written: {exc}\n")
+            if self._fd == 1:
+                _to_nowhere(1)  # or what the target has printed would fail at the exit once more
             return FAILED
         return NEEDED if any(hazard.severity == ACTION for hazard in hazards) else NOTHING
 
@@ -112,8 +112,8 @@ def audit_target(target: str, report: Report) -> int:
     except BaseException as exc:
         if isinstance(exc, KeyboardInterrupt):
             raise
-        traceback.print_exception(type(exc), exc, _of_target(exc.__traceback__))
-        print(f"forksafe audit: {target} does not load", file=sys.stderr)
+        _show(exc)
+        _say(f"forksafe audit: {target} does not load\n")
         return _end(FAILED)
     status = report.tell()
     del loaded
@@ -140,17 +140,17 @@ def audit_program(program: str, arguments: Sequence[str], module: bool, report: 
     except SystemExit as exc:
         status = FAILED if exc.code else NOTHING
         if not isinstance(exc.code, (int, type(None))):
-            print(exc.code, file=sys.stderr)  # as the interpreter does
+            _say(f"{exc.code}\n")  # as the interpreter does
     except KeyboardInterrupt:
         raise
     except BaseException as exc:
-        traceback.print_exception(type(exc), exc, _of_target(exc.__traceback__))
+        _show(exc)
         status = FAILED
     _hook.watch(None)
     if status:
-        print(f"forksafe audit: {program} failed before any fork", file=sys.stderr)
+        _say(f"forksafe audit: {program} failed before any fork\n")
         return _end(FAILED)
-    print(f"forksafe audit: {program} came to its end and did not fork", file=sys.stderr)
+    _say(f"forksafe audit: {program} came to its end and did not fork\n")
     return _end(report.tell())
 
 
@@ -205,11 +205,40 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _complain(what: str) -> None:
+def _show(exc: BaseException) -> None:
+    _say("".join(traceback.format_exception(type(exc), exc, _of_target(exc.__traceback__))))
+
+
+def _say(text: str) -> None:
+    # Not print(): without a stderr that writes to stdout.
     try:
-        print(f"forksafe audit: {what}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
         pass  # nobody to tell
+
+
+def _apart() -> int:
+    """Keep stdout for the report: let what else is written there go to stderr. Return where."""
+    import fcntl
+
+    try:
+        fd = fcntl.fcntl(1, fcntl.F_DUPFD, 3)  # dup() may return the number of a closed stderr
+    except OSError:
+        return -1
+    os.set_inheritable(fd, False)
+    if sys.__stderr__ is None:
+        _to_nowhere(1)
+    else:
+        os.dup2(2, 1)
+    return fd
+
+
+def _to_nowhere(fd: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != fd:
+        os.dup2(null, fd)
+        os.close(null)
 
 
 def _write(fd: int, text: str) -> None:

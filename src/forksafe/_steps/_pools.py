@@ -21,7 +21,7 @@ import os
 import sys
 
 from .. import _families, _futures
-from .._step import NOTHING, Idle, Step, expect
+from .._step import NOTHING, Idle, Step, UnknownLayout, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,11 +63,18 @@ class PoolsStep(Step):
         return live_pools() or NOTHING if any(registries) else Idle(*registries)
 
     def reset(self, fork: Forking, note: list[tuple[Any, int]] | None) -> bool:
-        pools = live_pools() if note is None else note
-        for pool, _owner in pools:
-            _check(pool)
+        # Without a note, or where another thread may have made one since, they are looked for here.
+        pools = note if note is not None and fork.alone else live_pools()
+        unknown: UnknownLayout | None = None
         for pool, owner in pools:
-            self._parents.append(_refuse_work(pool, owner))
+            try:
+                _check(pool)
+            except UnknownLayout as exc:
+                unknown = exc  # the others are mended all the same
+            else:
+                self._parents.append(_refuse_work(pool, owner))
+        if unknown is not None:
+            raise unknown
         return bool(pools)
 
     def describe(self, heap: Heap) -> Iterator[Hazard]:

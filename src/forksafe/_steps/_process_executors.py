@@ -20,8 +20,8 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import _futures
-from .._step import NOTHING, Idle, Step, expect
+from .. import _futures, _stacks
+from .._step import NOTHING, Idle, Step, UnknownLayout, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,10 +58,11 @@ class LiveExecutor:
         wakeup: Its ``_ThreadWakeup``.
         pending: Its work, by number: what is due from the workers.
         owner: The pid of the process whose children the workers are; 0 before there are any.
+        lock: Of one that was never started: the lock that a thread in its first submit() holds.
         thread: Its thread; None where it was never started.
     """
 
-    __slots__ = ("executor", "owner", "pending", "queue", "thread", "wakeup")
+    __slots__ = ("executor", "lock", "owner", "pending", "queue", "thread", "wakeup")
 
     def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, thread: Any) -> None:
         self.executor = executor
@@ -69,6 +70,7 @@ class LiveExecutor:
         self.pending = pending
         self.queue = queue
         self.thread = thread
+        self.lock: Any = getattr(queue, "shutdown_lock", None)  # the executor's, up to 3.13
         processes = getattr(executor, "_processes", None)
         first = next(iter(list(processes.values())), None) if processes else None
         self.owner: int = getattr(first, "_parent_pid", 0)
@@ -92,17 +94,27 @@ class ProcessExecutorsStep(Step):
                 return Idle(wakeups, registered)
             if _call_queues.seen(registered):
                 return NOTHING
-        return live_process_executors() or NOTHING
+        found = live_process_executors()
+        if not fork.alone:
+            _find_locks(found)
+        return found or NOTHING
 
     def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
-        found = live_process_executors() if note is None else note
+        found = list(note or ())
+        if note is None or not fork.alone:  # another thread may have made one since
+            known = {id(live.queue) for live in found}
+            found += [live for live in live_process_executors() if id(live.queue) not in known]
         if not found:
             return False
         module = sys.modules[_MODULE]
-        for live in found:
-            _check(live)
         parent = fork.parent or os.getppid()
+        unknown: UnknownLayout | None = None
         for live in found:
+            try:
+                _check(live)
+            except UnknownLayout as exc:
+                unknown = exc  # the others are mended all the same
+                continue
             message = _message(live.owner or parent)
             lost = [item.future for item in list(live.pending.values())]
             self._parents.append((live, lost, _silence(live.wakeup)))
@@ -120,6 +132,8 @@ class ProcessExecutorsStep(Step):
                 )
         # Or the child's exit would write to these threads, and join them.
         module._threads_wakeups.clear()
+        if unknown is not None:
+            raise unknown
         return True
 
     def describe(self, heap: Heap) -> Iterator[Hazard]:
@@ -178,6 +192,16 @@ def live_process_executors() -> list[LiveExecutor]:
                 LiveExecutor(None, queue.thread_wakeup, queue.pending_work_items, queue, None)
             )
     return found
+
+
+def _find_locks(found: list[LiveExecutor]) -> None:
+    # Since 3.14 the call queue does not lead to its executor, nor to the lock; a thread that holds
+    # it is in submit(), and does.
+    submit = getattr(sys.modules[_MODULE].ProcessPoolExecutor, "submit", None)
+    for executor in _stacks.within(submit, sys._current_frames().values()):
+        for live in found:
+            if live.queue is getattr(executor, "_call_queue", None):
+                live.lock = getattr(executor, "_shutdown_lock", None)
 
 
 def _wakeups() -> Any:
@@ -288,9 +312,8 @@ def _break(executor: Any, message: str) -> object:
 
 
 def _start_later(live: LiveExecutor, module: ModuleType) -> None:
-    lock = getattr(live.queue, "shutdown_lock", None)  # the executor's, up to 3.13
-    if lock is not None:
-        _futures.free(lock)
+    if live.lock is not None:
+        _futures.free(live.lock)
     wakeup = live.wakeup
     # Not a functools.partial: PyPy's has a frame of its own.
     wakeup.wakeup = lambda: _on_wakeup(sys._getframe(1), wakeup, module)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import _families, _signals
+from .. import _families, _later_hooks, _signals
 from .._origin import Launch
 from .._step import Idle, Step, expect
 
@@ -77,6 +77,8 @@ class RegistryStep(Step):
             if clear:
                 one.finalizers.clear()
             # As _run_after_forkers() does it, but without logging, and whatever a callback raises.
+            if callbacks:
+                _later_hooks.free_locks()
             for (_index, _ident, callback), reference in callbacks:
                 obj = reference()
                 if obj is not None:

@@ -14,23 +14,26 @@ inside of a piece of work, is the exception: that thread lives on in the child, 
 and its future.
 
 Executors are found through the threads that work for them, which ``concurrent.futures.thread``
-keeps in ``_threads_queues``, and running work on the stacks of those threads. One that never
-started a thread has nothing to reset. A thread that has taken work off the queue, and has not
-entered it yet, is a few instructions that this cannot see.
+keeps in ``_threads_queues``; one that has none yet, through a thread that is in its first
+``submit()``, and holds its lock. Running work is found on the stacks of its threads. Since 3.13
+work can be nowhere: the queue hands it to a thread that waits, in C, before that thread runs. It
+shows by more threads that wait than count as idle; the work itself is then on the heap. So is what
+was given away between this look and the fork: there it is among the youngest objects.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
-from .. import _futures
-from .._step import NOTHING, Idle, Step, expect
+from .. import _futures, _stacks
+from .._step import NOTHING, Idle, Step, UnknownLayout, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
+    from types import FrameType, ModuleType
     from typing import Any
 
     from .._audit._heap import Heap
@@ -49,16 +52,19 @@ class LivePool:
         executor: The executor; None where the program has let go of it, and work is left.
         queue: Its queue of work.
         threads: The threads that work for it.
+        due: The futures of the work that was queued, or handed to a thread; not all of it may
+            still be due.
         running: The futures of the work that they are in the middle of, without `own`'s.
         own: This thread, where it is one of them.
     """
 
-    __slots__ = ("executor", "own", "queue", "running", "threads")
+    __slots__ = ("due", "executor", "own", "queue", "running", "threads")
 
     def __init__(self, executor: Any, queue: Any) -> None:
         self.executor = executor
         self.queue = queue
         self.threads: list[Any] = []
+        self.due: list[Any] = []
         self.running: list[Any] = []
         self.own: Any = None
 
@@ -73,26 +79,41 @@ class ThreadPoolsStep(Step):
 
     def note(self, fork: Forking) -> Idle | list[LivePool]:
         threads = _queues().data
-        return live_thread_pools() or NOTHING if threads else Idle(threads)
+        if not threads and fork.alone:
+            return Idle(threads)
+        return _look() or NOTHING
 
     def reset(self, fork: Forking, note: list[LivePool] | None) -> bool:
-        pools = live_thread_pools() if note is None else note
+        module = sys.modules["concurrent.futures.thread"]
+        pools = list(note or ())
+        if note is None or not fork.alone:  # other threads went on since
+            known = {id(pool.queue): pool for pool in pools}
+            for pool in (*live_thread_pools(), *_first_submits(module)):
+                if id(pool.queue) in known:
+                    known[id(pool.queue)].threads = pool.threads
+                else:
+                    pools.append(pool)
         if not pools:
             return False
-        module = sys.modules["concurrent.futures.thread"]
-        for pool in pools:
-            _check(pool, module)
         parent = fork.parent or os.getppid()
+        unknown: UnknownLayout | None = None
         for pool in pools:
-            lost = [*pool.running, *_drain(pool.queue)]
+            try:
+                _check(pool, module)
+            except UnknownLayout as exc:
+                unknown = exc  # the others are mended all the same
+                continue
+            lost = [*pool.running, *pool.due, *_drain(pool)]
             self._parents.append((pool.queue, lost, pool.threads))
-            broken = getattr(pool.executor, "BROKEN", module.BrokenThreadPool)
             if pool.executor is not None:
                 self._parents.append(_start_afresh(pool))
-            for future in map(_futures.check, lost):
-                _futures.fail(future, lambda: broken(_message(parent)))  # noqa: B023 - called here
+            _fail(lost, getattr(pool.executor, "BROKEN", module.BrokenThreadPool), parent)
+        if not fork.alone:
+            _fail(_on_the_heap(module, 0), module.BrokenThreadPool, parent)
         # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
         module._threads_queues.clear()
+        if unknown is not None:
+            raise unknown
         return True
 
     def describe(self, heap: Heap) -> Iterator[Hazard]:
@@ -122,6 +143,89 @@ class ThreadPoolsStep(Step):
                 remedy="nothing under forksafe: it works in the child, with threads of its own",
                 where=f"concurrent.futures.thread:{kind}",
             )
+
+
+def _look() -> list[LivePool]:
+    """Return the executors that a fork must reset, in the parent, with all work that is due."""
+    module = sys.modules["concurrent.futures.thread"]
+    pools = live_thread_pools()
+    frames = sys._current_frames()
+    known = {id(pool.queue) for pool in pools}
+    for executor in _stacks.within(module.ThreadPoolExecutor.submit, frames.values()):
+        queue = getattr(executor, "_work_queue", None)
+        if queue is not None and id(queue) not in known:
+            known.add(id(queue))
+            pools.append(LivePool(executor, queue))
+    handed = 0
+    for pool in pools:
+        pool.due += [item.future for item in _waiting(pool.queue) if hasattr(item, "future")]
+        handed += _handed_over(pool, frames, module)
+    if handed > 0:
+        known = {id(future) for pool in pools for future in (*pool.running, *pool.due)}
+        for generation in range(3):
+            found = [f for f in _on_the_heap(module, generation) if id(f) not in known]
+            pools[0].due += found  # whose they are does not matter: all of them fail
+            handed -= len(found)
+            if handed <= 0:
+                break
+    return pools
+
+
+def _waiting(queue: Any) -> list[Any]:
+    """Return what is in an executor's queue, and leave it there."""
+    if _is_python_queue(queue):
+        return list(queue._queue)
+    things = gc.get_referents(queue)  # a list of the items up to 3.12, the items since
+    return [item for thing in things for item in (thing if type(thing) is list else (thing,))]
+
+
+def _handed_over(pool: LivePool, frames: dict[int, FrameType], module: ModuleType) -> int:
+    """Return how many of a pool's threads seem to wait, and have work already."""
+    semaphore = getattr(pool.executor, "_idle_semaphore", None)
+    if sys.version_info < (3, 13) or semaphore is None:
+        return 0
+    code = getattr(module._worker, "__code__", None)
+    innermost = [frames.get(thread.ident) for thread in pool.threads]
+    waiting = sum(frame is not None and frame.f_code is code for frame in innermost)
+    return max(0, waiting - int(getattr(semaphore, "_value", waiting)))
+
+
+def _generation(number: int) -> list[Any]:
+    if sys.implementation.name == "pypy":  # which has none to look at
+        return []
+    return gc.get_objects(generation=number)
+
+
+def _first_submits(module: ModuleType) -> list[LivePool]:
+    """Return the executors, of those just made, whose lock a first submit() has left locked."""
+    return [
+        LivePool(thing, thing._work_queue)
+        for thing in _generation(0)
+        if issubclass(type(thing), module.ThreadPoolExecutor)
+        and getattr(getattr(thing, "_shutdown_lock", None), "locked", bool)()
+    ]
+
+
+def _on_the_heap(module: ModuleType, generation: int) -> list[Any]:
+    """Return the futures of the work that is on the heap, but for what this thread is inside of."""
+    item_type = getattr(module, "_WorkItem", None)
+    code = getattr(getattr(item_type, "run", None), "__code__", None)
+    mine = []
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is code:
+            mine.append(frame.f_locals.get("self"))
+        frame = frame.f_back
+    return [
+        thing.future
+        for thing in _generation(generation)
+        if type(thing) is item_type and not any(thing is item for item in mine)
+    ]
+
+
+def _fail(futures: list[Any], broken: type[Exception], parent: int) -> None:
+    for future in map(_futures.check, futures):
+        _futures.fail(future, lambda: broken(_message(parent)))
 
 
 def live_thread_pools() -> list[LivePool]:
@@ -168,6 +272,7 @@ def _find_running(found: dict[int, LivePool], module: ModuleType) -> None:
     work = getattr(getattr(module, "_WorkItem", None), "run", None)
     code = getattr(work, "__code__", None)
     expect(code is not None, "concurrent.futures.thread has no _WorkItem.run")
+    worker = getattr(getattr(module, "_worker", None), "__code__", None)
     frames = sys._current_frames()
     for pool in found.values():
         for thread in pool.threads:
@@ -175,12 +280,14 @@ def _find_running(found: dict[int, LivePool], module: ModuleType) -> None:
             item = None
             while frame is not None:
                 if frame.f_code is code:
-                    item = frame  # the outermost is the executor's, whatever the work does
+                    # The outermost is the executor's, whatever the work does.
+                    item = frame.f_locals.get("self")
+                elif frame.f_code is worker and item is None:
+                    item = frame.f_locals.get("work_item")  # taken, and not begun
                 frame = frame.f_back
-            if item is not None and thread is not pool.own:
-                future = getattr(item.f_locals.get("self"), "future", None)
-                if future is not None:
-                    pool.running.append(future)
+            future = getattr(item, "future", None)
+            if future is not None and thread is not pool.own:
+                pool.running.append(future)
 
 
 def _check(pool: LivePool, module: ModuleType) -> None:
@@ -206,8 +313,9 @@ def _is_python_queue(queue: Any) -> bool:
     return hasattr(queue, "_queue")  # queue._PySimpleQueue, PyPy's
 
 
-def _drain(queue: Any) -> list[Any]:
+def _drain(pool: LivePool) -> list[Any]:
     """Empty the queue of an executor, without waiting for anything; return the futures."""
+    queue = pool.queue
     items = []
     if _is_python_queue(queue):
         items += queue._queue
@@ -217,7 +325,9 @@ def _drain(queue: Any) -> list[Any]:
     else:
         while queue.qsize():
             items.append(queue.get_nowait())  # in C: with an item there, no lock is needed
-    # None wakes a thread up, and is no work.
+    # None tells a thread to end, and is no work. This thread, if it is one of them, still has to.
+    if pool.own is not None and (pool.executor is None or pool.executor._shutdown):
+        queue.put(None)
     return [item.future for item in items if hasattr(item, "future")]
 
 
