@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["free_locks"]
+__all__ = ["LATER", "free_locks"]
 
 # What each module frees by, as a function or a lock. Those that are there now have their hooks.
-_LATER = tuple(
+LATER = tuple(
     (module, attribute)
     for module, attribute in (
         ("logging", "_after_at_fork_child_reinit_locks"),
@@ -25,7 +25,7 @@ _LATER = tuple(
 
 def free_locks() -> None:
     """Do in the child what those hooks do, for the modules that are loaded."""
-    for module, attribute in _LATER:
+    for module, attribute in LATER:
         found = getattr(sys.modules.get(module), attribute, None)
         free = getattr(found, "_at_fork_reinit", found)
         if callable(free):

@@ -121,9 +121,9 @@ def process(samples: int, quick: bool) -> dict[str, Any]:
 
 def forked(samples: int, quick: bool) -> dict[str, Any]:
     """A block of `forked` : Process, start and join."""
-    import forksafe
-
     usual_imports()
+
+    import forksafe
 
     def block() -> float:
         start = time.perf_counter()

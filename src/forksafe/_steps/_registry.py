@@ -77,7 +77,7 @@ class RegistryStep(Step):
             if clear:
                 one.finalizers.clear()
             # As _run_after_forkers() does it, but without logging, and whatever a callback raises.
-            if callbacks:
+            if callbacks and _later_hooks.LATER:
                 _later_hooks.free_locks()
             for (_index, _ident, callback), reference in callbacks:
                 obj = reference()
