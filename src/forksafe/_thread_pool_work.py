@@ -57,6 +57,7 @@ class LivePool:
 
 
 def queues() -> Any:
+    """Return the mapping of threads to the queues of their executors, whose shape was checked."""
     queues: Any = getattr(sys.modules["concurrent.futures.thread"], "_threads_queues", None)
     expect(
         isinstance(getattr(queues, "data", None), dict),
