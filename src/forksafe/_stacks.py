@@ -30,5 +30,8 @@ def within(method: Any, frames: Iterable[FrameType]) -> list[Any]:
             if frame.f_code is code:
                 found.append(frame.f_locals.get("self"))
                 break
-            frame = frame.f_back
+            try:
+                frame = frame.f_back
+            except SystemError:
+                break  # PyPy's compiler keeps the frames of another thread in a form of its own
     return found
