@@ -57,7 +57,7 @@ def pool() -> Any:
     return [*before, "shut down", *forksafe.audit()]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in 3.14")
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="InterpreterPoolExecutor is new in 3.14")
 def test_an_executor_of_interpreters() -> None:
     """Its interpreters are told, and the executor is not said to work in the child."""
     answer = value(pool)

@@ -10,9 +10,7 @@ One that was never started, the usual thing in a module that a server preloads, 
 already. Every child that used it would share them: tasks of one child run in another's workers, and
 results go astray. In the child it gets its own when work is first submitted, and works.
 
-The started are found through the threads that ``concurrent.futures.process`` keeps in
-``_threads_wakeups``; the others through their call queue, which multiprocessing keeps in its
-after-fork registry.
+How they are found: see `forksafe._process_pool_work`.
 """
 
 from __future__ import annotations
@@ -20,7 +18,15 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import _futures, _stacks
+from .. import _futures
+from .._process_pool_work import (
+    MODULE,
+    call_queues,
+    find_locks,
+    live_process_executors,
+    map_of_wakeups,
+    registry,
+)
 from .._step import NOTHING, Idle, Step, UnknownLayout, expect
 
 TYPE_CHECKING = False
@@ -32,10 +38,10 @@ if TYPE_CHECKING:
     from .._audit._heap import Heap
     from .._forking import Forking
     from .._hazard import Hazard
+    from .._process_pool_work import LiveExecutor
 
-__all__ = ["LiveExecutor", "ProcessExecutorsStep", "live_process_executors"]
+__all__ = ["ProcessExecutorsStep"]
 
-_MODULE = "concurrent.futures.process"
 _ATTRIBUTES = (
     "_broken",
     "_shutdown_lock",
@@ -49,36 +55,9 @@ _ATTRIBUTES = (
 )
 
 
-class LiveExecutor:
-    """An executor that may have workers.
-
-    Attributes:
-        executor: The executor; None where the program has let go of it and work is left, and
-            where it was never started.
-        wakeup: Its ``_ThreadWakeup``.
-        pending: Its work, by number: what is due from the workers.
-        owner: The pid of the process whose children the workers are; 0 before there are any.
-        lock: Of one that was never started: the lock that a thread in its first submit() holds.
-        thread: Its thread; None where it was never started.
-    """
-
-    __slots__ = ("executor", "lock", "owner", "pending", "queue", "thread", "wakeup")
-
-    def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, thread: Any) -> None:
-        self.executor = executor
-        self.wakeup = wakeup
-        self.pending = pending
-        self.queue = queue
-        self.thread = thread
-        self.lock: Any = getattr(queue, "shutdown_lock", None)  # the executor's, up to 3.13
-        processes = getattr(executor, "_processes", None)
-        first = next(iter(list(processes.values())), None) if processes else None
-        self.owner: int = getattr(first, "_parent_pid", 0)
-
-
 class ProcessExecutorsStep(Step):
     name = "process executors"
-    modules = (_MODULE,)
+    modules = (MODULE,)
 
     def __init__(self) -> None:
         # Kept: threads, queues and workers are objects with finalizers.
@@ -87,16 +66,16 @@ class ProcessExecutorsStep(Step):
 
     def note(self, fork: Forking) -> Any:
         if fork.fresh:
-            self._watched = (_wakeups().data, _registered())
+            self._watched = (map_of_wakeups().data, registry())
         wakeups, registered = self._watched
         if not wakeups:
             if not registered:
                 return Idle(wakeups, registered)
-            if _call_queues.seen(registered):
+            if call_queues.seen(registered):
                 return NOTHING
         found = live_process_executors()
         if not fork.alone:
-            _find_locks(found)
+            find_locks(found)
         return found or NOTHING
 
     def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
@@ -106,7 +85,7 @@ class ProcessExecutorsStep(Step):
             found += [live for live in live_process_executors() if id(live.queue) not in known]
         if not found:
             return False
-        module = sys.modules[_MODULE]
+        module = sys.modules[MODULE]
         parent = fork.parent or os.getppid()
         unknown: UnknownLayout | None = None
         for live in found:
@@ -156,7 +135,7 @@ class ProcessExecutorsStep(Step):
                         "the futures raise BrokenProcessPool."
                     ),
                     remedy="make the executor in the child, or after the forks",
-                    where=f"{_MODULE}:ProcessPoolExecutor, of process {live.owner or os.getpid()}",
+                    where=f"{MODULE}:ProcessPoolExecutor, of process {live.owner or os.getpid()}",
                 )
             else:
                 yield Hazard(
@@ -166,99 +145,8 @@ class ProcessExecutorsStep(Step):
                     "child",
                     subject="ProcessPoolExecutor (not used yet)",
                     remedy="nothing under forksafe: the child's gets its own when it is first used",
-                    where=f"{_MODULE}:ProcessPoolExecutor",
+                    where=f"{MODULE}:ProcessPoolExecutor",
                 )
-
-
-def live_process_executors() -> list[LiveExecutor]:
-    """Return the executors of this process that have a thread, or pipes. Reads only."""
-    module = sys.modules.get(_MODULE)
-    if module is None:
-        return []
-    found = []
-    for thread, wakeup in list(_wakeups().items()):
-        reference = getattr(thread, "executor_reference", None)
-        expect(callable(reference), f"{_MODULE}: a thread without executor_reference")
-        assert reference is not None
-        executor = reference()
-        pending = thread.pending_work_items
-        if executor is not None and executor._pending_work_items:
-            pending = executor._pending_work_items
-        found.append(LiveExecutor(executor, wakeup, pending, thread.call_queue, thread))
-    started = {id(live.queue) for live in found}
-    for queue in _call_queues.found(module):
-        if id(queue) not in started:
-            found.append(
-                LiveExecutor(None, queue.thread_wakeup, queue.pending_work_items, queue, None)
-            )
-    return found
-
-
-def _find_locks(found: list[LiveExecutor]) -> None:
-    # Since 3.14 the call queue does not lead to its executor, nor to the lock; a thread that holds
-    # it is in submit(), and does.
-    submit = getattr(sys.modules[_MODULE].ProcessPoolExecutor, "submit", None)
-    for executor in _stacks.within(submit, sys._current_frames().values()):
-        for live in found:
-            if live.queue is getattr(executor, "_call_queue", None):
-                live.lock = getattr(executor, "_shutdown_lock", None)
-
-
-def _wakeups() -> Any:
-    wakeups: Any = getattr(sys.modules[_MODULE], "_threads_wakeups", None)
-    expect(
-        isinstance(getattr(wakeups, "data", None), dict),
-        f"{_MODULE}._threads_wakeups is no mapping with weak keys",
-    )
-    return wakeups
-
-
-def _registered() -> dict[Any, Any]:
-    util = sys.modules.get("multiprocessing.util")
-    registered: Any = getattr(getattr(util, "_afterfork_registry", None), "data", None)
-    expect(isinstance(registered, dict), "multiprocessing.util._afterfork_registry has no data")
-    return registered  # type: ignore[no-any-return] # its shape was checked
-
-
-class _CallQueues:
-    """The call queues in the after-fork registry, which may hold thousands of other things.
-
-    Its entries are numbered as they come, so each is looked at once.
-    """
-
-    def __init__(self) -> None:
-        self._newest = -1
-        self._references: list[Any] = []
-
-    def seen(self, registered: dict[Any, Any]) -> bool:
-        """Tell whether all entries were looked at, and none of them was a call queue."""
-        return not self._references and next(reversed(registered))[0] == self._newest
-
-    def found(self, module: ModuleType) -> list[Any]:
-        """Return the queues that are alive."""
-        self._look(module)
-        # One that came by pickle, in a spawned worker, belongs to no executor there.
-        queues = [reference() for reference in self._references]
-        return [queue for queue in queues if hasattr(queue, "thread_wakeup")]
-
-    def _look(self, module: ModuleType) -> None:
-        registered = _registered()
-        newest = next(reversed(registered), None)
-        if newest is None or newest[0] == self._newest:
-            return
-        callback = getattr(getattr(module, "_SafeQueue", None), "_after_fork", None)
-        expect(callback is not None, f"{_MODULE} has no _SafeQueue")
-        for key in reversed(list(registered)):
-            if key[0] <= self._newest:
-                break
-            if key[2] is callback:
-                reference = registered.get(key)
-                if reference is not None:
-                    self._references.append(reference)
-        self._newest = newest[0]
-
-
-_call_queues = _CallQueues()
 
 
 def _message(owner: int) -> str:

@@ -130,7 +130,7 @@ def _fail(futures: list[Any], broken: type[Exception], parent: int) -> None:
 
 
 def _check(pool: LivePool, module: ModuleType) -> None:
-    for future in pool.running:
+    for future in (*pool.running, *pool.due):
         _futures.check(future)
     expect(
         hasattr(pool.queue, "get_nowait") and hasattr(pool.queue, "qsize"),
