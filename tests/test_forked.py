@@ -15,7 +15,7 @@ import programs
 import pytest
 
 import forksafe
-from forksafe import _wait
+from forksafe._block import _exit_status as _wait
 from forksafe.exceptions import ChildFailedError
 
 PYPY = sys.implementation.name == "pypy"

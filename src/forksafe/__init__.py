@@ -7,14 +7,14 @@ you, keeps no pool and has no registry of its own: what must be done in a child 
 
 from __future__ import annotations
 
-from ._fork import safe_fork
 from ._hook import after_fork_in_child, install, installed, uninstall
+from ._safe_fork import safe_fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._audit import audit
-    from ._forked import forked
-    from ._handle import Fork
+    from ._block import forked
+    from ._block._handle import Fork
     from ._hazard import Hazard
     from ._reset import last_reset
 
@@ -36,10 +36,10 @@ __version__ = "0.1.0"
 
 # Loaded when they are asked for: they cost those nothing who do not.
 _LATER = {
-    "Fork": "_handle",
+    "Fork": "_block._handle",
     "Hazard": "_hazard",
     "audit": "_audit",
-    "forked": "_forked",
+    "forked": "_block",
     "last_reset": "_reset",
 }
 

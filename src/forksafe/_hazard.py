@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-__all__ = ["ACTION", "ADVICE", "FIXED", "KINDS", "SEVERITIES", "Hazard"]
-
 ACTION: Literal["action"] = "action"
 FIXED: Literal["fixed"] = "fixed"
 ADVICE: Literal["advice"] = "advice"

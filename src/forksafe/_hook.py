@@ -16,26 +16,16 @@ import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _thread import _count, get_ident
 
-from . import _freeze, _origin, _signals
-from . import _later_hooks as _  # noqa: F401 - it notes, now, which hooks come after these
-from ._forking import Forking
-from ._signals import BLOCK, DEFERRED, sigmask
-from ._vanished import forget_vanished_threads
+from ._fork_event import Forking, _freeze, _signals
+from ._fork_event import _later_hooks as _  # noqa: F401 - it notes which hooks come after these
+from ._fork_event import _who as _origin
+from ._fork_event._signals import BLOCK, DEFERRED, sigmask
+from ._fork_event._vanished import forget_vanished_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Literal
-
-__all__ = [
-    "HAVE_FORK",
-    "after_fork_in_child",
-    "armed",
-    "install",
-    "installed",
-    "uninstall",
-    "watch",
-]
 
 
 class Request:
@@ -100,7 +90,7 @@ def install(
     """
     global _installed
     if on_hazard is not None and HAVE_FORK:
-        from . import _policy  # here, and not at the fork, where nothing may be imported
+        from ._audit import _policy
 
         watch(_policy.watcher(on_hazard, allow))
     if freeze:

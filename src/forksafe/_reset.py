@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from . import _process
-from ._step import NOTHING, Idle, Step, UnknownLayout
+from ._fork_event import _mark as _process
+from ._fork_event._step import NOTHING, Idle, Step, UnknownLayout
 from ._steps import STEPS
 
 TYPE_CHECKING = False
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sized
     from typing import Any
 
-    from ._forking import Forking
-
-__all__ = ["Plan", "last_reset", "note", "reset", "undo"]
+    from ._fork_event import Forking
 
 DONE = "done"
 NOT_NEEDED = "not needed"

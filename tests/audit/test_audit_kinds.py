@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from forksafe import Hazard
-from forksafe._audit._hostile_modules import MODULES
 from forksafe._hazard import KINDS, SEVERITIES
+from forksafe._libraries._hostile_modules import MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")

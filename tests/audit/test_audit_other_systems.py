@@ -7,7 +7,8 @@ import os
 import pytest
 
 import forksafe
-from forksafe._audit import _descriptors, _locks, _memory, _native_owners, _tasks
+from forksafe._audit import _descriptors, _locks, _memory, _tasks
+from forksafe._libraries import _native_owners
 
 
 def found(kind: str) -> list[forksafe.Hazard]:

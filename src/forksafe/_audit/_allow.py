@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from .._hazard import Hazard
 
-__all__ = ["AllowList"]
-
 
 class AllowList:
     """Patterns, checked and ready.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ._scene import Scene
 
-__all__ = ["WANTED", "find"]
-
 _SQLITE_HEADER = b"SQLite format 3\0"  # sqlite.org/fileformat.html, 1.3
 
 _ENGINES = "sqlalchemy.engine.base:Engine"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["descriptors"]
-
 _LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from ._scene import Scene
 
-__all__ = ["WANTED", "find"]
-
 WANTED: tuple[str, ...] = ()
 
 # Their handlers look at whose process it is, touch nothing outside it, or are told otherwise.

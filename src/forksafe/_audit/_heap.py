@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-__all__ = ["Heap"]
-
 
 class Heap:
     """The instances of the wanted types at one moment.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from ._scene import Scene
 
-__all__ = ["WANTED", "find"]
-
 WANTED: tuple[str, ...] = ()
 
 # The second is the first one's name up to 3.12. Where neither is loaded, Python code has made none.

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-__all__ = ["attribute", "find", "is_half", "is_loaded", "names"]
-
 
 def is_loaded(module: str) -> bool:
     """Tell whether `module` is imported, or being imported."""

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from ._scene import Scene
 
-__all__ = ["WANTED", "find"]
-
 WANTED: tuple[str, ...] = ()
 
 # Of this thread's own work, where that can be told; PyPy compiles during its first.

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from ._scene import Scene
 
-__all__ = ["WANTED", "find"]
-
 WANTED: tuple[str, ...] = ()
 
 _GIB = 1 << 30

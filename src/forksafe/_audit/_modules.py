@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 
 from .._hazard import Hazard
+from .._libraries._hostile_modules import MODULES
 from . import _loaded
-from ._hostile_modules import MODULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._scene import Scene
-
-__all__ = ["WANTED", "find"]
 
 WANTED: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ import os
 import threading
 
 from .._hazard import ACTION, ADVICE, Hazard
-from ._native_owners import owner
+from .._libraries._native_owners import owner
 from ._tasks import TASKS, unknown
 
 TYPE_CHECKING = False
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._scene import Scene
-
-__all__ = ["WANTED", "find"]
 
 WANTED: tuple[str, ...] = ()
 

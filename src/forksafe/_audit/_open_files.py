@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from ._scene import Scene
 
-__all__ = ["WANTED", "find"]
-
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
 _TEXT = "_io:TextIOWrapper"
 WANTED = (*_BINARY, _TEXT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .. import _families
+from .._fork_event import _families
 from .._hazard import FIXED, Hazard
 from . import _loaded
 
@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
-
-__all__ = ["describe"]
 
 
 def describe(objects: Iterable[Any], finalizers: Iterable[Any]) -> Iterator[Hazard]:

@@ -7,8 +7,6 @@ if TYPE_CHECKING:
     from .._hazard import Hazard
     from ._heap import Heap
 
-__all__ = ["Scene"]
-
 
 class Scene:
     """One audit under way.

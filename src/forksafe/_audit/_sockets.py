@@ -11,7 +11,7 @@ import socket
 import stat
 
 from .._hazard import ADVICE, FIXED, Hazard
-from . import _connection_owners as table
+from .._libraries import _connection_owners as table
 from ._descriptors import descriptors
 
 TYPE_CHECKING = False
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Literal
 
-    from ._connection_owners import ConnectionOwner
+    from .._libraries._connection_owners import ConnectionOwner
     from ._scene import Scene
-
-__all__ = ["WANTED", "find"]
 
 _LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"
 WANTED = (*(owner.path for owner in table.OWNERS), *table.SOCKETS, _LOOPS)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["TASKS", "unknown"]
-
 TASKS = "/proc/self/task"
 
 # Seconds. A thread that waits for the interpreter wakes at every switch interval to ask for it

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from ._scene import Scene
 
-__all__ = ["WANTED", "find"]
-
 _CLOSER = "tempfile:_TemporaryFileCloser"
 WANTED = (_CLOSER,)
 

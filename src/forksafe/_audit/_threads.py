@@ -12,8 +12,8 @@ import threading
 from functools import partial
 
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
+from .._libraries._thread_owners import UNKNOWN, Owner, owner
 from ._allow import AllowList
-from ._thread_owners import UNKNOWN, Owner, owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from ._scene import Scene
-
-__all__ = ["WANTED", "find"]
 
 WANTED: tuple[str, ...] = ()
 

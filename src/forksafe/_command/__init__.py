@@ -2,6 +2,4 @@
 
 from __future__ import annotations
 
-from ._parser import main
-
-__all__ = ["main"]
+from ._parser import main as main

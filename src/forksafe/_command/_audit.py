@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from .._hazard import Hazard
 
-__all__ = ["Report", "audit_program", "audit_target", "is_target", "refuse_forks"]
-
 NOTHING = 0
 NEEDED = 1
 FAILED = 2

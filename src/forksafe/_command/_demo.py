@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, TextIO
 
-__all__ = ["demo"]
-
 STYLES = ("os.fork", "safe_fork", "install + os.fork", "forked")
 PLAIN = STYLES[0]
 PATIENCE = 3.0  # seconds without a round trip until a side counts as hung

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["USAGE_ERROR", "main"]
-
 _WITH_VALUE = ("--allow", "--audit")  # of ``run`` and ``audit``: the next word, where there is no =
 
 USAGE_ERROR = 2  # as argparse has it

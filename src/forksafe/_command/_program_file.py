@@ -13,8 +13,6 @@ import shlex
 import shutil
 import sys
 
-__all__ = ["NotAProgram", "find", "is_python", "is_runnable_directory"]
-
 _HEAD = 4096  # bytes: longer than any first line that a kernel accepts
 _PYTHON_NAME = re.compile(r"(python|pypy)([0-9.]*)t?d?(\.exe)?", re.IGNORECASE)
 _PYTHON_SUFFIXES = (".py", ".pyw", ".pyc")

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from types import CodeType, TracebackType
     from typing import Any
 
-__all__ = ["run"]
-
 _PYPY = sys.implementation.name == "pypy"
 _NO_PROGRAM = 2  # as python has it for a file that is not there
 

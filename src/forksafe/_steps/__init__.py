@@ -11,27 +11,25 @@ The notes are taken in this order before the fork, and the resets run in this or
 
 from __future__ import annotations
 
-from ._children import ChildrenStep
-from ._event_loops import EventLoopsStep
+from ._executors._pools import PoolsStep
+from ._executors._process_executors import ProcessExecutorsStep
+from ._executors._thread_executors import ThreadPoolsStep
 from ._exit_handlers import ExitHandlersStep
-from ._fork_server import ForkServerStep
-from ._identity import IdentityStep
 from ._imports import ImportsStep
-from ._pools import PoolsStep
-from ._process_executors import ProcessExecutorsStep
-from ._registry import RegistryStep
-from ._scratch_dir import ScratchDirStep
-from ._std_streams import StdStreamsStep
+from ._loops import EventLoopsStep
+from ._loops._wakeup_fd import WakeupFdStep
+from ._mp import RegistryStep
+from ._mp._fork_server import ForkServerStep
+from ._mp._identity import IdentityStep
+from ._mp._process import ChildrenStep
+from ._mp._scratch_dir import ScratchDirStep
+from ._mp._tracker import TrackerStep
+from ._streams import StdStreamsStep
 from ._temp_dirs import TempDirsStep
-from ._thread_pools import ThreadPoolsStep
-from ._tracker import TrackerStep
-from ._wakeup_fd import WakeupFdStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .._step import Step
-
-__all__ = ["STEPS"]
+    from .._fork_event._step import Step
 
 STEPS: tuple[Step, ...] = (
     StdStreamsStep(),

@@ -1,6 +1,6 @@
 """Row 18: the child of `forked()` runs its own exit handlers, none of the parent's.
 
-Those it inherited stay behind a barrier: see `forksafe._barrier`.
+Those it inherited stay behind a barrier: see `forksafe._steps._barrier`.
 
 Only there. After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it:
 servers rely on it to flush in their workers.
@@ -15,17 +15,16 @@ from __future__ import annotations
 import atexit
 import sys
 
-from .. import _barrier, _families
-from .._origin import Launch
-from .._step import Idle, Step
+from .._fork_event import _families
+from .._fork_event._step import Idle, Step
+from .._fork_event._who import Launch
+from . import _barrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._forking import Forking
-
-__all__ = ["ExitHandlersStep"]
+    from .._fork_event import Forking
 
 
 class ExitHandlersStep(Step):

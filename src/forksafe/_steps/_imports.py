@@ -20,19 +20,14 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 
-from .._step import Idle, Step, expect
+from .._fork_event._step import Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
     from typing import Any
 
-    from .._audit._heap import Heap
-    from .._forking import Forking
-    from .._hazard import Hazard
-
-__all__ = ["ImportsStep", "foreign"]
+    from .._fork_event import Forking
 
 _BOOTSTRAP = "_frozen_importlib"
 
@@ -66,19 +61,10 @@ class ImportsStep(Step):
             self._forgotten = forgotten
         return bool(names)
 
-    def describe(self, heap: Heap) -> Iterator[Hazard]:
-        from .._hazard import FIXED, Hazard
 
-        for name in foreign(_locks(sys.modules[_BOOTSTRAP]), get_ident()):
-            yield Hazard(
-                "import",
-                FIXED,
-                f"{name}, which another thread is importing, would stay half-initialised in the "
-                "child, or hang it",
-                subject=name,
-                remedy="nothing under forksafe: the child imports it from scratch",
-                where=name,
-            )
+def half_imported() -> list[str]:
+    """Return the names of the modules that other threads are importing. Reads only."""
+    return foreign(_locks(sys.modules[_BOOTSTRAP]), get_ident())
 
 
 def foreign(locks: list[tuple[str, Any]], me: int) -> list[str]:

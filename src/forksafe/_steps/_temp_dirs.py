@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import sys
 
-from .._step import NOTHING, Idle, Step, expect
+from .._fork_event._step import NOTHING, Idle, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
-    from .._audit._heap import Heap
-    from .._forking import Forking
-    from .._hazard import Hazard
-
-__all__ = ["TempDirsStep"]
+    from .._fork_event import Forking
 
 
 class TempDirsStep(Step):
@@ -30,30 +25,16 @@ class TempDirsStep(Step):
     def note(self, fork: Forking) -> Idle | list[tuple[Any, Any]]:
         # Here and not in the child, where a walk would copy the page of each finalizer.
         registry = _registry()
-        return _live(registry) or NOTHING if registry else Idle(registry)
+        return live_directories() or NOTHING if registry else Idle(registry)
 
     def reset(self, fork: Forking, note: list[tuple[Any, Any]] | None) -> bool:
         # Looked at again where another thread may have made one since.
-        live = note if note is not None and fork.alone else _live(_registry())
+        live = note if note is not None and fork.alone else live_directories()
         for finalizer, directory in live:
             finalizer.detach()
             # Below cleanup(): its bound method can be registered somewhere, with atexit for one.
             directory._rmtree = _leave_to_the_parent
         return bool(live)
-
-    def describe(self, heap: Heap) -> Iterator[Hazard]:
-        from .._hazard import FIXED, Hazard
-
-        for _, directory in _live(_registry()):
-            yield Hazard(
-                "temporary-directory",
-                FIXED,
-                f"{directory.name} would be deleted by a child that ends by sys.exit(), "
-                "or that drops the TemporaryDirectory",
-                subject=str(directory.name),
-                remedy="nothing under forksafe: it is the parent's to delete",
-                where="tempfile:TemporaryDirectory",
-            )
 
 
 def _leave_to_the_parent(*args: object, **kwargs: object) -> None:
@@ -67,13 +48,13 @@ def _registry() -> dict[Any, Any]:
     return registry  # type: ignore[no-any-return] # its shape was checked
 
 
-def _live(registry: dict[Any, Any]) -> list[tuple[Any, Any]]:
+def live_directories() -> list[tuple[Any, Any]]:
     """Return the finalizer and the object of every live ``TemporaryDirectory``."""
     cleanup = getattr(sys.modules["tempfile"].TemporaryDirectory, "_cleanup", None)
     expect(hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method")
     assert cleanup is not None
     live = []
-    for finalizer, info in list(registry.items()):
+    for finalizer, info in list(_registry().items()):
         if getattr(info.func, "__func__", None) is cleanup.__func__:
             directory = info.weakref()
             if directory is not None:

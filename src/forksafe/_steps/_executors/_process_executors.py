@@ -1,0 +1,201 @@
+"""Row 10, second half: an inherited ``ProcessPoolExecutor`` fails at once in the child, or works.
+
+One that was started has a thread, which stays in the parent, and workers that are the parent's.
+In the child it is broken, as if its workers had died: ``submit()`` and ``map()`` raise
+``BrokenProcessPool`` with the executor's owner and the remedy, and so do the futures that were due.
+``with``, ``shutdown()``, ``terminate_workers()`` and the exit of the child signal nobody, wait for
+nobody, and write nothing into the pipe that wakes the parent's thread.
+
+One that was never started, the usual thing in a module that a server preloads, has pipes and locks
+already. Every child that used it would share them: tasks of one child run in another's workers, and
+results go astray. In the child it gets its own when work is first submitted, and works.
+
+How they are found: see `forksafe._steps._executors._process_pool_work`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..._fork_event._step import NOTHING, Idle, Step, UnknownLayout, expect
+from .. import _executors as _futures
+from ._process_pool_work import (
+    MODULE,
+    call_queues,
+    find_locks,
+    live_process_executors,
+    map_of_wakeups,
+    registry,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, ModuleType
+    from typing import Any
+
+    from ..._fork_event import Forking
+    from ._process_pool_work import LiveExecutor
+
+_ATTRIBUTES = (
+    "_broken",
+    "_shutdown_lock",
+    "_executor_manager_thread",
+    "_executor_manager_thread_wakeup",
+    "_call_queue",
+    "_result_queue",
+    "_work_ids",
+    "_processes",
+    "_pending_work_items",
+)
+
+
+class ProcessExecutorsStep(Step):
+    name = "process executors"
+    modules = (MODULE,)
+
+    def __init__(self) -> None:
+        # Kept: threads, queues and workers are objects with finalizers.
+        self._parents: list[object] = []
+        self._watched: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
+
+    def note(self, fork: Forking) -> Any:
+        if fork.fresh:
+            self._watched = (map_of_wakeups().data, registry())
+        wakeups, registered = self._watched
+        if not wakeups:
+            if not registered:
+                return Idle(wakeups, registered)
+            if call_queues.seen(registered):
+                return NOTHING
+        found = live_process_executors()
+        if not fork.alone:
+            find_locks(found)
+        return found or NOTHING
+
+    def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
+        found = list(note or ())
+        if note is None or not fork.alone:  # another thread may have made one since
+            known = {id(live.queue) for live in found}
+            found += [live for live in live_process_executors() if id(live.queue) not in known]
+        if not found:
+            return False
+        module = sys.modules[MODULE]
+        parent = fork.parent or os.getppid()
+        unknown: UnknownLayout | None = None
+        for live in found:
+            try:
+                _check(live)
+            except UnknownLayout as exc:
+                unknown = exc  # the others are mended all the same
+                continue
+            message = _message(live.owner or parent)
+            lost = [item.future for item in list(live.pending.values())]
+            self._parents.append((live, lost, _silence(live.wakeup)))
+            if live.thread is None:
+                live.pending.clear()
+                _start_later(live, module)
+            else:
+                # The weak reference dies before the executor, so that its callback never runs.
+                live.thread.executor_reference = _nobody
+            if live.executor is not None:
+                self._parents.append(_break(live.executor, message))
+            for future in map(_futures.check, lost):
+                _futures.fail(
+                    future, sys.modules["functools"].partial(module.BrokenProcessPool, message)
+                )
+        # Or the child's exit would write to these threads, and join them.
+        module._threads_wakeups.clear()
+        if unknown is not None:
+            raise unknown
+        return True
+
+
+def _message(owner: int) -> str:
+    return (
+        f"this executor's workers belong to process {owner}, and answer to that process alone: "
+        f"create a ProcessPoolExecutor in this child (process {os.getpid()}) instead"
+    )
+
+
+def _check(live: LiveExecutor) -> None:
+    expect(isinstance(live.pending, dict), "a ProcessPoolExecutor whose pending work is no dict")
+    for attribute in ("_closed", "_reader", "_writer"):
+        expect(hasattr(live.wakeup, attribute), f"_ThreadWakeup without {attribute}")
+    expect(hasattr(live.wakeup, "wakeup"), "_ThreadWakeup without wakeup()")
+    if live.executor is not None:
+        for attribute in _ATTRIBUTES:
+            expect(hasattr(live.executor, attribute), f"ProcessPoolExecutor without {attribute}")
+
+
+def _silence(wakeup: Any) -> object:
+    """Keep the child from writing into the pipe of the parent's thread; return what it had."""
+    had = getattr(wakeup, "_lock", None)
+    if had is not None:  # since 3.14
+        wakeup._lock = sys.modules["threading"].Lock()
+    wakeup._closed = True
+    return had
+
+
+def _nobody() -> None:
+    """Stand in for the weak reference to an executor."""
+
+
+def _break(executor: Any, message: str) -> object:
+    """Put the executor in the state of one whose workers have died; return what it had."""
+    state = vars(executor)
+    had = [state[attribute] for attribute in _ATTRIBUTES]
+    state["_broken"] = message
+    # A thread that is gone may hold the old one.
+    state["_shutdown_lock"] = sys.modules["threading"].Lock()
+    state["_executor_manager_thread"] = None
+    state["_executor_manager_thread_wakeup"] = None
+    state["_call_queue"] = None
+    state["_result_queue"] = None
+    state["_processes"] = {}  # none to signal, none to wait for
+    state["_pending_work_items"] = {}
+    return had
+
+
+# What never started: its first submit() calls wakeup() before it touches a pipe. By then this is
+# no at-fork code any more, and the frame of submit() knows the executor, which the queue does not.
+
+
+def _start_later(live: LiveExecutor, module: ModuleType) -> None:
+    if live.lock is not None:
+        _futures.free(live.lock)
+    wakeup = live.wakeup
+    # Not a functools.partial: PyPy's has a frame of its own.
+    wakeup.wakeup = lambda: _on_wakeup(sys._getframe(1), wakeup, module)
+
+
+def _on_wakeup(frame: FrameType, wakeup: Any, module: ModuleType) -> None:
+    if frame.f_code is not module.ProcessPoolExecutor.submit.__code__:
+        return  # shutdown(): there is no thread to wake up
+    executor = frame.f_locals.get("self")
+    if getattr(executor, "_executor_manager_thread_wakeup", None) is wakeup:
+        _give_channels(executor, module)
+
+
+def _give_channels(executor: Any, module: ModuleType) -> None:
+    """Give an executor, inside its first submit() in this process, pipes and locks of its own."""
+    fresh = module.ProcessPoolExecutor(1, mp_context=executor._mp_context)
+    queue, pending = executor._call_queue, executor._pending_work_items
+    # As its __init__() makes it, for the executor's own number of workers.
+    arguments = {
+        "ctx": executor._mp_context,
+        "pending_work_items": pending,
+        "thread_wakeup": fresh._executor_manager_thread_wakeup,
+    }
+    if hasattr(queue, "shutdown_lock"):
+        arguments["shutdown_lock"] = executor._shutdown_lock
+    size = executor._max_workers + module.EXTRA_QUEUED_CALLS
+    executor._call_queue = module._SafeQueue(max_size=size, **arguments)
+    executor._call_queue._ignore_epipe = queue._ignore_epipe
+    executor._result_queue = fresh._result_queue
+    executor._executor_manager_thread_wakeup = fresh._executor_manager_thread_wakeup
+    executor._processes = {}
+    # A thread that is gone may have been in the middle of the executor's start.
+    executor._work_ids = type(executor._work_ids)()
+    for number in list(pending):
+        executor._work_ids.put(number)
