@@ -75,6 +75,7 @@ def forked(
         on_hazard: What to do where `audit()` finds something that needs action: ``"ignore"``,
             ``"warn"`` or ``"raise"``, as for `safe_fork()`.
         allow: Hazards that are accepted, as patterns: see `audit()`.
+        drop_connections: Whether the child lets go of the parent's connections: see `install()`.
 
     Returns:
         A context manager, for one use, that yields a `Fork`.

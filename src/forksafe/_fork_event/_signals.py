@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
     from contextlib import AbstractContextManager
+    from types import CodeType, FrameType
     from typing import Any
 
 # Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
@@ -151,16 +152,35 @@ def _signal_of(exc: BaseException) -> int | None:
     while traceback is not None:
         codes.append(traceback.tb_frame.f_code)
         last, traceback = traceback, traceback.tb_next
-    for number in map(int, c.valid_signals()):
-        handler = c.getsignal(number)
-        function = getattr(handler, "__func__", handler)
-        if getattr(function, "__code__", None) in codes:
+    for number, code in _handlers():
+        if code in codes:
             return number
     # The handler in C has no frame: an exception that no instruction raised is its.
     if type(exc) is not KeyboardInterrupt or c.getsignal(c.SIGINT) is not c.default_int_handler:
         return None
     raised = bool(codes) and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
     return None if raised else int(c.SIGINT)
+
+
+def _handlers() -> list[tuple[int, CodeType]]:
+    """Return the signals that a function in Python handles, each with its code."""
+    found = []
+    for number in map(int, c.valid_signals()):
+        handler = c.getsignal(number)
+        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
+        if code is not None:
+            found.append((number, code))
+    return found
+
+
+def in_handler(frame: FrameType | None) -> bool:
+    """Tell whether a frame, or one that it was called from, is that of a signal handler."""
+    codes = [code for _, code in _handlers()]
+    while codes and frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raising() -> set[int]:

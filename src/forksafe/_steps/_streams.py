@@ -24,6 +24,7 @@ import io
 import select
 import sys
 
+from .._fork_event._signals import in_handler
 from .._fork_event._step import NOTHING, Step
 from .._fork_event._threads import interest
 
@@ -41,7 +42,7 @@ interest(_HANDLE)
 
 
 class StreamsStep(Step):
-    name = "streams"
+    name = "std streams"
 
     def note(self, fork: ForkEvent) -> list[Any]:
         """Return the standard streams that the child must start afresh."""
@@ -66,14 +67,15 @@ def flush(fork: ForkEvent) -> None:
         try:
             if _takes(stream):
                 stream.flush()
-                continue
+            elif in_handler(sys._getframe()):
+                fork.reentered += (stream,)  # it may be inside this stream's write, which waits
+            else:
+                fork.unflushed += (stream,)
         except RuntimeError:
             # "reentrant call": a signal handler forks inside this very stream's write.
             fork.reentered += (stream,)
-            continue
-        except Exception:  # noqa: S110 - closed, a full disk: the next write will tell
-            pass
-        fork.unflushed += (stream,)
+        except Exception:  # closed, a full disk: the next write will tell
+            fork.unflushed += (stream,)
 
 
 def _takes(stream: Any) -> bool:

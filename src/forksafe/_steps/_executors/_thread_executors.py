@@ -67,7 +67,7 @@ class ThreadExecutor:
 
 
 class ThreadExecutorsStep(Step):
-    name = "thread executors"
+    name = "thread pools"
     modules = (_MODULE,)
 
     def __init__(self) -> None:
