@@ -138,6 +138,11 @@ def look(frames: dict[int, FrameType]) -> Stacks:
     return stacks
 
 
+def own_stack() -> dict[str, list[tuple[Any, ...]]]:
+    """Look at this thread alone, in the child of a fork that was made in C: as `Stacks.own`."""
+    return look({get_ident(): sys._getframe(1)}).own
+
+
 def forget_vanished_threads() -> None:
     """Mark every thread but this one as ended, where a fork made in C ran no hook of `threading`.
 
