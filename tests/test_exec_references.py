@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import Any, Callable
 
 import pytest
@@ -212,7 +213,6 @@ def handler_in_between(fork: Forker) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     _, references = _manager()
-    forkpty = os.forkpty
 
     def handler(number: int, frame: object) -> None:
         pid = os.fork()
@@ -220,12 +220,12 @@ def handler_in_between(fork: Forker) -> None:
             os._exit(0)
         os.waitpid(pid, 0)
 
-    def interrupted() -> tuple[int, int]:
-        signal.raise_signal(signal.SIGUSR1)
-        return forkpty()
+    def interrupt(event: str, arguments: object) -> None:
+        if event == "pty.spawn":
+            signal.raise_signal(signal.SIGUSR1)
 
     signal.signal(signal.SIGUSR1, handler)
-    os.forkpty = interrupted
+    sys.addaudithook(interrupt)
     pty.spawn(["/bin/true"])
     assert references() == 2, "a child that goes on was not reset"
 

@@ -54,7 +54,7 @@ def full_pipe(fork: Forker) -> None:
 @pytest.mark.parametrize("style", ["safe_fork", "hook", "forked"])
 def test_a_full_pipe_holds_up_no_fork(style: str) -> None:
     """Nobody's reader is waited for; what waits is written once, by the parent, later."""
-    outcome = run(full_pipe, style)
+    outcome = run(full_pipe, style, env={"PYTHONUNBUFFERED": ""})
     assert outcome.healthy, outcome
 
 
