@@ -41,7 +41,7 @@ class ConditionsStep(Step):
     name = "conditions"
 
     def note(self, fork: ForkEvent) -> Any:
-        return NOTHING  # of use only where there are other threads
+        return NOTHING if fork.alone else None
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now
