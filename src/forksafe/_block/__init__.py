@@ -3,7 +3,7 @@
 The block is run by both processes, and each comes to its end by itself. In the child every way out
 (the end, ``return``, ``break``, an exception, ``sys.exit()``) ends the process there and then, so
 that the program around the block is run by the parent alone. In the parent the end of the block
-waits for the child; no way out leaves a zombie or an orphan.
+waits for the child; no way out leaves a zombie, nor an orphan while the parent runs to its end.
 
 The one door that no ``with`` statement can guard is a ``yield`` or ``await`` inside the block: it
 leaves the block without ending it.
@@ -20,14 +20,14 @@ from contextlib import suppress
 from .. import _safe_fork as _fork
 from .._fork_event import _signals
 from ..exceptions import ChildFailedError
-from ._child_end import end
+from ._child_end import Report, end
 from ._exit_status import PidfdStatus, PipeStatus, have_pidfds
 from ._handle import Fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
+    from types import FrameType, TracebackType
     from typing import Any, Literal
 
     from .._hazard import Hazard
@@ -60,8 +60,16 @@ def forked(
     any other exception               traceback on stderr, exit code 1
     ================================  =======================================================
 
-    Before it ends, the child joins its non-daemon threads, runs the exit handlers and
-    multiprocessing finalizers that it registered itself, and flushes its streams.
+    Before it ends, the child finishes what it made itself, and nothing of its parent's: it joins
+    its non-daemon threads, runs its exit handlers and multiprocessing finalizers, shuts down its
+    handlers of ``logging``, flushes and completes the files that it left open, runs ``__del__()``
+    of its other objects and what generators have in ``finally``, flushes stdout and stderr, and
+    saves the data of coverage.py where each process has a data file of its own.
+
+    Not finished is what the parent made and the child only used, such as text that it wrote into a
+    file object of its parent's: flush that yourself. Nor are buffers of C libraries. On PyPy, on
+    free-threaded builds and after ``gc.freeze()``, only files are found, and only those over a
+    descriptor that the child opened itself.
 
     Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
     sends the child SIGTERM, after `grace` seconds SIGKILL, reaps it, and the exception goes on.
@@ -79,7 +87,8 @@ def forked(
         A context manager, for one use, that yields a `Fork`.
 
     Raises:
-        ChildFailedError: At the end of the block, where `check` is true and the child failed.
+        ChildFailedError: At the end of the block, where `check` is true and the child failed; with
+            the child's traceback.
         ChildProcessError: At the end of the block: other code reaped the child.
         NotImplementedError: On entering, where there is no ``os.fork``.
         OSError: On entering, where the kernel refuses to fork.
@@ -88,7 +97,11 @@ def forked(
     """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r}")
-    if not grace >= 0:
+    try:
+        valid = grace >= 0
+    except TypeError:
+        valid = False
+    if not valid:
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
     if on_hazard not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
@@ -114,8 +127,10 @@ class _Forked:
         self._on_hazard = on_hazard
         self._allow = allow
         self._fork: Fork | None = None
+        self._report: Any = None
 
     def __enter__(self) -> Fork:
+        __tracebackhide__ = True
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         _fork.require()
@@ -126,41 +141,44 @@ class _Forked:
 
             hazards = policy.before(self._on_hazard, self._allow, _LEFT_ALONE)
         if _WARNS_BEHIND:
-            _warn_before()
+            _warn_before(sys._getframe(1))
+        have_pidfds()  # known before there is a child, since it can fail
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
-        pipe = None if have_pidfds() else os.pipe()
+        pipe: tuple[int, ...] = ()
         mask = _signals.sigmask(_signals.BLOCK, ())
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it.
             _signals.sigmask(_signals.BLOCK, _signals.DEFERRED)
+            pipe = os.pipe()
+            self._report = Report(pipe[1])
             fork._pid = _fork.fork(identity, mask, made)
             if fork._pid:
-                fork._status = _status(made, pipe)
+                fork._status = _status(made, pipe[0])
                 if hazards:
                     policy.after(hazards)
-            elif pipe is not None:
-                os.close(pipe[0])  # the write end lives as long as this process
+            else:
+                self._report.pid = os.getpid()
             _signals.set_mask(mask)
         except BaseException as exc:
             if os.getpid() != fork._owner:
-                end(type(exc), exc, exc.__traceback__)
+                end(type(exc), exc, exc.__traceback__, self._report)
             try:
                 if made and fork._status is None:  # a handler: another thread took its signal
                     fork._pid = made[0]
-                    fork._status = _status(made, pipe)
+                    fork._status = _status(made, pipe[0])
                 _signals.sigmask(_signals.SETMASK, mask)
             finally:
                 if fork._status is not None:
                     self._stop(fork)
                     fork._close()
-                elif pipe is not None:
+                elif pipe:
                     os.close(pipe[0])
             raise
         finally:
-            if pipe is not None and os.getpid() == fork._owner:
+            if pipe and os.getpid() == fork._owner:
                 os.close(pipe[1])
         return fork
 
@@ -170,28 +188,30 @@ class _Forked:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
+        __tracebackhide__ = True
         fork = self._fork
         assert fork is not None
         if fork.is_child:
-            end(exc_type, exc, traceback)
-        if os.getpid() != fork._owner:
+            end(exc_type, exc, traceback, self._report)
+        status = fork._status
+        if status is None or os.getpid() != fork._owner:
             return False  # another child of the parent, forked inside the block: not its to wait
         try:
             if exc_type is not None:
                 self._stop(fork)
                 return False
             try:
-                fork.wait()
+                code = fork.wait()
             except ChildProcessError:
                 raise
             except BaseException:
                 self._stop(fork)
                 raise
+            if self._check and code:
+                reason, _, text = status.told().partition("\n")
+                raise ChildFailedError(fork.pid, code, fork.name, reason, text)
         finally:
             fork._close()
-        code = fork._exitcode
-        if self._check and code:
-            raise ChildFailedError(fork.pid, code, fork.name)
         return False
 
     def _stop(self, fork: Fork) -> None:
@@ -212,15 +232,12 @@ class _Forked:
             fork.wait()
 
 
-def _status(made: list[int], pipe: tuple[int, int] | None) -> Status:
+def _status(made: list[int], pipe: int) -> Status:
     pid = made[0]
     try:
-        return PidfdStatus(pid) if pipe is None else PipeStatus(pid, pipe[0])
+        return PidfdStatus(pid, pipe) if have_pidfds() else PipeStatus(pid, pipe)
     except ProcessLookupError:
-        # Ended already, and reaped by other code: waitpid will say so.
-        read, write = os.pipe()
-        os.close(write)
-        return PipeStatus(pid, read)
+        return PipeStatus(pid, pipe)  # ended, and reaped by other code: waitpid will say so
     except OSError:
         # No descriptor left for a pidfd: the block cannot start, and leaves no child behind.
         made.clear()
@@ -235,15 +252,17 @@ def _status(made: list[int], pipe: tuple[int, int] | None) -> Status:
 _WARNS_BEHIND = sys.version_info >= (3, 15)
 
 
-def _warn_before() -> None:
-    """Raise it before the fork."""
+def _warn_before(frame: FrameType) -> None:
+    """Raise it before the fork, in the name of the code that runs in `frame`."""
+    __tracebackhide__ = True
     from .._fork_event._filters import would_raise
 
     text = (
         f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks "
         "in the child."
     )
-    if would_raise(text, DeprecationWarning, _fork.__name__, 0) and _threads() > 1:
+    module = frame.f_globals.get("__name__", "<unknown>")
+    if would_raise(text, DeprecationWarning, module, frame.f_lineno) and _threads() > 1:
         raise DeprecationWarning(text)
 
 

@@ -1,8 +1,8 @@
 """One source of a child's exit status, and signals that reach this child or nobody.
 
 With a pidfd (Linux 5.4) both go by the process itself: a pid that the kernel has given to another
-process meanwhile cannot be hit. Elsewhere a pipe that the child holds tells its end, and waitpid
-its status. Whoever reaps the child first, only the true status is ever told.
+process meanwhile cannot be hit. Elsewhere the end of a pipe that the child holds open tells its
+end, and waitpid its status. Whoever reaps the child first, only the true status is ever told.
 """
 
 from __future__ import annotations
@@ -12,31 +12,6 @@ import os
 import select
 import signal
 import time
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Status(Protocol):
-        """Where the exit status of one child comes from."""
-
-        @property
-        def sentinel(self) -> int:
-            """A file descriptor that turns readable when the child ends."""
-            ...
-
-        def poll(self, block: bool) -> int | None:
-            """Reap the child if it has ended (`block`: wait until it has).
-
-            Returns: its exit code, None while it runs.
-            Raises: ChildProcessError where somebody else reaped it.
-            """
-
-        def send(self, number: int) -> None:
-            """Send a signal. Raises ProcessLookupError where there is no such process."""
-
-        def close(self) -> None:
-            """Close the file descriptors."""
 
 
 def ready(fd: int, timeout: float | None) -> bool:
@@ -52,11 +27,57 @@ def ready(fd: int, timeout: float | None) -> bool:
     return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999))))
 
 
-class PidfdStatus:
+class Status:
+    """Where the exit status of one child comes from, and what the child told of its failure.
+
+    Args:
+        pid: The child.
+        pipe: The read end of a pipe to whose write end the child holds on.
+
+    Attributes:
+        sentinel: A file descriptor that turns readable when the child ends.
+    """
+
+    def __init__(self, pid: int, pipe: int) -> None:
+        self._pid = pid
+        self._pipe = pipe
+        self.sentinel = pipe
+
+    def poll(self, block: bool) -> int | None:
+        """Reap the child if it has ended (`block`: wait until it has).
+
+        Returns: its exit code, None while it runs.
+        Raises: ChildProcessError where somebody else reaped it.
+        """
+        raise NotImplementedError
+
+    def send(self, number: int) -> None:
+        """Send a signal. Raises ProcessLookupError where there is no such process."""
+        raise NotImplementedError
+
+    def told(self) -> str:
+        """Read what the child, which has ended, told of its failure."""
+        data = b""
+        while ready(self._pipe, 0):  # and not to its end: a grandchild may hold it open
+            part = os.read(self._pipe, 65536)
+            if not part:
+                break
+            data += part
+        return data.decode(errors="replace")
+
+    def close(self) -> None:
+        """Close the file descriptors."""
+        os.close(self._pipe)
+        if self.sentinel != self._pipe:
+            os.close(self.sentinel)
+
+
+class PidfdStatus(Status):
     """By pidfd_open(2) and waitid(2) with P_PIDFD."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, pipe: int) -> None:
         self.sentinel = os.pidfd_open(pid)
+        self._pipe = pipe
 
     def poll(self, block: bool) -> int | None:
         # Not waitid(block): poll() is interrupted by signals whose handlers then run at once.
@@ -70,18 +91,11 @@ class PidfdStatus:
     def send(self, number: int) -> None:
         signal.pidfd_send_signal(self.sentinel, number)
 
-    def close(self) -> None:
-        os.close(self.sentinel)
 
-
-class PipeStatus:
-    """By waitpid(2), and the read end of a pipe whose write end the child holds."""
+class PipeStatus(Status):
+    """By waitpid(2), and the pipe: its write end is closed when the child ends."""
 
     _LOOK = 0.05  # seconds: a grandchild may hold the pipe open beyond the child's end
-
-    def __init__(self, pid: int, sentinel: int) -> None:
-        self._pid = pid
-        self.sentinel = sentinel
 
     def poll(self, block: bool) -> int | None:
         while True:
@@ -95,9 +109,6 @@ class PipeStatus:
 
     def send(self, number: int) -> None:
         os.kill(self._pid, number)
-
-    def close(self) -> None:
-        os.close(self.sentinel)
 
 
 _pidfds: bool | None = None

@@ -32,6 +32,7 @@ class Fork:
         self._status: Status | None = None
         self._exitcode: int | None = None
         self._lost = False
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -69,6 +70,8 @@ class Fork:
         It is closed when the block ends.
         """
         status = self._parent_only("sentinel")
+        if self._closed:
+            raise ValueError(f"the sentinel of {self!r} is closed: the block has ended")
         return status.sentinel
 
     def is_alive(self) -> bool:
@@ -91,12 +94,16 @@ class Fork:
             TimeoutError: The child still runs after `timeout`; it is left alone.
             ChildProcessError: Some other code reaped the child, and its status with it.
         """
+        __tracebackhide__ = True
         self._parent_only("wait()")
         if timeout is None:
             code = self._poll(block=True)
             assert code is not None
             return code
-        deadline = time.monotonic() + timeout
+        try:
+            deadline = time.monotonic() + timeout
+        except TypeError:
+            raise TypeError(f"timeout must be seconds or None, not {timeout!r}") from None
         while True:
             code = self._poll(block=False)
             if code is not None:
@@ -114,9 +121,15 @@ class Fork:
 
         Args:
             number: The signal, for one ``signal.SIGUSR1``.
+
+        Raises:
+            ValueError: There is no such signal.
         """
+        __tracebackhide__ = True
         status = self._parent_only("send_signal()")
-        if self.is_alive():
+        if number not in signal.valid_signals():
+            raise ValueError(f"{number!r} is not the number of a signal")
+        if self.is_alive() and not self._closed:
             with suppress(ProcessLookupError):
                 status.send(number)
 
@@ -142,6 +155,7 @@ class Fork:
         return f"<Fork {self._name!r}, pid {self._pid}, {state}>"
 
     def _parent_only(self, what: str) -> Status:
+        __tracebackhide__ = True
         if self._status is None or os.getpid() != self._owner:
             raise RuntimeError(
                 f"{what} of {self!r} is for the process that forked it (pid {self._owner}); "
@@ -150,9 +164,10 @@ class Fork:
         return self._status
 
     def _poll(self, block: bool) -> int | None:
+        __tracebackhide__ = True
         status = self._parent_only("the exit code")
         if self._exitcode is None:
-            if not self._lost:
+            if not self._lost and not self._closed:
                 try:
                     code = status.poll(block)
                 except ChildProcessError:
@@ -170,27 +185,6 @@ class Fork:
         return self._exitcode
 
     def _close(self) -> None:
-        status, self._status = self._status, None
-        if status is not None:
-            status.close()
-            self._status = _Closed(self._exitcode)
-
-
-class _Closed:
-    """What is left of a child when its block has ended."""
-
-    def __init__(self, exitcode: int | None) -> None:
-        self._exitcode = exitcode
-
-    @property
-    def sentinel(self) -> int:
-        raise ValueError("the sentinel is closed: the block has ended, and the child with it")
-
-    def poll(self, block: bool) -> int | None:
-        return self._exitcode
-
-    def send(self, number: int) -> None:
-        raise ProcessLookupError
-
-    def close(self) -> None:
-        pass
+        if self._status is not None and not self._closed:
+            self._closed = True
+            self._status.close()
