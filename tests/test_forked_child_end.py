@@ -167,7 +167,10 @@ def files(fork: Forker) -> None:
 
 def frozen(fork: Forker) -> None:
     gc.freeze()
+    count = gc.get_freeze_count()
     files(fork)
+    assert fork.run(gc.get_freeze_count) > count - 100, "the heap is no longer frozen"
+    parents(fork)
 
 
 def more(fork: Forker) -> None:
@@ -212,11 +215,15 @@ def parents(fork: Forker) -> None:
     next(generator)
     noted = Noted(folder / "del", "of the parent")
 
-    def child() -> list[Any]:
+    kept: list[Any] = []
+
+    def child() -> None:
         gc.collect()  # so that old and young ones are mixed
-        return [open(folder / "own", "w").write("of the child")]
+        kept.append(open(folder / "own", "w"))
+        kept[-1].write("of the child")
 
     fork.run(child)
+    assert fork.style != "forked" or text_of(folder / "own") == "of the child"
     for name in ("file", "generator", "del"):
         assert text_of(folder / name) in ("", "no file"), f"the child has ended the parent's {name}"
     file.close()
@@ -232,6 +239,7 @@ def in_a_block_in_a_block(fork: Forker) -> None:
         if outer.is_child:
             of_outer = open(folder / "outer", "w")
             of_outer.write("outer")
+            gc.collect()
             with forksafe.forked() as inner:
                 if inner.is_child:
                     of_inner = open(folder / "inner", "w")
@@ -276,8 +284,8 @@ def test_they_are_lost_where_a_process_ends_by_exit_alone(style: str) -> None:
 
 
 @pytest.mark.skipif(FILES_ONLY, reason="the collector has no generations, so nothing is frozen")
-def test_files_are_complete_although_the_heap_is_frozen() -> None:
-    """The generations are the program's then, and the descriptors tell whose file it is."""
+def test_a_heap_that_is_frozen_stays_so() -> None:
+    """The descriptors tell then whose a file is."""
     outcome = run(frozen, "forked")
     assert outcome.healthy, outcome
 

@@ -12,7 +12,6 @@ leaves the block without ending it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from contextlib import suppress
@@ -21,7 +20,6 @@ from .. import _safe_fork as _fork
 from .._fork_event import _signals
 from ..exceptions import ChildFailedError
 from ._child_end import Report, end
-from ._exit_status import PidfdStatus, PipeStatus, have_pidfds
 from ._handle import Fork
 
 TYPE_CHECKING = False
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from .._hazard import Hazard
-    from ._exit_status import Status
 
 
 def forked(
@@ -60,16 +57,15 @@ def forked(
     any other exception               traceback on stderr, exit code 1
     ================================  =======================================================
 
-    Before it ends, the child finishes what it made itself, and nothing of its parent's: it joins
-    its non-daemon threads, runs its exit handlers and multiprocessing finalizers, shuts down its
-    handlers of ``logging``, flushes and completes the files that it left open, runs ``__del__()``
-    of its other objects and what generators have in ``finally``, flushes stdout and stderr, and
-    saves the data of coverage.py where each process has a data file of its own.
+    Before it ends, the child finishes what it made itself: it joins its non-daemon threads, runs
+    its exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``,
+    completes the files that it left open, runs ``__del__()`` of its other objects and the
+    ``finally`` of its generators, and flushes stdout and stderr. coverage.py saves its data, where
+    each process has a data file of its own.
 
-    Not finished is what the parent made and the child only used, such as text that it wrote into a
-    file object of its parent's: flush that yourself. Nor are buffers of C libraries. On PyPy, on
-    free-threaded builds and after ``gc.freeze()``, only files are found, and only those over a
-    descriptor that the child opened itself.
+    Nothing of the parent's is finished. That includes text that the child has written into a file
+    object of the parent's: flush it. Nor are buffers of C libraries. On PyPy, on free-threaded
+    builds and after ``gc.freeze()``, only files are found, those over descriptors of the child's.
 
     Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
     sends the child SIGTERM, after `grace` seconds SIGKILL, reaps it, and the exception goes on.
@@ -98,14 +94,14 @@ def forked(
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r}")
     try:
-        valid = grace >= 0
+        wrong = not grace >= 0
     except TypeError:
-        valid = False
-    if not valid:
+        wrong = True
+    if wrong:
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
     if on_hazard not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
-    return _Forked(name, check, grace, on_hazard, allow)
+    return _Forked(name, check, grace, (on_hazard, allow))
 
 
 # What the child of a block leaves to the parent, as it ends by os._exit().
@@ -113,19 +109,8 @@ _LEFT_ALONE = ("temporary-file",)
 
 
 class _Forked:
-    def __init__(
-        self,
-        name: str | None,
-        check: bool,
-        grace: float,
-        on_hazard: str,
-        allow: Iterable[str],
-    ) -> None:
-        self._name = name
-        self._check = check
-        self._grace = grace
-        self._on_hazard = on_hazard
-        self._allow = allow
+    def __init__(self, name: str | None, check: bool, grace: float, policy: Any) -> None:
+        self._name, self._check, self._grace, self._policy = name, check, grace, policy
         self._fork: Fork | None = None
         self._report: Any = None
 
@@ -134,29 +119,29 @@ class _Forked:
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         _fork.require()
+        on_hazard, allow = self._policy
         policy: Any = None
         hazards: tuple[Hazard, ...] = ()
-        if self._on_hazard != "ignore":
+        if on_hazard != "ignore":
             from .._audit import _policy as policy
 
-            hazards = policy.before(self._on_hazard, self._allow, _LEFT_ALONE)
+            hazards = policy.before(on_hazard, allow, _LEFT_ALONE)
         if _WARNS_BEHIND:
             _warn_before(sys._getframe(1))
-        have_pidfds()  # known before there is a child, since it can fail
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
-        pipe: tuple[int, ...] = ()
+        pipe: list[int] = []
         mask = _signals.sigmask(_signals.BLOCK, ())
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it.
             _signals.sigmask(_signals.BLOCK, _signals.DEFERRED)
-            pipe = os.pipe()
+            pipe[:] = os.pipe()
             self._report = Report(pipe[1])
-            fork._pid = _fork.fork(identity, mask, made)
-            if fork._pid:
-                fork._status = _status(made, pipe[0])
+            if _fork.fork(identity, mask, made):
+                fork._watch(made[0], pipe[0])
+                os.close(pipe.pop())
                 if hazards:
                     policy.after(hazards)
             else:
@@ -164,22 +149,22 @@ class _Forked:
             _signals.set_mask(mask)
         except BaseException as exc:
             if os.getpid() != fork._owner:
-                end(type(exc), exc, exc.__traceback__, self._report)
+                end(exc, exc.__traceback__, self._report)
             try:
-                if made and fork._status is None:  # a handler: another thread took its signal
-                    fork._pid = made[0]
-                    fork._status = _status(made, pipe[0])
-                _signals.sigmask(_signals.SETMASK, mask)
+                try:
+                    if made and fork._pipe < 0 and not fork._lost:
+                        # A handler has raised: another thread took its signal.
+                        fork._watch(made[0], pipe[0])
+                finally:
+                    _signals.sigmask(_signals.SETMASK, mask)
             finally:
-                if fork._status is not None:
+                if fork._pipe >= 0:
                     self._stop(fork)
                     fork._close()
-                elif pipe:
-                    os.close(pipe[0])
+                    del pipe[0]
+                for fd in pipe:
+                    os.close(fd)
             raise
-        finally:
-            if pipe and os.getpid() == fork._owner:
-                os.close(pipe[1])
         return fork
 
     def __exit__(
@@ -192,9 +177,8 @@ class _Forked:
         fork = self._fork
         assert fork is not None
         if fork.is_child:
-            end(exc_type, exc, traceback, self._report)
-        status = fork._status
-        if status is None or os.getpid() != fork._owner:
+            end(exc, traceback, self._report)
+        if os.getpid() != fork._owner:
             return False  # another child of the parent, forked inside the block: not its to wait
         try:
             if exc_type is not None:
@@ -208,7 +192,7 @@ class _Forked:
                 self._stop(fork)
                 raise
             if self._check and code:
-                reason, _, text = status.told().partition("\n")
+                reason, _, text = fork._told().partition("\n")
                 raise ChildFailedError(fork.pid, code, fork.name, reason, text)
         finally:
             fork._close()
@@ -218,33 +202,13 @@ class _Forked:
         try:
             fork.terminate()
             fork.wait(self._grace)
-        except ChildProcessError:
-            pass  # reaped by other code, so there is nothing left to stop
-        except TimeoutError:
-            self._kill(fork)
-        except BaseException:  # a second Ctrl-C: no more grace
-            self._kill(fork)
-            raise
-
-    def _kill(self, fork: Fork) -> None:
-        with suppress(ChildProcessError):
-            fork.kill()
-            fork.wait()
-
-
-def _status(made: list[int], pipe: int) -> Status:
-    pid = made[0]
-    try:
-        return PidfdStatus(pid, pipe) if have_pidfds() else PipeStatus(pid, pipe)
-    except ProcessLookupError:
-        return PipeStatus(pid, pipe)  # ended, and reaped by other code: waitpid will say so
-    except OSError:
-        # No descriptor left for a pidfd: the block cannot start, and leaves no child behind.
-        made.clear()
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        raise
+        except (ChildProcessError, TimeoutError):
+            pass  # it was reaped by other code, or does not heed SIGTERM
+        finally:  # also at a second Ctrl-C: no more grace
+            if fork.is_alive():
+                with suppress(ChildProcessError):
+                    fork.kill()
+                    fork.wait()
 
 
 # Since 3.15 the warning of a fork in a process of several threads, where the filters make an
@@ -257,30 +221,22 @@ def _warn_before(frame: FrameType) -> None:
     __tracebackhide__ = True
     from .._fork_event._filters import would_raise
 
-    text = (
-        f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks "
-        "in the child."
-    )
-    module = frame.f_globals.get("__name__", "<unknown>")
-    if would_raise(text, DeprecationWarning, module, frame.f_lineno) and _threads() > 1:
-        raise DeprecationWarning(text)
-
-
-def _threads() -> int:
     try:
-        return len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
+        threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
     except OSError:
-        return threading.active_count()
+        threads = threading.active_count()
+    module = frame.f_globals.get("__name__", "<unknown>")
+    text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
+    text += "deadlocks in the child."
+    if threads > 1 and would_raise(text, DeprecationWarning, module, frame.f_lineno):
+        raise DeprecationWarning(text)
 
 
 _process_type: Any = None
 
 
 def _identity(name: str | None) -> Any:
-    """Return the process object that the child is to be known by.
-
-    Names and parents are multiprocessing's to tell, also where the program imports it later.
-    """
+    """Return the process object that the child is to be known by: multiprocessing tells names."""
     global _process_type
     if _process_type is None:
         from multiprocessing.process import BaseProcess

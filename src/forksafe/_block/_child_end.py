@@ -23,21 +23,18 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _FLUSH_FAILED = 120  # as Py_RunMain() has it
+# Bytes of a report. Even a small pipe takes them at once: Linux makes those of a user with many
+# pipes 8 KiB.
+_LIMIT = 8192
 
 
 class Report:
     """The child's end of the pipe by which it tells the parent why it failed.
 
-    Args:
-        pipe: The descriptor to write to.
-
     Attributes:
         pid: The child, when it is known; others who come to the end of the block tell nothing.
-        text: What there is to tell.
+        text: What there is to tell: the reason in one line, then the traceback, if there is one.
     """
-
-    # Bytes. Even a small pipe takes them at once: Linux makes those of a user with many 8 KiB.
-    _LIMIT = 8192
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
@@ -46,51 +43,43 @@ class Report:
         self.text = b""
 
     def describe(self, exc: BaseException, traceback: TracebackType | None = None) -> None:
-        """Say what ended the child: the reason in one line, then the traceback, if there is one."""
-        reason = _reason(exc).encode(errors="backslashreplace")[:500]
-        self.text = reason + b"\n"
+        self.text = _reason(exc).encode(errors="backslashreplace")[:500] + b"\n"
         if traceback is not None:
             from traceback import format_exception  # here: few children fail
 
             lines = "".join(format_exception(type(exc), exc, traceback))
             told = lines.encode(errors="backslashreplace")
-            most = self._LIMIT - len(reason) - 50
+            most = _LIMIT - len(self.text) - 50
             if len(told) > most:
                 told = told[-most:].partition(b"\n")[2]
-                told = b"[its last %d bytes]\n" % len(told) + told
+                self.text += b"[its last %d bytes]\n" % len(told)
             self.text += told
 
     def send(self) -> None:
         """Tell the parent, who reads when this process has ended: so this never waits."""
-        if self.pid not in (0, os.getpid()):
-            return
         # The program may have closed all descriptors, and this one may be another file's by now.
-        if os.path.samestat(os.fstat(self._pipe), self._file):
+        if self.pid in (0, os.getpid()) and os.path.samestat(os.fstat(self._pipe), self._file):
             os.set_blocking(self._pipe, False)
             os.write(self._pipe, self.text)
 
 
+_OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
+
+
 def _reason(exc: BaseException) -> str:
-    text = f"{type(exc).__name__}: {exc}".removesuffix(": ")
-    outcomes = sys.modules.get("_pytest.outcomes")
-    if isinstance(exc, getattr(outcomes, "OutcomeException", ())):
-        function = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}.get(
-            type(exc).__name__, type(exc).__name__
-        )
-        text = f"pytest.{function}({str(exc)!r}), of which the test in the parent knows nothing"
-    return text.partition("\n")[0]
+    text, kind = str(exc).partition("\n")[0], type(exc).__name__
+    outcome = getattr(sys.modules.get("_pytest.outcomes"), "OutcomeException", ())
+    if isinstance(exc, outcome):
+        kind = _OUTCOMES.get(kind, kind)
+        return f"pytest.{kind}({text!r}), of which the test in the parent knows nothing"
+    return f"{kind}: {text}" if text else kind
 
 
-def end(
-    exc_type: type[BaseException] | None,
-    exc: BaseException | None,
-    traceback: TracebackType | None,
-    report: Report,
-) -> NoReturn:
+def end(exc: BaseException | None, traceback: TracebackType | None, report: Report) -> NoReturn:
     """End this process, for the reason that a ``with`` block is left."""
     code = 0
     try:
-        if exc_type is not None and exc is not None:
+        if exc is not None:
             code = 1
             code = _exit_code(exc, traceback, report)
     except BaseException:  # noqa: S110 - a broken stderr or excepthook: the code stays 1
@@ -109,29 +98,31 @@ def end(
 
 
 def _exit_code(exc: BaseException, traceback: TracebackType | None, report: Report) -> int:
-    if isinstance(exc, SystemExit):
-        return _system_exit_code(exc, report)
-    if isinstance(exc, KeyboardInterrupt):
+    if isinstance(exc, SystemExit):  # as handle_system_exit() in CPython's pythonrun.c
+        code = exc.code
+        if code is None:
+            return 0
+        if isinstance(code, int):
+            return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
+        report.describe(exc)
+        if sys.stderr is not None:
+            print(code, file=sys.stderr)
+    elif isinstance(exc, KeyboardInterrupt):
         report.describe(exc)
         return _INTERRUPTED
+    else:
+        try:
+            report.describe(exc, traceback)
+        finally:
+            sys.excepthook(type(exc), exc, traceback)
+    return 1
+
+
+def _tell(error: BaseException) -> None:
     try:
-        report.describe(exc, traceback)
-    finally:
-        sys.excepthook(type(exc), exc, traceback)
-    return 1
-
-
-def _system_exit_code(exc: SystemExit, report: Report) -> int:
-    # As handle_system_exit() in CPython's pythonrun.c.
-    code = exc.code
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
-    report.describe(exc)
-    if sys.stderr is not None:
-        print(code, file=sys.stderr)
-    return 1
+        sys.excepthook(type(error), error, error.__traceback__)
+    except BaseException:  # noqa: S110 - nobody is left to tell
+        pass
 
 
 def _finish(code: int, report: Report) -> NoReturn:
@@ -152,13 +143,6 @@ def _finish(code: int, report: Report) -> NoReturn:
             report.send()
     finally:
         os._exit(code)
-
-
-def _tell(error: BaseException) -> None:
-    try:
-        sys.excepthook(type(error), error, error.__traceback__)
-    except BaseException:  # noqa: S110 - nobody is left to tell
-        pass
 
 
 def _end_objects(objects: list[Any]) -> None:
@@ -183,16 +167,14 @@ def _holders_first(objects: list[Any]) -> list[Any]:
     from graphlib import CycleError, TopologicalSorter  # here: most children have none
 
     named = {id(each): each for each in objects}
-    held = {
-        key: {id(other) for other in gc.get_referents(each, getattr(each, "__dict__", None))}
-        & (named.keys() - {key})
-        for key, each in named.items()
-    }
+    held = TopologicalSorter[int]()
+    for key, each in named.items():
+        attributes = getattr(each, "__dict__", None)
+        held.add(key, *{*map(id, gc.get_referents(each, attributes))} & named.keys() - {key})
     try:
-        order = list(TopologicalSorter(held).static_order())
+        return [named[key] for key in held.static_order()][::-1]
     except CycleError:
         return objects  # as the collector does with a cycle
-    return [named[key] for key in reversed(order)]
 
 
 def _save_coverage() -> None:
