@@ -19,6 +19,8 @@ PYPY = sys.implementation.name == "pypy"
 PROGRAMS = Path(__file__).parent / "programs"
 VERSION = "{}.{}".format(*sys.version_info)
 FORKSAFE = (sys.executable, "-m", "forksafe")
+# As the scripts of an environment that may be moved have it.
+BESIDE_THE_SCRIPT = """'''exec' "$(dirname -- "$(realpath -- "$0")")"/'python3' "$0" "$@\""""
 TIMEOUT = 60
 
 
@@ -365,9 +367,7 @@ class TestCommands:
             "#!python",
             "#!/bin/sh\n'''exec' {python} \"$0\" \"$@\"\n' '''",
             "#!/bin/sh\n'''exec' '{python}' \"$0\" \"$@\"\n' '''",
-            # In an environment that may be moved; the interpreter is the one beside the script.
-            '#!/bin/sh\n\'\'\'exec\' "$(dirname -- "$(realpath -- "$0")")"/\'python3\' "$0" "$@"'
-            "\n' '''",
+            f"#!/bin/sh\n{BESIDE_THE_SCRIPT}\n' '''",
         ],
     )
     def test_a_script_of_this_interpreter(
@@ -492,16 +492,6 @@ class TestWhatIsNoProgram:
     def test_a_file_that_may_not_be_read(self, tmp_path: Path) -> None:
         write(tmp_path / "p.py").chmod(0)
         assert "Permission denied" in refused(tmp_path, "p.py")
-
-
-def test_drop_connections(tmp_path: Path) -> None:
-    """The option reaches install(), and only where it is given."""
-    code = "import forksafe; forksafe.install = lambda **given: print(given)"
-    main = "from forksafe._command import _run, main; import sys"
-    for option, given in (((), "{}"), (("--drop-connections",), "{'drop_connections': True}")):
-        text = f"{code}; {main}; _run.install = forksafe.install; sys.exit(main())"
-        command = (sys.executable, "-c", text, "run", *option, "-c", "")
-        assert ended(command, tmp_path).stdout == f"{given}\n"
 
 
 def test_help_and_version() -> None:
