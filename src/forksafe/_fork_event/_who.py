@@ -93,7 +93,7 @@ def who_forks(frame: FrameType | None) -> Who:
     """
     if frame is not None and "uvloop" in sys.modules and _awaits_c_code(frame):
         return EXEC
-    wrapper = _code(os.fork)
+    wrappers = {_code(os.fork), _code(getattr(os, "forkpty", None))} - {None}
     forking = True  # every frame so far forks on behalf of its caller
     for _ in range(_DEPTH):
         if frame is None:
@@ -107,10 +107,10 @@ def who_forks(frame: FrameType | None) -> Who:
                 launch = _launch(frame, module.__name__)
                 if launch is not None:
                     return launch
-        if code is wrapper:
+        if code in wrappers:
             forking = True
         elif _package(frame) not in _FORKERS:
-            if wrapper is None:
+            if not wrappers:
                 break
             forking = False
         frame = frame.f_back

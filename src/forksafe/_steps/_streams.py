@@ -14,8 +14,8 @@ leaves the file open. The TextIOWrapper keeps its settings. Its pending text is 
 flush it while the buffer points at a sink, and then point the buffer back at the file.
 
 Only the standard layers, by their exact types, are touched; any other object is the program's.
-Where this very thread is inside a handler or a stream (a signal handler forks there), the stream
-stays as it is: the write goes on in the child, and releases the lock there.
+Where this very thread is inside a write to a standard stream (a signal handler forks there), the
+stream stays as it is: the write goes on in the child, and releases the lock there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import sys
 
 from .._fork_event._signals import in_handler
 from .._fork_event._step import NOTHING, Step
-from .._fork_event._threads import interest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from .._fork_event import ForkEvent
 
     Buffer = io.BufferedWriter | io.BufferedRandom
-
-_HANDLE = "logging:Handler.handle"
-interest(_HANDLE)
 
 
 class StreamsStep(Step):
@@ -54,7 +50,7 @@ class StreamsStep(Step):
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         streams = list(_standard()) if note is None else note
         if not fork.alone:
-            streams += _of_handlers(fork)
+            streams += _of_handlers()
         done = False
         for stream in streams:
             done = _start_afresh(stream) or done
@@ -112,18 +108,16 @@ def _standard() -> Iterable[Any]:
     return streams.values()
 
 
-def _of_handlers(fork: ForkEvent) -> list[Any]:
-    """Return the streams of all handlers that `logging` knows, but for those this thread is in."""
-    own = {} if fork.stacks is None else fork.stacks.own
-    mine = [handler for _, handler in own.get(_HANDLE, ())]
+def _of_handlers() -> list[Any]:
+    """Return the streams of all handlers that `logging` knows, but for the standard ones."""
+    known = {id(stream) for stream in _standard()}
     found = []
     for reference in list(getattr(sys.modules.get("logging"), "_handlerList", ())):
         handler = reference() if callable(reference) else None
         stream = getattr(handler, "__dict__", {}).get("stream")
-        if stream is not None and not any(handler is one for one in mine):
+        if stream is not None and id(stream) not in known:
             found.append(stream)
-    known = {id(stream) for stream in _standard()}
-    return [stream for stream in found if id(stream) not in known]
+    return found
 
 
 class _Sink(io.RawIOBase):
