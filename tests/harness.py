@@ -11,17 +11,19 @@ with forksafe not even imported; `OURS` are the four of forksafe; ``replace`` pu
 the place of ``os.fork``. A style may name the package it is about, as in ``hook:billiard``: it is
 ``fork.package`` then, and ``process`` starts its Process.
 
-The first half of this file runs in the fresh interpreter, which loads what this file imports at
-its top: as little as possible. The second half runs in pytest.
+The first half of this file runs in the fresh interpreter, which loads what is imported at the top:
+as little as possible. The second half runs in pytest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import time
+from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 if TYPE_CHECKING:
@@ -46,11 +48,10 @@ class Broken(Exception):
 class Child:
     """The parent's side of one child."""
 
-    def __init__(self, pid: int, fd: int, handle: Any = None) -> None:
+    def __init__(self, pid: int, fd: int, wait: Callable[[float], int | None]) -> None:
         self.pid = pid
         self._fd = fd
-        self._handle = handle
-        self.exitcode: int | None = None
+        self._wait = wait  # for so many seconds, for the exit code
 
     def result(self, timeout: float = 10.0) -> Any:
         """Return what the child's target returned; raise Broken where it did not."""
@@ -67,10 +68,8 @@ class Child:
                 raise Broken(f"the child hung: no result after {timeout} s")
             part = os.read(self._fd, 65536)
             if not part:
-                break
+                raise Broken("the child ended without a result")
             data += part
-        if not data:
-            raise Broken("the child ended without a result")
         kind, value = pickle.loads(data)
         if kind == "raised":
             raise Broken(f"the child raised: {value}")
@@ -78,20 +77,11 @@ class Child:
 
     def join(self, timeout: float = 10.0) -> int:
         """Wait for the child's end; return its exit code. Raise Broken where it does not end."""
-        if self._handle is not None:
-            self._handle.join(timeout)
-            self.exitcode = self._handle.exitcode
-        deadline = time.monotonic() + timeout
-        while self.exitcode is None:
-            if self._handle is not None or time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
-                raise Broken(f"the child hung: it does not end within {timeout} s")
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.exitcode = os.waitstatus_to_exitcode(status)
-            else:
-                time.sleep(0.002)
-        return self.exitcode
+        code = self._wait(timeout)
+        if code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            raise Broken(f"the child hung: it does not end within {timeout} s")
+        return code
 
 
 class Forker:
@@ -145,19 +135,19 @@ class Forker:
                 os._exit(0)
 
         if self.style == "forked":
-            child = self._forked(body, read)
+            pid, wait = _by_forked(body)
         elif self.style in ("process", "process-plain"):
             process = self.package.get_context("fork").Process(target=body)
             process.start()
-            child = Child(process.pid, read, process)
+            pid, wait = process.pid, lambda timeout: process.join(timeout) or process.exitcode
         else:
             pid = self.os_fork()
             if pid == 0:
                 body()
                 sys.exit(0)
-            child = Child(pid, read)
+            wait = functools.partial(_wait, pid)
         os.close(write)
-        return child
+        return Child(pid, read, wait)
 
     def run(self, target: Callable[..., Any], *args: Any, end: str = "exit") -> Any:
         """Fork, and return the child's result when the child has ended well."""
@@ -168,40 +158,42 @@ class Forker:
             raise Broken(f"the child ended with exit code {code}")
         return value
 
-    def _forked(self, body: Callable[[], None], read: int) -> Child:
-        # The block of forked() waits at its end, so a thread of its own would be needed to go on
-        # beside it; the programs want the parent free, so the block is entered by hand.
-        import forksafe
 
-        block = forksafe.forked(check=False)
-        fork = block.__enter__()
-        if fork.is_child:
-            try:
-                body()
-            except BaseException:
-                block.__exit__(*sys.exc_info())
-            block.__exit__(None, None, None)
-        return Child(fork.pid, read, _ForkHandle(block, fork))
+def _by_forked(body: Callable[[], None]) -> tuple[int, Callable[[float], int | None]]:
+    # The block of forked() waits at its end, so a thread of its own would be needed to go on beside
+    # it; the programs want the parent free, so the block is entered by hand.
+    import forksafe
 
-
-class _ForkHandle:
-    """A `forksafe.Fork` with the two names of a Process that `Child` uses."""
-
-    def __init__(self, block: Any, fork: Any) -> None:
-        self._block = block
-        self._fork = fork
-
-    def join(self, timeout: float) -> None:
+    block = forksafe.forked(check=False)
+    fork = block.__enter__()
+    if fork.is_child:
         try:
-            self._fork.wait(timeout)
-        except TimeoutError:
-            return
-        self._block.__exit__(None, None, None)
+            body()
+        except BaseException:
+            block.__exit__(*sys.exc_info())
+        block.__exit__(None, None, None)
 
-    @property
-    def exitcode(self) -> int | None:
-        code: int | None = self._fork.exitcode
+    def wait(timeout: float) -> int | None:
+        try:
+            code = fork.wait(timeout)
+        except TimeoutError:
+            return None
+        block.__exit__(None, None, None)
         return code
+
+    return fork.pid, wait
+
+
+def _wait(pid: int, timeout: float) -> int | None:
+    deadline = time.monotonic() + timeout
+    pause = 0.001
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+    return None
 
 
 @contextlib.contextmanager
@@ -223,8 +215,10 @@ class _NoPytest:
     """In place of pytest, which takes longer to import than the programs to run.
 
     What a test file does with it when it is loaded is to decorate its tests, and those do not run
-    in the fresh interpreter. A program uses `raising`: ``with pytest.raises()`` fails.
+    in the fresh interpreter.
     """
+
+    raises = staticmethod(raising)
 
     def __getattr__(self, name: str) -> _NoPytest:
         return self
@@ -237,25 +231,27 @@ def main() -> None:
     """Run what `sys.argv` names: a file, a function of it or ``""``, a style, and arguments."""
     path, function, style, *args = sys.argv[1:]
     sys.path[:] = [os.path.dirname(path), *filter(None, sys.path)]
+    if style.partition(":")[0] in ("hook", "process"):
+        import forksafe
+
+        forksafe.install()
+    elif style == "replace":
+        import forksafe
+
+        os.fork = forksafe.safe_fork
+    if not function:
+        import runpy
+
+        sys.argv = [path, *args]
+        sys.path.remove(_TESTS)  # the program knows nothing of these tests
+        runpy.run_path(path, run_name="__main__")
+        return
+    sys.argv = [path]
+    sys.modules["pytest"] = _NoPytest()  # type: ignore[assignment] # it is no module
+    namespace: dict[str, Any] = {"__name__": "program", "__file__": path}
     try:
-        if style.partition(":")[0] in ("hook", "process", "replace"):
-            import forksafe
-
-            if style == "replace":
-                os.fork = forksafe.safe_fork
-            else:
-                forksafe.install()
-        if not function:
-            sys.argv = [path, *args]
-            sys.path.remove(_TESTS)  # the program knows nothing of these tests
-            import runpy
-
-            runpy.run_path(path, run_name="__main__")
-            return
-        sys.argv = [path]
-        sys.modules["pytest"] = _NoPytest()  # type: ignore[assignment] # it is no module
-        module = __import__(os.path.basename(path)[:-3])
-        program = getattr(module, function)
+        exec(SourceFileLoader("program", path).get_code("program"), namespace)  # type: ignore[arg-type] # there is one
+        program = namespace[function]
     except BaseException:
         sys.excepthook(*sys.exc_info())
         sys.exit(_NOT_RUN)
@@ -269,10 +265,12 @@ def main() -> None:
 
 # --- in pytest ------------------------------------------------------------------------------------
 
-# Seconds without any of its processes running, after which a program that is expected to hang is
-# taken to do so. Who waits in a loop, by looking and sleeping, is idle: up to so many nanoseconds.
-IDLE = 2.5
-_SOME = 20_000_000
+# Seconds of idleness after which a program that is expected to hang is taken to do so: all of its
+# threads sleep, and together they have used no more than a loop does that looks and sleeps.
+IDLE = 1.0
+_SOME = 10_000_000  # nanoseconds
+
+_MISTAKES = ("NameError: ", "UnboundLocalError: ", "ModuleNotFoundError: ", "SyntaxError: ")
 
 _MARK = "FORKSAFE_TESTS_STARTED"
 _START = f"import sys; sys.path.insert(0, {_TESTS!r}); import harness; harness.main()"
@@ -304,11 +302,13 @@ class Outcome(NamedTuple):
     def shows(self, *faults: str) -> bool:
         """Tell whether it failed, with one of `faults` in its output, ``hung`` where it hung.
 
-        The source lines of a traceback do not count: they hold the messages of assertions also
-        where these did not fail.
+        The source lines of a traceback do not count, as they hold the messages of assertions that
+        did not fail; nor does anything where a mistake in the program may be what stopped it.
         """
         lines = [line for line in self.output.splitlines() if not line.startswith(" ")]
-        return not self.healthy and any(fault in line for fault in faults for line in lines)
+        found = [fault for fault in faults if any(fault in line for line in lines)]
+        mistakes = [line for line in lines for mistake in _MISTAKES if mistake in line]
+        return not self.healthy and bool(found) and not mistakes
 
     def __str__(self) -> str:
         return f"exit status {self.returncode}\n{self.output}"
@@ -323,17 +323,21 @@ class Running(NamedTuple):
     state: str
 
 
-def process_table() -> dict[int, Running]:
-    """Return all processes of this machine; empty where there is no ``/proc``."""
+def process_ids() -> set[int]:
+    """Return the ids of all processes of this machine; empty where there is no ``/proc``."""
+    return {int(name) for name in (os.listdir("/proc") if LINUX else ()) if name.isdigit()}
+
+
+def process_table(pids: Iterable[int]) -> dict[int, Running]:
+    """Look processes up; left out is one that has ended, but for zombies."""
     found = {}
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
-                    fields = file.read().rpartition(")")[2].split()
-            except OSError:
-                continue  # it has ended
-            found[int(name)] = Running(int(name), int(fields[1]), int(fields[3]), fields[0])
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                state, parent, _, session, *_ = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[pid] = Running(pid, int(parent), int(session), state.decode())
     return found
 
 
@@ -354,6 +358,7 @@ class Started:
 
     def __init__(self) -> None:
         self._mark = f"{_MARK}={os.getpid()}-{time.monotonic_ns()}".encode()
+        self._strangers = process_ids()  # they cannot be ours, and need not be looked at
         self._popens: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: list[str], env: dict[str, str], **options: Any) -> Any:
@@ -361,26 +366,21 @@ class Started:
         import subprocess
 
         name, _, value = self._mark.decode().partition("=")
-        popen = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**env, name: value},
-            **options,
-        )
-        self._popens.append(popen)
-        return popen
+        environment = {**env, name: value}
+        options.update(env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._popens.append(subprocess.Popen(command, **options))
+        return self._popens[-1]
 
     def alive(self) -> list[Running]:
         """Return the processes that are there, but for zombies."""
-        table = {pid: process for pid, process in process_table().items() if process.state != "Z"}
+        table = process_table(process_ids() - self._strangers)
         sessions = {popen.pid for popen in self._popens}
         ours = {process.pid for process in table.values() if self._knows(process, sessions)}
         more = ours
         while more:
             more = {process.pid for process in table.values() if process.parent in more} - ours
             ours |= more
-        return [table[pid] for pid in ours]
+        return [table[pid] for pid in ours if table[pid].state not in "ZX"]
 
     def _knows(self, process: Running, sessions: set[int]) -> bool:
         try:
@@ -392,17 +392,19 @@ class Started:
             return self._mark in environ
         return process.session in sessions
 
-    def running_time(self) -> int:
-        """Return the nanoseconds for which their threads have run: proc(5), schedstat."""
-        used = 0
+    def _activity(self) -> tuple[bool, int]:
+        """Tell whether a thread of theirs runs, and how many nanoseconds they have: proc(5)."""
+        runs, used = False, 0
         for process in self.alive():
             try:
                 for task in os.listdir(f"/proc/{process.pid}/task"):
+                    with open(f"/proc/{process.pid}/task/{task}/stat") as file:
+                        runs = runs or file.read().rpartition(")")[2].split()[0] != "S"
                     with open(f"/proc/{process.pid}/task/{task}/schedstat") as file:
                         used += int(file.read().split()[0])
             except OSError:
                 pass  # it has ended
-        return used
+        return runs, used
 
     def wait(self, timeout: float, idle: float | None = None, lives_on: bool = False) -> bool:
         """Wait until all have ended; with `lives_on`, those that were started here.
@@ -410,22 +412,24 @@ class Started:
         Return False where they do not: within `timeout` seconds, or when nothing ran for `idle`.
         """
         start = looked = since = time.monotonic()
-        used, pause = 0, 0.002
-        while any(popen.poll() is None for popen in self._popens) or (
-            not lives_on and self.alive()
-        ):
+        before, pause = 0, 0.002
+        while self._running() or (not lives_on and self.alive()):
             time.sleep(pause)
             pause = min(pause * 1.5, 0.03)
             now = time.monotonic()
             if idle is not None and LINUX and now - looked > idle / 5:
-                looked, using = now, self.running_time()
-                if using - used > _SOME:
-                    since, used = now, using
+                runs, used = self._activity()
+                looked = now
+                if runs or used - before > _SOME:
+                    since, before = now, used
                 if now - since > idle:
                     return False
             if now - start > timeout:
                 return False
         return True
+
+    def _running(self) -> bool:
+        return None in [popen.poll() for popen in self._popens]
 
     def end(self) -> None:
         """Kill what is left."""
@@ -439,7 +443,7 @@ class Started:
                     left = True
                 except (ProcessLookupError, PermissionError):
                     pass
-            return all(popen.poll() is not None for popen in self._popens) and not left
+            return not self._running() and not left
 
         wait_until(killed, "the end of processes that were killed")
 
@@ -481,9 +485,11 @@ def execute(
         out.seek(0)
         err.seek(0)
         stdout, stderr = (file.read().decode(errors="replace") for file in (out, err))
-    if ended:
-        return Outcome(popen.returncode, stdout, stderr)
-    return Outcome(None, stdout, f"{stderr}\nhung: not at its end within {timeout} s, or idle\n")
+    if not ended:
+        stderr += f"\nhung: not at its end within {timeout} s, or idle\n"
+    outcome = Outcome(popen.returncode if ended else None, stdout, stderr)
+    print(outcome)  # pytest shows it where the test fails
+    return outcome
 
 
 def run(program: Callable[..., Any], style: str, *args: str, **limits: Any) -> Outcome:
@@ -514,7 +520,7 @@ def run_file(path: str | os.PathLike[str], style: str, *args: str, **limits: Any
 
 
 def script(source: str, *options: str, argv: Iterable[str] = (), **limits: Any) -> Outcome:
-    """Run program text, for what must be there before everything else."""
+    """Run program text, which has nothing before it; `options` are the interpreter's."""
     import textwrap
 
     return execute(textwrap.dedent(source), argv, options=options, **limits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from programs import script
+from harness import script
 
 LATE = """
 import asyncio, concurrent.futures.process, concurrent.futures.thread, os, sys, tempfile, time
