@@ -18,7 +18,6 @@ as little as possible. The second half runs in pytest.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import sys
@@ -36,7 +35,6 @@ LINUX = sys.platform.startswith("linux")
 
 _TESTS = os.path.dirname(os.path.abspath(__file__))
 _NOT_RUN = 99  # the exit status where the program could not even be loaded
-
 
 # --- in the fresh interpreter ---------------------------------------------------------------------
 
@@ -145,7 +143,7 @@ class Forker:
             if pid == 0:
                 body()
                 sys.exit(0)
-            wait = functools.partial(_wait, pid)
+            wait = _waiting_for(pid)
         os.close(write)
         return Child(pid, read, wait)
 
@@ -184,16 +182,17 @@ def _by_forked(body: Callable[[], None]) -> tuple[int, Callable[[float], int | N
     return fork.pid, wait
 
 
-def _wait(pid: int, timeout: float) -> int | None:
-    deadline = time.monotonic() + timeout
-    pause = 0.001
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.05)
-    return None
+def _waiting_for(pid: int) -> Callable[[float], int | None]:
+    def wait(timeout: float) -> int | None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        return None
+
+    return wait
 
 
 @contextlib.contextmanager
@@ -212,10 +211,9 @@ def raising(expected: type[BaseException], match: str = "") -> Iterator[list[Bas
 
 
 class _NoPytest:
-    """In place of pytest, which takes longer to import than the programs to run.
+    """In place of pytest, which takes longer to import than most programs to run.
 
-    What a test file does with it when it is loaded is to decorate its tests, and those do not run
-    in the fresh interpreter.
+    A test file decorates its tests with it when it is loaded, and they do not run there.
     """
 
     raises = staticmethod(raising)
@@ -231,14 +229,13 @@ def main() -> None:
     """Run what `sys.argv` names: a file, a function of it or ``""``, a style, and arguments."""
     path, function, style, *args = sys.argv[1:]
     sys.path[:] = [os.path.dirname(path), *filter(None, sys.path)]
-    if style.partition(":")[0] in ("hook", "process"):
+    if style.partition(":")[0] in ("hook", "process", "replace"):
         import forksafe
 
-        forksafe.install()
-    elif style == "replace":
-        import forksafe
-
-        os.fork = forksafe.safe_fork
+        if style == "replace":
+            os.fork = forksafe.safe_fork
+        else:
+            forksafe.install()
     if not function:
         import runpy
 
@@ -250,7 +247,7 @@ def main() -> None:
     sys.modules["pytest"] = _NoPytest()  # type: ignore[assignment] # it is no module
     namespace: dict[str, Any] = {"__name__": "program", "__file__": path}
     try:
-        exec(SourceFileLoader("program", path).get_code("program"), namespace)  # type: ignore[arg-type] # there is one
+        exec(SourceFileLoader("program", path).get_code("program") or "", namespace)
         program = namespace[function]
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -265,13 +262,11 @@ def main() -> None:
 
 # --- in pytest ------------------------------------------------------------------------------------
 
-# Seconds of idleness after which a program that is expected to hang is taken to do so: all of its
-# threads sleep, and together they have used no more than a loop does that looks and sleeps.
+# Seconds of idleness after which a program that is expected to hang is taken to do so: together its
+# threads have run for no longer than a loop does that looks and sleeps.
 IDLE = 1.0
 _SOME = 10_000_000  # nanoseconds
-
 _MISTAKES = ("NameError: ", "UnboundLocalError: ", "ModuleNotFoundError: ", "SyntaxError: ")
-
 _MARK = "FORKSAFE_TESTS_STARTED"
 _START = f"import sys; sys.path.insert(0, {_TESTS!r}); import harness; harness.main()"
 
@@ -341,14 +336,6 @@ def process_table(pids: Iterable[int]) -> dict[int, Running]:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:
-    """Wait for something that only another process knows of, and that tells nobody."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.01)
-
-
 class Started:
     """Commands that were started, and all that came of them, wherever it has gone.
 
@@ -357,7 +344,7 @@ class Started:
     """
 
     def __init__(self) -> None:
-        self._mark = f"{_MARK}={os.getpid()}-{time.monotonic_ns()}".encode()
+        self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self._strangers = process_ids()  # they cannot be ours, and need not be looked at
         self._popens: list[subprocess.Popen[bytes]] = []
 
@@ -365,10 +352,8 @@ class Started:
         """Start a command in a session of its own, with `env` as its environment."""
         import subprocess
 
-        name, _, value = self._mark.decode().partition("=")
-        environment = {**env, name: value}
-        options.update(env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-        self._popens.append(subprocess.Popen(command, **options))
+        options.update(env={**env, _MARK: self._mark}, stdin=subprocess.DEVNULL)
+        self._popens.append(subprocess.Popen(command, start_new_session=True, **options))
         return self._popens[-1]
 
     def alive(self) -> list[Running]:
@@ -388,23 +373,22 @@ class Started:
                 environ = file.read().split(b"\0")
         except OSError:  # it has ended, or is somebody else's
             return False
-        if any(entry.startswith(_MARK.encode()) for entry in environ):
-            return self._mark in environ
-        return process.session in sessions
+        marks = [entry for entry in environ if entry.startswith(_MARK.encode())]
+        return f"{_MARK}={self._mark}".encode() in marks or (
+            not marks and process.session in sessions
+        )
 
-    def _activity(self) -> tuple[bool, int]:
-        """Tell whether a thread of theirs runs, and how many nanoseconds they have: proc(5)."""
-        runs, used = False, 0
+    def _used(self) -> int:
+        """Return the nanoseconds for which their threads have run, or waited for a processor."""
+        used = 0
         for process in self.alive():
             try:
                 for task in os.listdir(f"/proc/{process.pid}/task"):
-                    with open(f"/proc/{process.pid}/task/{task}/stat") as file:
-                        runs = runs or file.read().rpartition(")")[2].split()[0] != "S"
                     with open(f"/proc/{process.pid}/task/{task}/schedstat") as file:
-                        used += int(file.read().split()[0])
+                        used += sum(map(int, file.read().split()[:2]))  # proc(5)
             except OSError:
                 pass  # it has ended
-        return runs, used
+        return used
 
     def wait(self, timeout: float, idle: float | None = None, lives_on: bool = False) -> bool:
         """Wait until all have ended; with `lives_on`, those that were started here.
@@ -412,15 +396,13 @@ class Started:
         Return False where they do not: within `timeout` seconds, or when nothing ran for `idle`.
         """
         start = looked = since = time.monotonic()
-        before, pause = 0, 0.002
-        while self._running() or (not lives_on and self.alive()):
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.03)
+        before = 0
+        while None in [popen.poll() for popen in self._popens] or (not lives_on and self.alive()):
+            time.sleep(0.005)
             now = time.monotonic()
             if idle is not None and LINUX and now - looked > idle / 5:
-                runs, used = self._activity()
-                looked = now
-                if runs or used - before > _SOME:
+                looked, used = now, self._used()
+                if used - before > _SOME:
                     since, before = now, used
                 if now - since > idle:
                     return False
@@ -428,24 +410,17 @@ class Started:
                 return False
         return True
 
-    def _running(self) -> bool:
-        return None in [popen.poll() for popen in self._popens]
-
     def end(self) -> None:
         """Kill what is left."""
-
-        def killed() -> bool:
-            left = False
-            sessions = [-popen.pid for popen in self._popens]
-            for pid in [process.pid for process in self.alive()] if LINUX else sessions:
-                try:
+        deadline = time.monotonic() + 20
+        while left := [process.pid for process in self.alive()] or [
+            -popen.pid for popen in self._popens if popen.poll() is None
+        ]:
+            assert time.monotonic() < deadline, f"these cannot be killed: {left}"
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-                    left = True
-                except (ProcessLookupError, PermissionError):
-                    pass
-            return not self._running() and not left
-
-        wait_until(killed, "the end of processes that were killed")
+            time.sleep(0.005)
 
 
 def execute(
@@ -467,8 +442,7 @@ def execute(
         timeout: Seconds until the program is said to hang.
         idle: Seconds of idleness until it is said to hang; None: no limit.
         env: Environment variables to add.
-        lives_on: Whether what it has started may live on at its end, and is ended here; otherwise
-            that is a hang.
+        lives_on: Whether what it has started may live on at its end; otherwise that is a hang.
     """
     import tempfile
 
@@ -520,7 +494,7 @@ def run_file(path: str | os.PathLike[str], style: str, *args: str, **limits: Any
 
 
 def script(source: str, *options: str, argv: Iterable[str] = (), **limits: Any) -> Outcome:
-    """Run program text, which has nothing before it; `options` are the interpreter's."""
+    """Run program text, with nothing before it; `options` are the interpreter's."""
     import textwrap
 
     return execute(textwrap.dedent(source), argv, options=options, **limits)
