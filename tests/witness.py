@@ -59,11 +59,21 @@ class Witness:
     Args:
         raising: What one callback of each family raises; by default a ValueError.
         managers: Whether to ask real managers; they are processes, forked here.
+        told: What is true in a child where the exceptions were told as they should be; by default
+            they go where nobody hears of them.
     """
 
-    def __init__(self, raising: BaseException | None = None, managers: bool = True) -> None:
+    def __init__(
+        self,
+        raising: BaseException | None = None,
+        managers: bool = True,
+        told: Callable[[], bool] | None = None,
+    ) -> None:
         if raising is None:
             raising = ValueError("of a callback")
+        if told is None:
+            sys.unraisablehook = lambda args: None
+        self._told = told or (lambda: True)
         self.calls: list[tuple[str, int]] = []
         self._objects: list[Registered] = []
         self._managers: dict[str, Any] = {}
@@ -122,6 +132,7 @@ class Witness:
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == self.mask
 
     def _report(self, write: int) -> None:
+        assert self._told(), "the exceptions of callbacks were not told"
         for proxy in self._proxies.values():
             assert proxy["used"] == "before the fork"
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
