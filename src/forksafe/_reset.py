@@ -54,7 +54,7 @@ def note(event: ForkEvent) -> None:
         if noted is not NOTHING:
             notes[step] = noted
     if not event.alone:
-        event.stacks = look(sys._current_frames())
+        event.stacks = look()
 
 
 def undo(event: ForkEvent) -> None:

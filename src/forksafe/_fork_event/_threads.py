@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import sys
 from _thread import get_ident
+from time import sleep
+
+from ._with_bodies import held_by, in_doubt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from ._with_bodies import Held
 
 _DEPTH = 1000  # frames: more is no stack that waits for a lock
+# A thread that was given a lock, and waits for the GIL, shows in a moment whether it has the lock.
+_LOOKS = 3
+_PAUSE = 0.0005  # seconds
 
 
 class _Interest:
@@ -93,6 +99,8 @@ class Stacks:
             if not mine and not others_can_be_read():
                 continue
             found = self.own if mine else self.others
+            held = self.own_held if mine else self.held
+            held += held_by(innermost)
             for frame in _frames(innermost):
                 hit = codes.get(frame.f_code)
                 if hit is not None:
@@ -126,21 +134,27 @@ def _yes() -> bool:
     return True
 
 
-def look(frames: dict[int, FrameType]) -> Stacks:
-    """Look at all stacks.
-
-    Args:
-        frames: The innermost frame of each thread, as ``sys._current_frames()`` gives them.
-    """
-    stacks = Stacks()
-    stacks.take(get_ident(), frames)
-    frames.clear()  # their locals are not ours to keep
+def look() -> Stacks:
+    """Look at all stacks."""
+    me = get_ident()
+    for _ in range(_LOOKS):
+        stacks = Stacks()
+        frames = sys._current_frames()
+        stacks.take(me, frames)
+        frames.clear()  # their locals are not ours to keep
+        mine = {id(one.lock) for one in stacks.own_held}
+        stacks.held = [one for one in stacks.held if id(one.lock) not in mine]
+        if not in_doubt(stacks.held):
+            break
+        sleep(_PAUSE)
     return stacks
 
 
 def own_stack() -> dict[str, list[tuple[Any, ...]]]:
     """Look at this thread alone, in the child of a fork that was made in C: as `Stacks.own`."""
-    return look({get_ident(): sys._getframe(1)}).own
+    stacks = Stacks()
+    stacks.take(get_ident(), {get_ident(): sys._getframe(1)})
+    return stacks.own
 
 
 def forget_vanished_threads() -> None:

@@ -154,11 +154,23 @@ def free(held: Held) -> bool:
         Whether that was so. A lock that this thread holds, or may hold, stays as it is.
     """
     lock = held.lock
-    if type(lock) is RLock:
-        if lock._is_owned():  # type: ignore[attr-defined] # which the type stubs do not know
-            return False
-    elif not (held.sure or held.was_free) and lock.locked():
+    if type(lock) is LockType and not (held.sure or held.was_free) and lock.locked():
         return False
+    return free_lock(lock)
+
+
+def free_lock(lock: Any) -> bool:
+    """Free a lock in the child, unless it is free or this thread's.
+
+    Args:
+        lock: One that is known not to be this thread's, or a re-entrant one: it knows its owner.
+
+    Returns:
+        Whether that was needed.
+    """
+    if type(lock) is RLock and lock._is_owned():  # type: ignore[attr-defined] # not in typeshed
+        return False
+    # Not by locked(): up to 3.13 a thread can have taken the lock and not yet set the flag.
     if lock.acquire(False):
         lock.release()
         return False
