@@ -14,7 +14,7 @@ from _thread import _count
 
 from ._fork_event import this_process
 from ._fork_event._step import NOTHING, UnknownLayout, tell
-from ._fork_event._threads import look
+from ._fork_event._threads import look, turn
 from ._steps import STEPS
 from ._steps._mp import finish
 
@@ -54,6 +54,7 @@ def note(event: ForkEvent) -> None:
         if noted is not NOTHING:
             notes[step] = noted
     if not event.alone:
+        event.undo += (turn.end,)
         event.stacks = look()
 
 
@@ -79,6 +80,7 @@ def reset(event: ForkEvent) -> object:
     outcomes: dict[Step, object] = {}
     _last = event, outcomes
     this_process.mark = outcomes  # an object like no other
+    turn.end_in_child()
     for step, noted in notes.items():
         try:
             outcomes[step] = step.reset(event, noted)
