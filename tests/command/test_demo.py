@@ -119,8 +119,7 @@ def test_nothing_is_left_behind(number: signal.Signals | None) -> None:
 
 def test_without_fork() -> None:
     """Where there is no os.fork it says so, and exits with 2."""
-    code = "import os; del os.fork; import sys; from forksafe.__main__ import main; main()"
-    code = code.replace("main()", "sys.exit(main())")
+    code = "import os, sys; del os.fork; from forksafe.__main__ import main; sys.exit(main())"
     result = subprocess.run(
         [sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=TIMEOUT
     )

@@ -99,10 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"forksafe {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     add = partial(commands.add_parser, allow_abbrev=False)
-    usage = f"forksafe run [OPTIONS] {_PROGRAM}"
+    usage = f"forksafe run [OPTIONS]\n       {_PROGRAM}"
     run = add("run", help="run a program with every fork safe", usage=usage, description=_RUN)
     run.add_argument("--audit", choices=("warn", "raise"), help="warn at each fork, or refuse it")
-    usage = f"forksafe audit [OPTIONS] {{MODULE[:ATTR[(ARGS)]] | {_PROGRAM}}}"
+    usage = f"forksafe audit [OPTIONS] {{MODULE[:ATTR[(ARGS)]] |\n       {_PROGRAM}}}"
     audit = add("audit", help="say what a fork would break", usage=usage, description=_AUDIT)
     audit.add_argument("--locks", action="store_true", help="look for held locks, too: a second")
     audit.add_argument("--processes", action="store_true", help="take a Process for a worker, too")

@@ -188,8 +188,7 @@ def _fail(text: str, exc: BaseException | None = None) -> NoReturn:
 def _leave(status: int) -> NoReturn:
     """End the process here and now, and what multiprocessing has started for it."""
     for family in ("multiprocessing", "multiprocess", "billiard"):
-        if f"{family}.util" in sys.modules:
-            sys.modules[f"{family}.util"]._run_finalizers(0)  # a Manager's process ends
+        if f"{family}.process" in sys.modules:
             for child in sys.modules[f"{family}.process"].active_children():
                 child.terminate()
     for stream in (sys.stdout, sys.stderr):

@@ -15,6 +15,7 @@ import runpy
 import shlex
 import shutil
 import sys
+import textwrap
 from importlib.machinery import BuiltinImporter, SourceFileLoader
 from os.path import basename, dirname, exists, isdir, join, realpath
 from types import CodeType, ModuleType
@@ -37,7 +38,8 @@ def run(program: list[str], hook: dict[str, Any]) -> int:
         if how == "-m":
             _start(argv, os.getcwd(), name)
         elif how == "-c":
-            code = compile(name, "<string>", "exec", dont_inherit=True)
+            source = textwrap.dedent(name) if sys.version_info >= (3, 14) else name
+            code = compile(source, "<string>", "exec", dont_inherit=True)
             _start(argv, "", code, __loader__=BuiltinImporter)
         elif name in ("", "-"):
             _start(argv, "", _compile(_STDIN), __loader__=BuiltinImporter, __file__=_STDIN)

@@ -11,4 +11,5 @@ for name, value in sorted(vars(main).items()):
     # __cached__ and __annotations__ are None and empty under python, and absent here.
     if name.startswith("__") and name not in ("__spec__", "__cached__", "__annotations__"):
         print(name, type(value) if name in ("__builtins__", "__loader__") else value)
-print(getattr(__loader__, "path", None), getattr(__loader__, "name", None))
+if sys.implementation.name != "pypy":  # which shows its loader the path as it was given
+    print(getattr(__loader__, "path", None), getattr(__loader__, "name", None))
