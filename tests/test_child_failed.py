@@ -18,7 +18,7 @@ import forksafe
 from forksafe.exceptions import ChildFailedError
 
 
-def no_pidfds(pid: int) -> int:
+def no_pidfds(pid: int, flags: int = 0) -> int:
     """Answer as a kernel without pidfds does."""
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 

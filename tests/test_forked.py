@@ -20,7 +20,7 @@ from forksafe.exceptions import ChildFailedError
 PYPY = sys.implementation.name == "pypy"
 
 
-def no_pidfds(pid: int) -> int:
+def no_pidfds(pid: int, flags: int = 0) -> int:
     """Answer as a kernel without pidfds does."""
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
