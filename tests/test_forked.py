@@ -656,13 +656,23 @@ def test_a_block_is_for_one_use() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    """Before anything is forked."""
+    """Before anything is forked; those of the handle's methods, too."""
     with pytest.raises(TypeError, match="name must be a str or None, not 3"):
         forksafe.forked(name=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="grace must be .* not -1"):
         forksafe.forked(grace=-1)
     with pytest.raises(ValueError, match="grace"):
         forksafe.forked(grace=float("nan"))
+    with pytest.raises(ValueError, match="grace must be .* not 'long'"):
+        forksafe.forked(grace="long")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="on_hazard must be ignore, warn or raise, not 'stop'"):
+        forksafe.forked(on_hazard="stop")  # type: ignore[arg-type]
+    with forksafe.forked() as fork:
+        if fork.is_parent:
+            with pytest.raises(TypeError, match="timeout must be seconds or None, not 'long'"):
+                fork.wait("long")  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="'TERM' is not the number of a signal"):
+                fork.send_signal("TERM")  # type: ignore[arg-type]
 
 
 def test_no_descriptor_is_left_behind() -> None:
