@@ -20,11 +20,16 @@ from forksafe.exceptions import ChildFailedError
 PYPY = sys.implementation.name == "pypy"
 
 
+def no_pidfds(pid: int, flags: int = 0) -> int:
+    """Answer as a kernel without pidfds does."""
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
 @pytest.fixture(params=["pidfd", "pipe"] if hasattr(os, "pidfd_open") else ["pipe"], autouse=True)
 def status(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both sources of the exit status: pidfds where the kernel has them, and the pipe."""
     if request.param == "pipe":
-        monkeypatch.delattr(os, "pidfd_open", raising=False)
+        monkeypatch.setattr(os, "pidfd_open", no_pidfds, raising=False)
     return str(request.param)
 
 
@@ -651,13 +656,23 @@ def test_a_block_is_for_one_use() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    """Before anything is forked."""
+    """Before anything is forked; those of the handle's methods, too."""
     with pytest.raises(TypeError, match="name must be a str or None, not 3"):
         forksafe.forked(name=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="grace must be .* not -1"):
         forksafe.forked(grace=-1)
     with pytest.raises(ValueError, match="grace"):
         forksafe.forked(grace=float("nan"))
+    with pytest.raises(ValueError, match="grace must be .* not 'long'"):
+        forksafe.forked(grace="long")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="on_hazard must be ignore, warn or raise, not 'stop'"):
+        forksafe.forked(on_hazard="stop")  # type: ignore[arg-type]
+    with forksafe.forked() as fork:
+        if fork.is_parent:
+            with pytest.raises(TypeError, match="timeout must be seconds or None, not 'long'"):
+                fork.wait("long")  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="'TERM' is not the number of a signal"):
+                fork.send_signal("TERM")  # type: ignore[arg-type]
 
 
 def test_no_descriptor_is_left_behind() -> None:
@@ -750,7 +765,7 @@ def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str
     except ChildProcessError:
         print("no child")
     """
-    for _ in range(5):
+    for _ in range(20):
         done = script(source, status=status)
         assert done.stdout.endswith("no child\n"), done
         if done.stdout.startswith("stopped"):

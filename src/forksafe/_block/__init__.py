@@ -112,12 +112,7 @@ _LEFT_ALONE = ("temporary-file",)
 
 class _Forked:
     def __init__(
-        self,
-        name: str | None,
-        check: bool,
-        grace: float,
-        policy: tuple[str, Iterable[str]],
-        drop_connections: bool,
+        self, name: str | None, check: bool, grace: float, policy: Any, drop_connections: bool
     ) -> None:
         self._name, self._check, self._grace, self._policy = name, check, grace, policy
         self._drop_connections = drop_connections
@@ -129,6 +124,7 @@ class _Forked:
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         _safe_fork.require()
+        caller = sys._getframe(1)
         on_hazard, allow = self._policy
         policy: Any = None
         hazards: tuple[Hazard, ...] = ()
@@ -137,7 +133,7 @@ class _Forked:
 
             hazards = policy.before(on_hazard, allow, _LEFT_ALONE)
         if _WARNS_BEHIND:
-            _warn_before(sys._getframe(1))
+            _warn_before(caller)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
@@ -151,7 +147,7 @@ class _Forked:
             pipe[:] = os.pipe()
             self._report = Report(pipe[1])
             if _safe_fork.fork(
-                sys._getframe(1),
+                caller,
                 made,
                 drop_connections=self._drop_connections,
                 identity=identity,

@@ -167,7 +167,7 @@ def _holders_first(objects: list[Any]) -> list[Any]:
     from graphlib import CycleError, TopologicalSorter  # here: most children have none
 
     named = {id(each): each for each in objects}
-    held = TopologicalSorter[int]()
+    held: TopologicalSorter[int] = TopologicalSorter()
     for key, each in named.items():
         attributes = getattr(each, "__dict__", None)
         held.add(key, *{*map(id, gc.get_referents(each, attributes))} & named.keys() - {key})

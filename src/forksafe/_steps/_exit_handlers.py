@@ -1,20 +1,19 @@
 """Row 18: the child of `forked()` ends what is its own, and nothing of its parent's.
 
-What it made itself since the fork is told apart from what it inherited in three ways:
+How it tells its own from what it inherited:
 
-- **Exit handlers.** ``atexit`` calls the handlers that were registered last first. The first that
-  the child registers is `_stop`, and it ends the process. The inherited ones stay where they are:
-  ``atexit._clear()`` would drop what they alone hold, and so delete the parent's
-  ``NamedTemporaryFile`` whose ``close`` was registered.
-- **Handlers of logging.** ``logging`` has a list of them, and the parent's are noted.
-- **Objects that have something to do when they end**: files, generators, whatever has a
-  ``__del__()``. The collector knows each object's generation. ``gc.freeze()`` and ``gc.unfreeze()``
-  make everything that is there the oldest one, without looking at any object, so that the child's
-  own are the younger ones. Those that grow old as well are noted before (`_keep`).
+- Exit handlers. ``atexit`` calls the last one first. The first that the child registers is `_stop`,
+  which ends the process. The inherited ones stay where they are: ``atexit._clear()`` would drop
+  what they alone hold, and so delete a ``NamedTemporaryFile`` of the parent's.
+- Handlers of logging. ``logging`` has a list of them, and the parent's are noted.
+- Objects that do something at their end: files, generators, whatever has a ``__del__()``.
+  ``gc.freeze()`` and ``gc.unfreeze()`` together make everything that exists one of the collector's
+  oldest generation, without a look at any object. What is younger at the end is the child's own.
+  What becomes as old meanwhile is noted before (`_keep`).
 
-The last needs the generations of CPython. Without them (PyPy, free-threaded builds, the incremental
-collector of 3.14.0 to 3.14.4, a heap that the program has frozen) only files are found: those over
-a descriptor that was not open at the fork.
+Without generations (PyPy, free-threaded builds, the incremental collector of 3.14.0 to 3.14.4) and
+where the program has frozen its heap, which must stay so, only files are found: those over a
+descriptor that the child has opened.
 
 After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it: servers rely
 on it to flush in their workers. The child of ``Process`` clears them itself and runs its own at its
@@ -50,12 +49,10 @@ class ExitHandlersStep(Step):
 
     def note(self, fork: ForkEvent) -> Any:
         # Here and not in the child, where the walk would copy the page of each.
-        if fork.identity is None and type(fork.who) is not Launch:
-            return NOTHING
-        return _parents()
+        return _parents() if _concerns(fork) else NOTHING
 
     def reset(self, fork: ForkEvent, note: Any) -> bool:
-        if fork.identity is None and type(fork.who) is not Launch:
+        if not _concerns(fork):
             return False
         if note is None or not fork.alone:  # another thread may have made some since
             note = _parents()
@@ -77,12 +74,16 @@ class ExitHandlersStep(Step):
         return fork.identity is not None or finalizers is not None
 
 
+def _concerns(fork: ForkEvent) -> bool:
+    return fork.identity is not None or isinstance(fork.who, Launch)
+
+
 def _parents() -> tuple[list[Any], list[Any] | None, list[Any], list[Any], bool]:
-    """Return what the parent has for the end of a process.
+    """Return what the parent has for its end.
 
     The modules whose ``_exit_function`` ends a process, each function once; what
-    ``weakref.finalize`` would run at exit, None where it would not run at all; the list of handlers
-    that ``logging`` has, and what is in it; whether objects are frozen.
+    ``weakref.finalize`` would run, None where that runs nothing; the list of logging's handlers,
+    and what is in it; whether the heap is frozen.
     """
     global _frozen
     utils: dict[Any, Any] = {}
@@ -97,8 +98,8 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any], list[Any], bool]
         finalizers = [info for info in list(registry.values()) if info.atexit]
     handlers = getattr(sys.modules.get("logging"), "_handlerList", None)
     if not isinstance(handlers, list):
-        handlers = []  # those of a child that imports logging itself are shut down by its handler
-    # Known once it is so: to count them takes 10 ms for a million.
+        handlers = []  # a child that imports logging itself has an exit handler for them
+    # Asked until it is so: to count a million objects takes 10 ms.
     _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > 0)
     return list(utils.values()), finalizers, handlers, list(handlers), _frozen
 
