@@ -6,7 +6,8 @@ what is different about it:
 
 - ``<!-- goes on -->``: it follows on the block before, and is run after it, in one program;
 - ``<!-- needs: sqlalchemy, redis -->``: it is skipped where these cannot be imported;
-- ``<!-- not run: REASON -->``: only its syntax is checked.
+- ``<!-- not run: REASON -->``: only its syntax is checked;
+- ``<!-- file: NAME -->``: a file of the tutorial, which `test_tutorial.py` runs as a whole.
 
 A ```` ```text ```` block under ``<!-- prints -->`` is what the block before it prints.
 """
@@ -15,12 +16,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import sessions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -58,7 +59,7 @@ def examples(page: Path) -> list[Example]:
             example = Example(where, "\n" * line + match["body"])
             if key == "needs":
                 example.needs = [name.strip() for name in value.split(",")]
-            elif key == "not run":
+            elif key in ("not run", "file"):
                 assert value.strip(), f"{where} does not say why it is not run"
                 example.run = False
             else:
@@ -83,20 +84,10 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
             pytest.skip(f"needs {module}: pip install '.[servers]'")
     program = tmp_path / "program.py"
     program.write_text(example.source, encoding="utf-8")
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", program.name],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    if example.prints is not None:
-        assert finished.stdout == example.prints
-    else:
-        assert not finished.stderr, finished.stderr
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", program.name]
+    outcome = sessions.run(["sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path), *command], 60)
+    assert outcome.healthy, outcome
+    assert outcome.output == (example.prints or ""), outcome
 
 
 def test_there_are_examples() -> None:
