@@ -6,6 +6,7 @@ what is different about it:
 
 - ``<!-- goes on -->``: it follows on the block before, and is run after it, in one program;
 - ``<!-- needs: sqlalchemy, redis -->``: it is skipped where these cannot be imported;
+- ``<!-- pytest -->``: it is a file of tests, which pass;
 - ``<!-- not run: REASON -->``: only its syntax is checked;
 - ``<!-- file: NAME -->``: a file of the tutorial, which `test_tutorial.py` runs as a whole.
 
@@ -40,6 +41,7 @@ class Example:
     source: str
     needs: list[str] = field(default_factory=list)
     run: bool = True
+    tests: bool = False
     prints: str | None = None
 
 
@@ -59,6 +61,8 @@ def examples(page: Path) -> list[Example]:
             example = Example(where, "\n" * line + match["body"])
             if key == "needs":
                 example.needs = [name.strip() for name in value.split(",")]
+            elif key == "pytest":
+                example.tests = True
             elif key in ("not run", "file"):
                 assert value.strip(), f"{where} does not say why it is not run"
                 example.run = False
@@ -84,10 +88,13 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
             pytest.skip(f"needs {module}: pip install '.[servers]'")
     program = tmp_path / "program.py"
     program.write_text(example.source, encoding="utf-8")
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", program.name]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning"]
+    command += ["-m", "pytest", "-p", "no:cacheprovider"] if example.tests else []
+    command += [program.name]
     outcome = sessions.run(["sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path), *command], 60)
     assert outcome.healthy, outcome
-    assert outcome.output == (example.prints or ""), outcome
+    if not example.tests:
+        assert outcome.output == (example.prints or ""), outcome
 
 
 def test_there_are_examples() -> None:

@@ -64,6 +64,7 @@ class Sheet:
             self.box(0.5, 0.5, width - 1, height - 1, "ground", "edge", radius=10)
 
     def colour(self, name: str) -> str:
+        """Return the colour of that name in this theme."""
         return self.colours.get(name, name)
 
     def box(
@@ -79,6 +80,7 @@ class Sheet:
         dashed: bool = False,
         line: float = 1,
     ) -> None:
+        """Draw a rectangle."""
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self._parts.append(
             f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{radius:g}" '
@@ -98,6 +100,7 @@ class Sheet:
         mono: bool = False,
         anchor: str = "start",
     ) -> None:
+        """Write a line of text."""
         weight = ' font-weight="600"' if bold else ""
         self._parts.append(
             f'<text x="{x:g}" y="{y:g}" font-family="{MONO if mono else FONT}" '
@@ -116,6 +119,7 @@ class Sheet:
         width: float = 1,
         dashed: bool = False,
     ) -> None:
+        """Draw a straight line."""
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self._parts.append(
             f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" '
@@ -130,11 +134,10 @@ class Sheet:
             if abs(y2 - y1) > abs(x2 - x1)
             else f"{x2 - 8:g},{y2 - 5:g} {x2 - 8:g},{y2 + 5:g}"
         )
-        self._parts.append(
-            f'<polygon points="{x2:g},{y2:g} {tips}" fill="{self.colour(colour)}"/>'
-        )
+        self._parts.append(f'<polygon points="{x2:g},{y2:g} {tips}" fill="{self.colour(colour)}"/>')
 
     def dot(self, x: float, y: float, radius: float, fill: str, stroke: str = "none") -> None:
+        """Draw a filled circle."""
         self._parts.append(
             f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{self.colour(fill)}" '
             f'stroke="{self.colour(stroke)}"/>'
