@@ -55,6 +55,8 @@ def for_the_site(app: Sphinx, page: str, template: str, context: Any, doctree: o
         for row in table.select("tbody tr"):
             for head, cell in zip(heads, row.find_all("td")):
                 cell["data-label"] = head
+                if len(head + cell.get_text(strip=True)) < 14:
+                    cell["class"] = ["short"]
     context["body"] = str(soup)
 
 

@@ -64,7 +64,7 @@ def main() -> None:
 
             forksafe.install()
         program = getattr(importlib.import_module(Path(path).stem), function)
-        forker = Forker("raw" if two_lines else style)
+        forker = Forker({"two-lines": "raw", "process-plain": "process"}.get(style, style))
     except BaseException:
         traceback.print_exc()
         sys.exit(NOT_RUN)

@@ -115,15 +115,15 @@ def _how(kept: dict[str, Any], row: Row) -> str:
     for name in reversed(names(kept)):
         told = kept["pythons"][name]["rows"].get(str(row.number), {}).get("raw", {})
         if told.get("result") == "breaks":
-            text = told["how"].replace("|", "\\|").replace("`", "'")
-            return "hangs" if text == "hangs" else f"`{text}`"
+            said: str = told["how"]
+            return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", said)
     return ""
 
 
 def table(kept: dict[str, Any]) -> str:
     """Return the table of the page."""
-    heads = ["#", "hazard", *(f"`{shown}`" if "(" in shown else shown for shown in STYLES.values())]
-    heads.append("what `os.fork()` showed")
+    heads = ["#", "hazard", *(shown.rstrip("()") for shown in STYLES.values())]
+    heads.append("what os.fork showed")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in ROWS:
         cells = [str(row.number), row.what, *(_cell(kept, row, style) for style in STYLES)]
@@ -154,7 +154,9 @@ def write(kept: dict[str, Any]) -> list[Path]:
         for column, shown in enumerate(STYLES.values()):
             x = left + column * group
             mended = column >= len(STYLES) - len(OURS)
-            sheet.text(x, top - 12, shown, "good" if mended else "ink", size=10.5, bold=True)
+            sheet.text(
+                x, top - 12, shown.rstrip("()"), "good" if mended else "ink", size=10.5, bold=True
+            )
         sheet.text(14, 28, "What breaks at a fork", bold=True, size=16)
         legend = (("good", "works"), ("bad", "breaks"), ("edge", "as POSIX has it"))
         x = 232.0

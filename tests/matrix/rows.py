@@ -44,9 +44,9 @@ class Row(NamedTuple):
 
 ROWS = (
     Row(1, "manager's proxies", "test_01_*.py"),
-    Row(2, "multiprocessing.Queue", "test_02_*.py"),
-    Row(3, "multiprocessing.RLock", "test_03_*.py"),
-    Row(4, "locks in multiprocessing", "test_04_*.py"),
+    Row(2, "mp.Queue", "test_02_*.py"),
+    Row(3, "mp.RLock", "test_03_*.py"),
+    Row(4, "locks of mp", "test_04_*.py"),
     Row(5, "finalizers", "test_05_*.py"),
     Row(6, "daemons killed", "test_06_*.py"),
     Row(7, "shared memory", "test_07_*.py"),
