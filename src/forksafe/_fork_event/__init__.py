@@ -51,6 +51,9 @@ class ForkEvent:
     reentered: tuple[Any, ...] = ()
     stacks: Stacks | None = None
     notes: dict[Step, Any] | None = None
+    undo: tuple[Callable[[], None], ...] = ()
+    callbacks: tuple[tuple[Callable[[Any], object], Any], ...] = ()
+    raised: tuple[BaseException, ...] = ()
     deferred = False
 
     def __init__(
@@ -69,9 +72,6 @@ class ForkEvent:
         self.signals = signals or Signals()
         self.drop_connections = drop_connections
         self.free_locks = free_locks
-        self.undo: list[Callable[[], None]] = []
-        self.callbacks: list[tuple[Callable[[Any], object], Any]] = []
-        self.raised: list[BaseException] = []
 
 
 class _ThisProcess:

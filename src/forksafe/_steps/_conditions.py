@@ -13,7 +13,7 @@ waits in it has vanished. An access costs about 0.1 microseconds more; the paren
 left as they are. This thread's own waiters stay: it may be inside of ``wait()``, if a signal
 handler forks there.
 
-A ``Barrier`` also counts who waits, so the count of one that other threads were seen in starts anew.
+A ``Barrier`` also counts who waits: the count of one that other threads were seen in starts anew.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ConditionsStep(Step):
     name = "conditions"
 
     def note(self, fork: ForkEvent) -> Any:
-        return NOTHING  # of use only where there are other threads
+        return NOTHING if fork.alone else None
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now

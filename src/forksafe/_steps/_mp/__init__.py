@@ -54,7 +54,7 @@ class RegistryStep(Step):
                 one.finalizers.clear()
                 run_own(fork, entries)
         families = [one for one, _ in note]
-        for one in families:
+        for one in families if len(families) > 1 or isinstance(fork.who, Launch) else ():
             if one.is_of(fork.who):
                 if fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
                     _TakeTheRun(fork, one, families)
@@ -126,17 +126,23 @@ def is_own(callback: Any) -> bool:
 
 def run_own(fork: ForkEvent, entries: Iterable[Any]) -> None:
     """Run the entries that are multiprocessing's own; leave the program's for `finish`."""
+    programs = []
+    known: dict[Any, bool] = {}
     for (_index, _ident, callback), reference in entries:
         obj = reference()
         if obj is None:
             continue
-        if not is_own(callback):
-            fork.callbacks.append((callback, obj))
+        own = known.get(callback)
+        if own is None:
+            own = known[callback] = is_own(callback)
+        if not own:
+            programs.append((callback, obj))
             continue
         try:
             callback(obj)
         except BaseException as exc:  # the others must run, and the fork must return
             _raised(fork, exc, callback)
+    fork.callbacks += tuple(programs)
 
 
 def finish(fork: ForkEvent) -> object:
@@ -159,13 +165,13 @@ def finish(fork: ForkEvent) -> object:
         except BaseException as exc:
             if not fork.signals.raised(exc):
                 _raised(fork, exc, callback)
-    fork.callbacks.clear()
+    fork.callbacks = ()
     due.append(fork.signals.release_in_hook(child=True))
     return due
 
 
 def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
-    fork.raised.append(exc)
+    fork.raised += (exc,)
     tell(exc, f"forksafe, in a forked child: after-fork callback {callback!r}")
     exc.__traceback__ = None  # its frames hold what the program wants to let go of
 
@@ -201,7 +207,7 @@ class _TakeTheRun:
         if fork is None or self._forks != this_process.forks:
             self._original()
             return
-        others, fork.callbacks = fork.callbacks, []
+        others, fork.callbacks = fork.callbacks, ()
         run_own(fork, sorted(self._theirs.entries.items()))
         fork.callbacks += others
         _join_finalizers(self._theirs, self._families)
