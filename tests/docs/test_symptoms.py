@@ -63,8 +63,8 @@ SYMPTOMS = [
     ),
     Symptom("BrokenProcessPool", "symptom_programs", "inherited_pool"),
     Symptom("executor.submit()", "test_11_thread*"),
-    Symptom("A child hangs in logging", "test_20_*"),
-    Symptom("A child hangs in `queue.get()`", "test_22_*"),
+    Symptom("A child hangs in logging", "test_20_*", "text_stream"),
+    Symptom("A child hangs in `queue.get()`", "test_22_*", "queue_of_items"),
     Symptom("A daemon process dies", "test_06_*", shows="ended its parent's daemon"),
     Symptom(
         "Everything is printed twice",
