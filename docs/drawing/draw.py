@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from svg import Sheet, write
+from svg import Sheet, draw_both, write
 
 PICTURES_DIR = Path(__file__).resolve().parents[1] / "pictures"
 WIDTH = 520
@@ -220,11 +220,13 @@ PICTURES = {
 }
 
 
-def main() -> None:
-    """Draw all of them."""
+def pictures() -> dict[str, str]:
+    """Return all of them, as files."""
+    drawn: dict[str, str] = {}
     for draw, (title, height) in PICTURES.items():
-        write(PICTURES_DIR, draw.__name__.replace("_", "-"), title, WIDTH, height, draw)
+        drawn.update(draw_both(draw.__name__.replace("_", "-"), title, WIDTH, height, draw))
+    return drawn
 
 
 if __name__ == "__main__":
-    main()
+    write(PICTURES_DIR, pictures())

@@ -55,13 +55,12 @@ THEMES = {
 class Sheet:
     """One picture in one theme. Colours are given by name; see `THEMES`."""
 
-    def __init__(self, theme: str, width: float, height: float, title: str, alone: bool) -> None:
+    def __init__(self, theme: str, width: float, height: float, title: str) -> None:
         self.colours = THEMES[theme]
         self.width, self.height = width, height
         self._parts: list[str] = []
         self._title = title
-        if alone:
-            self.box(0.5, 0.5, width - 1, height - 1, "ground", "edge", radius=10)
+        self.box(0.5, 0.5, width - 1, height - 1, "ground", "edge", radius=10)
 
     def colour(self, name: str) -> str:
         """Return the colour of that name in this theme."""
@@ -165,21 +164,21 @@ class Sheet:
         )
 
 
-def write(
-    directory: Path,
-    name: str,
-    title: str,
-    width: float,
-    height: float,
-    draw: Callable[[Sheet], None],
-) -> list[Path]:
-    """Draw a picture in each theme; write NAME-light.svg and NAME-dark.svg."""
-    directory.mkdir(parents=True, exist_ok=True)
-    files = []
+def draw_both(
+    name: str, title: str, width: float, height: float, draw: Callable[[Sheet], None]
+) -> dict[str, str]:
+    """Draw a picture in each theme; return NAME-light.svg and NAME-dark.svg with their text."""
+    drawn = {}
     for theme in THEMES:
-        sheet = Sheet(theme, width, height, title, alone=True)
+        sheet = Sheet(theme, width, height, title)
         draw(sheet)
-        file = directory / f"{name}-{theme}.svg"
-        file.write_text(str(sheet), encoding="utf-8")
-        files.append(file)
-    return files
+        drawn[f"{name}-{theme}.svg"] = str(sheet)
+    return drawn
+
+
+def write(directory: Path, drawn: dict[str, str]) -> list[Path]:
+    """Write what was drawn; return the files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in drawn.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return [directory / name for name in drawn]

@@ -127,12 +127,14 @@ PICTURE = """\
 
 def write(kept: dict[str, Any]) -> list[Path]:
     """Write the page, the plots and README's numbers; return the files."""
-    from svg import write as write_picture
+    from svg import draw_both
+    from svg import write as write_pictures
 
     files = []
     plots = ""
     for name, title, alt, height, draw in _plots(kept["rows"]):
-        files += write_picture(DOCS / "pictures", name, title, 520, height, draw)
+        drawn = draw_both(name, title, 520, height, draw)
+        files += write_pictures(DOCS / "pictures", drawn)
         plots += PICTURE.format(name=name, alt=alt) + "\n"
     page = PAGE.read_text(encoding="utf-8")
     page = between(page, "plots", plots or NOTHING.format(command=COMMAND))

@@ -142,8 +142,8 @@ def text(kept: dict[str, Any]) -> str:
 
 def write(kept: dict[str, Any]) -> list[Path]:
     """Write the page and the picture; return the files."""
-    from svg import Sheet
-    from svg import write as write_picture
+    from svg import Sheet, draw_both
+    from svg import write as write_pictures
 
     pythons = names(kept)
     left, top, height = 166, 74, 20
@@ -179,13 +179,8 @@ def write(kept: dict[str, Any]) -> list[Path]:
                     x = left + column * group + place * step
                     sheet.box(x, y, max(1.0, step - 1), 14, colour, "none", radius=1)
 
-    files = write_picture(
-        DOCS / "pictures",
-        "matrix",
-        "What breaks at a fork, on each Python",
-        520,
-        top + len(ROWS) * height + 10,
-        draw,
-    )
+    title = "What breaks at a fork, on each Python"
+    drawn = draw_both("matrix", title, 520, top + len(ROWS) * height + 10, draw)
+    files = write_pictures(DOCS / "pictures", drawn)
     PAGE.write_text(text(kept), encoding="utf-8")
     return [PAGE, *files]
