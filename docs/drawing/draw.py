@@ -216,7 +216,7 @@ PICTURES = {
     fork: ("What a child has under os.fork(), and with forksafe", 400),
     fork_copies: ("What a fork copies, shares and loses, and what forksafe renews", 486),
     order: ("The order of events at a fork", 562),
-    held_locks: ("How a held lock is proven", 454),
+    held_locks: ("How a held lock is proven", 434),
 }
 
 
