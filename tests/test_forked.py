@@ -15,16 +15,16 @@ import programs
 import pytest
 
 import forksafe
-from forksafe._block import _exit_status as _wait
 from forksafe.exceptions import ChildFailedError
 
 PYPY = sys.implementation.name == "pypy"
 
 
-@pytest.fixture(params=["pidfd", "pipe"] if _wait.have_pidfds() else ["pipe"], autouse=True)
+@pytest.fixture(params=["pidfd", "pipe"] if hasattr(os, "pidfd_open") else ["pipe"], autouse=True)
 def status(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both sources of the exit status: pidfds where the kernel has them, and the pipe."""
-    monkeypatch.setattr(_wait, "_pidfds", request.param == "pidfd")
+    if request.param == "pipe":
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
     return str(request.param)
 
 

@@ -340,6 +340,4 @@ def test_the_child_imports_from_scratch(program: Callable[..., None], style: str
 def test_breaks_elsewhere(program: Callable[..., None], style: str) -> None:
     """The child waits for the thread that is gone, or finds half a module."""
     outcome = run_plain(program, style)
-    assert not outcome.healthy
-    hung = outcome.returncode is None or "hung" in outcome.output
-    assert hung or "Error" in outcome.output, outcome
+    assert outcome.shows("hung", "partially initialized module"), outcome

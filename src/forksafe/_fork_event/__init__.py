@@ -52,7 +52,7 @@ class ForkEvent:
     stacks: Stacks | None = None
     notes: dict[Step, Any] | None = None
     undo: tuple[Callable[[], None], ...] = ()
-    callbacks: tuple[tuple[Callable[[Any], object], Any], ...] = ()
+    callbacks: tuple[list[Any], ...] = ()
     raised: tuple[BaseException, ...] = ()
     deferred = False
 

@@ -72,11 +72,21 @@ class ThreadExecutorsStep(Step):
         # Kept: the work's arguments are the program's objects, with finalizers.
         self._parents: list[object] = []
 
-    def note(self, fork: ForkEvent) -> Any:
+    def note(self, fork: ForkEvent) -> list[Any]:
+        """Return the work that is queued: until the fork a thread may take it."""
         queues: Any = getattr(sys.modules[_MODULE], "_threads_queues", None)
-        return NOTHING if fork.alone and not queues.data else None
+        if fork.alone and not queues.data:
+            return NOTHING  # type: ignore[no-any-return] # stands for itself
+        waiting: list[Any] = []
+        for queue in {id(queue): queue for queue in queues.data.values()}.values():
+            if _is_python_queue(queue):
+                waiting += queue._queue
+            else:  # it refers to a list of the items up to 3.12, to the items since
+                for thing in gc.get_referents(queue):
+                    waiting += thing if type(thing) is list else (thing,)
+        return waiting
 
-    def reset(self, fork: ForkEvent, note: None) -> bool:
+    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         module = sys.modules[_MODULE]
         found = {id(one.queue): one for one in live_thread_executors()}
         for one in _in_submit(fork):
@@ -86,7 +96,7 @@ class ThreadExecutorsStep(Step):
         broken: type[Exception] = module.BrokenThreadPool
         message = _message(fork.parent or os.getppid())
         unknown: UnknownLayout | None = None
-        lost = _running(fork, found)
+        lost = _futures(note or ()) + _running(fork, found)
         for one in found.values():
             try:
                 _check(one)
