@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +55,13 @@ def test_pictures_are_what_their_program_draws() -> None:
         assert (pictures / name).read_text(encoding="utf-8") == drawn, name
     for file in pictures.iterdir():
         assert file.name in texts, f"no page shows {file.name}"
+
+
+def test_the_demo_prints_what_readme_shows() -> None:
+    """But for the row of os.fork(), which differs from run to run."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.partition("<!-- the demo prints -->\n```text\n")[2].partition("```")[0]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "forksafe", "demo"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    for line in shown.splitlines():
+        assert line.startswith("os.fork ") or line in done.stdout.splitlines(), done.stdout

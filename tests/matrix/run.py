@@ -169,6 +169,7 @@ def main() -> int:
     kept = page.load()
     results: dict[str, dict[str, Any]] = {}
     begin = time.monotonic()
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     for python in [] if options.no_run else options.pythons:
         name, version = name_of(python)
         results[name] = {"version": version, "rows": {}}
@@ -189,6 +190,11 @@ def main() -> int:
                     f"({number}/{len(rows)}, {time.monotonic() - begin:.0f} s)",
                     flush=True,
                 )
+        if options.write:  # at once: who stops the run keeps what it has shown
+            old = kept["pythons"].setdefault(name, {"rows": {}})
+            old["rows"].update(results[name]["rows"])
+            old.update(version=version, date=today, system=platform.system())
+            page.save(kept)
     broken = [
         f"{name}, hazard {row.number}: {shown} {told['result']}: {told.get('how', '')}"
         for name, result in results.items()
@@ -208,12 +214,6 @@ def main() -> int:
         ]
     print(*broken, sep="\n")
     if options.write:
-        today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        for name, result in results.items():
-            old = kept["pythons"].setdefault(name, {"rows": {}})
-            old["rows"].update(result["rows"])
-            old.update(version=result["version"], date=today, system=platform.system())
-        page.save(kept)
         print(*page.write(kept), sep="\n")
     return 1 if broken else 0
 
