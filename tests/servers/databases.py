@@ -6,6 +6,7 @@ it ends: what starts them waits for its standard input to close.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -59,6 +60,50 @@ def _postgres() -> Path | None:
     return None if program is None else Path(program).parent
 
 
+class Servers:
+    """What `apps/clients.py` connects to; each server is started when it is first needed."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+
+    def environment(self, client: str) -> dict[str, str]:
+        """Return where the servers of `client` are; skip where its library is not installed."""
+        for prefix, (modules, fixture) in _NEEDS.items():
+            if client.startswith(prefix):
+                for module in modules.split():
+                    if importlib.util.find_spec(module) is None:
+                        pytest.skip(f"needs {module}: pip install forksafe[servers]")
+                found = self._request.getfixturevalue(fixture)
+                return found if isinstance(found, dict) else {fixture.upper(): found}
+        raise ValueError(client)
+
+
+# By the beginning of the client's name; the first counts.
+_NEEDS = {
+    "SQLAlchemyAsyncpg": ("sqlalchemy asyncpg greenlet", "postgres"),
+    "SQLAlchemyAsync": ("sqlalchemy psycopg greenlet", "postgres"),
+    "SQLAlchemy2": ("sqlalchemy psycopg2", "postgres"),
+    "SQLAlchemy": ("sqlalchemy psycopg", "postgres"),
+    "Django": ("django psycopg psycopg_pool", "postgres"),
+    "Psycopg2": ("psycopg2", "postgres"),
+    "Psycopg": ("psycopg psycopg_pool", "postgres"),
+    "Asyncpg": ("asyncpg", "postgres"),
+    "Redis": ("redis", "redis_server"),
+    "Requests": ("requests", "web"),
+    "Urllib3": ("urllib3", "web"),
+    "HttpClient": ("http", "web"),
+    "Botocore": ("botocore", "web"),
+    "Httpx": ("httpx", "web"),
+    "Aiohttp": ("aiohttp", "web"),
+}
+
+
+@pytest.fixture
+def servers(request: pytest.FixtureRequest) -> Servers:
+    """The servers that clients connect to."""
+    return Servers(request)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server that lets everybody in."""
@@ -96,7 +141,7 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
+def redis_server() -> Iterator[str]:
     """The URL of a Redis server that keeps nothing on disk."""
     program = shutil.which("redis-server")
     if program is None:

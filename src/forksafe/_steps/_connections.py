@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._fork_event import Forking
+    from .._fork_event import ForkEvent
     from .._libraries._connections import Row
 
     Found = list[tuple[Row, list[Any]]]
@@ -34,10 +34,10 @@ class ConnectionsStep(Step):
     name = "connections"
     modules = tuple(row.path.partition(":")[0] for row in ROWS)
 
-    def note(self, fork: Forking) -> Found:
+    def note(self, fork: ForkEvent) -> Found:
         return _find() if fork.drop_connections else NOTHING
 
-    def reset(self, fork: Forking, note: Found | None) -> bool:
+    def reset(self, fork: ForkEvent, note: Found | None) -> bool:
         if not fork.drop_connections:
             return False
         found = _find() if note is None else note
@@ -48,7 +48,9 @@ class ConnectionsStep(Step):
             _each(found, "forget", unknown)
         if unknown:
             raise unknown[0]
-        return bool(found)
+        done = bool(found)
+        found.clear()  # they live as long as the program has them
+        return done
 
 
 def _find() -> Found:

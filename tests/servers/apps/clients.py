@@ -6,11 +6,12 @@ Each asks a real server, and is told which of the server's connections it asked 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 from typing import Any, Callable, NamedTuple
 
 POSTGRES = os.environ.get("POSTGRES", "")
-REDIS = os.environ.get("REDIS", "")
+REDIS = os.environ.get("REDIS_SERVER", "")
 HTTP = os.environ.get("HTTP", "")
 HTTPS = os.environ.get("HTTPS", "")
 CA = os.environ.get("CA", "")
@@ -160,9 +161,14 @@ class DjangoPool(Django):
 
 class PsycopgPool(Client):
     def connect(self) -> None:
+        self.pool = self.make_pool()
+        # One that is open at the end of a program waits 5 s for each of its threads, fork or not.
+        atexit.register(self.pool.close)
+
+    def make_pool(self) -> Any:
         from psycopg_pool import ConnectionPool
 
-        self.pool = ConnectionPool(POSTGRES, min_size=2, max_size=4, open=True, timeout=8)
+        return ConnectionPool(POSTGRES, min_size=2, max_size=4, open=True, timeout=8)
 
     def ask(self, token: str) -> Answer:
         with self.pool.connection() as connection:
@@ -170,10 +176,10 @@ class PsycopgPool(Client):
 
 
 class PsycopgNullPool(PsycopgPool):
-    def connect(self) -> None:
+    def make_pool(self) -> Any:
         from psycopg_pool import NullConnectionPool
 
-        self.pool = NullConnectionPool(POSTGRES, max_size=4, open=True, timeout=8)
+        return NullConnectionPool(POSTGRES, max_size=4, open=True, timeout=8)
 
 
 class PsycopgAsyncPool(Async):
@@ -281,13 +287,12 @@ class RedisBlocking(Redis):
 
 
 class RedisPubSub(Client):
-    """Publishes over a client, and hears it over a PubSub, whose connection tells nothing."""
+    """Publishes over a client, and hears it over a PubSub."""
 
     def connect(self) -> None:
         import redis
 
         self.redis = redis.Redis.from_url(REDIS, decode_responses=True)
-        self.name = self.redis.client_id()
         self.pubsub = self.redis.pubsub(ignore_subscribe_messages=True)
         self.pubsub.subscribe("news")
 
@@ -301,7 +306,8 @@ class RedisPubSub(Client):
         while time.monotonic() < end:
             message = self.pubsub.get_message(timeout=0.5)
             if message and message["data"] == token:
-                return Answer(token, str(self.redis.client_id()))
+                # Its connection can ask the server nothing, who knows it by this.
+                return Answer(token, str(self.pubsub.connection._sock.getsockname()))
         raise TimeoutError("no message")
 
 
@@ -333,7 +339,7 @@ class Urllib3(Client):
     def connect(self) -> None:
         import urllib3
 
-        self.pool = urllib3.PoolManager(maxsize=2, block=True, ca_certs=CA, retries=False)
+        self.pool = urllib3.PoolManager(maxsize=4, block=True, ca_certs=CA, retries=False)
 
     def ask(self, token: str) -> Answer:
         return _body(self.pool.request("GET", f"{HTTPS}/{token}", timeout=5).data.decode())

@@ -6,6 +6,7 @@ import itertools
 import ssl
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 numbers = itertools.count(1)
@@ -21,6 +22,7 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
 
     def do_GET(self) -> None:
+        time.sleep(0.03)  # another request on this connection would come in meanwhile
         body = f"{self.path.strip('/')} {self.number}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
