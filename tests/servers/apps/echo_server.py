@@ -22,7 +22,8 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
 
     def do_GET(self) -> None:
-        time.sleep(0.03)  # another request on this connection would come in meanwhile
+        # Another request on this connection would come in meanwhile.
+        time.sleep(2 if self.path == "/slow" else 0.03)
         body = f"{self.path.strip('/')} {self.number}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
