@@ -89,6 +89,7 @@ _NEEDS = {
     "Psycopg": ("psycopg psycopg_pool", "postgres"),
     "Asyncpg": ("asyncpg", "postgres"),
     "Redis": ("redis", "redis_server"),
+    "Kombu": ("kombu redis", "redis_server"),
     "Requests": ("requests", "web"),
     "Urllib3": ("urllib3", "web"),
     "HttpClient": ("http", "web"),

@@ -19,11 +19,13 @@ CASES = {
     "looks": (),
     "block": ("SQLAlchemy",),
     "descendants": ("SQLAlchemy",),
+    "amqp": ("Kombu",),
 }
 # What goes wrong without: the beginning of the last line.
 FAULTS = {
     "goodbyes": "server closed the connection unexpectedly",
     "watch": "no WatchError",
+    "amqp": "BrokenPipeError",
     "borrowed": "EmptyPoolError",
     "sqlite": "assert file.pool.checkedin() == 0",
 }

@@ -20,7 +20,7 @@ NEW_CONNECTION = (
     *("SQLAlchemy", "SQLAlchemy2", "SQLAlchemyEcho", "SQLAlchemyAsync", "SQLAlchemyAsyncpg"),
     *("Django", "DjangoPool"),
     *("PsycopgPool", "PsycopgNullPool", "PsycopgAsyncPool", "Psycopg2Pool", "AsyncpgPool"),
-    *("Redis", "RedisSingle", "RedisBlocking", "RedisPubSub", "RedisAsync"),
+    *("Redis", "RedisSingle", "RedisBlocking", "RedisPubSub", "RedisAsync", "Kombu"),
     *("Requests", "Urllib3", "HttpClient", "Botocore", "Httpx", "HttpxAsync", "Aiohttp"),
 )
 NO_CONNECTION = {
@@ -87,6 +87,14 @@ def test_without_forksafe_it_is_shared(servers: Servers, client: str) -> None:
     told = run(servers, client, "plain", "in turn")
     shared = connections(told["children"]) & set(told["before"])
     assert bool(shared) == (client not in BY_THEMSELVES), told
+
+
+@pytest.mark.parametrize("client", ["Redis", "RedisBlocking", "Kombu"])
+def test_those_that_do_it_by_themselves(servers: Servers, client: str) -> None:
+    """redis-py's pools look at their pid, kombu's register a callback with the standard library."""
+    told = run(servers, client, "no drop", "at once")
+    expect_undisturbed(told)
+    assert not connections(told["children"]) & (set(told["before"]) | connections(told["parent"]))
 
 
 @pytest.mark.parametrize("style", ["hook", "safe_fork"])

@@ -262,6 +262,8 @@ ROWS = (
     Row("httpcore._backends.anyio:AnyIOStream", socket=_stream),
     Row("httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
     Row("httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),
+    # Kombu has its pools closed in the child, by a callback that shuts these down for both.
+    Row("amqp.transport:_AbstractTransport", socket=lambda t: t.sock),
     Row("aiohttp.client_proto:ResponseHandler", socket=lambda p: _of_transport(p.transport)),
     Row("aiohttp.connector:BaseConnector", forget=_aiohttp),
 )

@@ -322,6 +322,26 @@ class RedisAsync(Async):
             return _row(await pipeline.eval("return ARGV[1]", 0, token).client_id().execute())
 
 
+class Kombu(Client):
+    """Puts a message into a queue, and takes it out; one queue a process."""
+
+    def connect(self) -> None:
+        from kombu import Connection
+
+        self.url = Connection(REDIS)
+
+    def ask(self, token: str) -> Answer:
+        from kombu import pools
+
+        with pools.connections[self.url].acquire(block=True, timeout=5) as connection:
+            queue = connection.SimpleQueue(f"q{os.getpid()}")
+            queue.put(token)
+            message = queue.get(timeout=5)
+            message.ack()
+            queue.close()
+            return Answer(message.payload, str(connection.default_channel.client.client_id()))
+
+
 # --- HTTP -----------------------------------------------------------------------------------------
 
 

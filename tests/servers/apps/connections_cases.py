@@ -269,6 +269,23 @@ def descendants() -> None:
     assert client.ask("e").connection == before
 
 
+def amqp() -> None:
+    """What kombu does to py-amqp's connections in a child shuts nothing down."""
+    import socket
+
+    from amqp.transport import TCPTransport
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport = TCPTransport(f"127.0.0.1:{listener.getsockname()[1]}", connect_timeout=5)
+        transport.connect()
+        peer, _ = listener.accept()
+    peer.settimeout(5)
+    assert peer.recv(100) == b"AMQP\0\0\x09\1"
+    child(transport.close)
+    transport.write(b"still here")
+    assert peer.recv(100) == b"still here"
+
+
 name, style = sys.argv[1:]
 if style == "drop":
     forksafe.install(drop_connections=True)

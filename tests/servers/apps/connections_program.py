@@ -24,9 +24,11 @@ CHILDREN = 4
 
 
 def forker(style: str) -> Callable[[], int]:
-    """Return how to fork: ``"plain"``, ``"hook"`` or ``"safe_fork"``."""
+    """Return how to fork: ``"plain"``, ``"hook"``, ``"safe_fork"``, or without the option."""
     if style == "hook":
         forksafe.install(drop_connections=True)
+    if style == "no drop":
+        forksafe.install()
     if style == "safe_fork":
         return lambda: forksafe.safe_fork(drop_connections=True)
     return os.fork
