@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,8 @@ class Servers:
                 for module in modules.split():
                     if importlib.util.find_spec(module) is None:
                         pytest.skip(f"needs {module}: pip install forksafe[servers]")
+                if client == "DjangoPool" and metadata.version("django") < "5.1":
+                    pytest.skip("needs Django 5.1, the first with pools")
                 found = self._request.getfixturevalue(fixture)
                 return found if isinstance(found, dict) else {fixture.upper(): found}
         raise ValueError(client)

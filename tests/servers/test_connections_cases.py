@@ -13,7 +13,9 @@ CASES = {
     "atomic": ("Django",),
     "session": ("SQLAlchemy",),
     "sqlite": ("SQLAlchemy",),
-    "borrowed": ("Urllib3",),
+    "borrowed": ("Urllib3", "Httpx"),
+    "half_read": ("HttpClient", "Httpx"),
+    "half_read_async": ("HttpxAsync",),
     "unknown": ("Redis", "HttpClient"),
     "frozen": ("SQLAlchemy",),
     "looks": (),
@@ -21,10 +23,12 @@ CASES = {
     "descendants": ("SQLAlchemy",),
     "amqp": ("Kombu",),
 }
-# What goes wrong without: the beginning of the last line.
+# What goes wrong without.
 FAULTS = {
     "goodbyes": "server closed the connection unexpectedly",
     "watch": "no WatchError",
+    "half_read": "no IncompleteRead",
+    "half_read_async": "no RemoteProtocolError",
     "amqp": "BrokenPipeError",
     "borrowed": "EmptyPoolError",
     "sqlite": "assert file.pool.checkedin() == 0",

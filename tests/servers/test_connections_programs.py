@@ -25,6 +25,7 @@ NEW_CONNECTION = (
 )
 NO_CONNECTION = {
     "Psycopg": r"psycopg.OperationalError: .*server closed the connection unexpectedly",
+    "PsycopgAsync": r"psycopg.OperationalError: .*server closed the connection unexpectedly",
     "Psycopg2": r"psycopg2.OperationalError: server closed the connection unexpectedly",
 }
 # Used by several threads while a fourth forks: whatever lock of theirs is held then, it is not

@@ -206,7 +206,8 @@ def _urllib3_pool(pool: Any) -> None:
     _expect(queue, "queue", "maxsize")
     # What another thread had borrowed does not come back.
     _kept.append(list(queue.queue))
-    queue.queue[:] = [None] * queue.maxsize
+    queue.queue.clear()
+    queue.queue.extend([None] * queue.maxsize)
 
 
 def _httpcore_pool(pool: Any) -> None:
@@ -258,7 +259,6 @@ ROWS = (
     Row("http.client:HTTPConnection", socket=lambda c: c.sock, forget=_http),  # urllib3's too
     Row("urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
     Row("httpcore._backends.sync:SyncStream", socket=_stream),
-    Row("httpcore._backends.sync:TLSinTLSStream", socket=_stream),
     Row("httpcore._backends.anyio:AnyIOStream", socket=_stream),
     Row("httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
     Row("httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),

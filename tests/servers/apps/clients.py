@@ -232,6 +232,16 @@ class Psycopg(Client):
         return _row(self.connection.execute(SQL, [token]).fetchone())
 
 
+class PsycopgAsync(Async):
+    async def aconnect(self) -> None:
+        import psycopg
+
+        self.connection = await psycopg.AsyncConnection.connect(POSTGRES, autocommit=True)
+
+    async def aask(self, token: str) -> Answer:
+        return _row(await (await self.connection.execute(SQL, [token])).fetchone())
+
+
 class Psycopg2(Client):
     def connect(self) -> None:
         import psycopg2
@@ -436,7 +446,8 @@ class Aiohttp(Async):
         self.session = aiohttp.ClientSession(connector=connector)
 
     async def aask(self, token: str) -> Answer:
-        async with self.session.get(f"{HTTPS}/{token}") as response:
+        # What is not idempotent it does not send again by itself.
+        async with self.session.post(f"{HTTPS}/{token}") as response:
             return _body(await response.text())
 
 

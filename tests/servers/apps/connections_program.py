@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import threading
 import traceback
@@ -91,7 +92,7 @@ def main(style: str, mode: str) -> None:
         pids.append(pid)
         pipes.append(read)
         if mode == "in turn":
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            select.select([read], [], [])  # it has written, and asks no more
         parents.append(attempt(lambda: work(client, f"parent{number}")))  # noqa: B023 - as above
     for pipe in pipes:
         with os.fdopen(pipe) as file:

@@ -25,10 +25,14 @@ class Handler(BaseHTTPRequestHandler):
         # Another request on this connection would come in meanwhile.
         time.sleep(2 if self.path == "/slow" else 0.03)
         body = f"{self.path.strip('/')} {self.number}".encode()
+        if self.path == "/big":
+            body = b"x" * 4_000_000
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_POST = do_GET
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
