@@ -118,9 +118,19 @@ def test_beside_threads_that_use_it(servers: Servers, client: str) -> None:
     assert not mine & (set(told["before"]) | connections(told["parent"]))
 
 
+@pytest.mark.parametrize("client", ["SQLAlchemy", "Requests", "RedisPubSub"])
+def test_fork_in_c(servers: Servers, client: str) -> None:
+    told = run(servers, client, "c", "at once")
+    expect_undisturbed(told)
+    assert not connections(told["children"]) & set(told["before"])
+
+
+@pytest.mark.parametrize("loop", ["new", "uvloop"])
 @pytest.mark.parametrize("client", ANY_LOOP)
-def test_in_a_loop_of_its_own(servers: Servers, client: str) -> None:
-    told = run(servers, client, "hook", "at once", LOOP="new")
+def test_in_a_loop_of_its_own(servers: Servers, client: str, loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop", reason="needs uvloop: pip install forksafe[servers]")
+    told = run(servers, client, "hook", "at once", LOOP=loop)
     expect_undisturbed(told)
     assert not connections(told["children"]) & set(told["before"])
 

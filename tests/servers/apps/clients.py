@@ -43,17 +43,24 @@ class Client:
 
 
 class Async(Client):
-    """In a loop that is inherited as well; with LOOP=new each process has its own."""
+    """In a loop that is inherited as well; with LOOP (new, uvloop) each process has its own."""
 
     def __init__(self) -> None:
-        self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+        self._loop, self._pid = self.new_loop(), os.getpid()
         self.run(self.aconnect())
         self.ask("first")
 
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        if os.environ.get("LOOP") == "uvloop":
+            import uvloop
+
+            return uvloop.new_event_loop()
+        return asyncio.new_event_loop()
+
     def run(self, coroutine: Any) -> Any:
-        if os.environ.get("LOOP") == "new" and self._pid != os.getpid():
+        if os.environ.get("LOOP") and self._pid != os.getpid():
             self._old = self._loop
-            self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+            self._loop, self._pid = self.new_loop(), os.getpid()
         return self._loop.run_until_complete(asyncio.wait_for(coroutine, 8))
 
     def ask(self, token: str) -> Answer:

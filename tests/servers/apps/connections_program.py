@@ -9,6 +9,7 @@ children ended, and what the threads met.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -25,14 +26,25 @@ CHILDREN = 4
 
 
 def forker(style: str) -> Callable[[], int]:
-    """Return how to fork: ``"plain"``, ``"hook"``, ``"safe_fork"``, or without the option."""
+    """Return how to fork: ``"plain"``, ``"hook"``, ``"safe_fork"``, ``"c"``, ``"no drop"``."""
     if style == "hook":
         forksafe.install(drop_connections=True)
     if style == "no drop":
         forksafe.install()
     if style == "safe_fork":
         return lambda: forksafe.safe_fork(drop_connections=True)
+    if style == "c":
+        forksafe.install(drop_connections=True)
+        return fork_in_c
     return os.fork
+
+
+def fork_in_c() -> int:
+    """Fork as uWSGI does: no hook of Python's runs."""
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        forksafe.after_fork_in_child()
+    return int(pid)
 
 
 def work(client: Client, who: str) -> list[str]:
