@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any, Iterator
 
-import programs
 import pytest
-from harness import PYPY, Forker, raising, run
+from harness import PYPY, Forker, run
 
 FREE_THREADED = "t" in sys.abiflags
 # Where the collector has no generations, or the program has frozen them, only files are found.
