@@ -773,6 +773,64 @@ def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str
     pytest.fail("the handler never ran behind the fork")
 
 
+@pytest.mark.skipif(PYPY, reason="PyPy does not close a pipe whose two ends nobody has seen")
+def test_a_handler_that_raises_at_any_time_leaves_nothing_behind(status: str) -> None:
+    """No child, no signal that is blocked, no descriptor: another thread takes the signal."""
+    done = script(
+        """
+        import forksafe, os, signal, threading, time
+        from queue import SimpleQueue
+
+        class Stop(Exception):
+            pass
+
+        armed = False
+        def stop(number, frame):
+            global armed
+            if armed and os.getpid() == parent:
+                armed = False
+                raise Stop
+
+        def poke():
+            while True:
+                end = time.perf_counter() + delays.get()
+                while time.perf_counter() < end:
+                    pass
+                signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+        parent = os.getpid()
+        delays = SimpleQueue()
+        signal.signal(signal.SIGUSR1, stop)
+        threading.Thread(target=poke, daemon=True).start()
+        with forksafe.forked():
+            pass
+        before = set(os.listdir("/dev/fd"))
+        stopped = 0
+        for number in range(100):
+            armed = True
+            delays.put(number * 5e-5)
+            try:
+                with forksafe.forked(check=False) as fork:
+                    if fork.is_child:
+                        os._exit(0)
+                armed = False
+            except Stop:
+                stopped += 1
+            try:
+                print("left a child", os.waitpid(-1, 0))
+            except ChildProcessError:
+                pass
+            if signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+                print("left signals blocked")
+        if set(os.listdir("/dev/fd")) != before:
+            print("left a descriptor")
+        print("stopped" if stopped else "never stopped")
+        """,
+        status=status,
+    )
+    assert done.stdout == "stopped\n", done
+
+
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="is no exception before 3.15")
 def test_the_warning_of_threads_as_an_exception_leaves_no_child(status: str) -> None:
     """It is raised before the fork, not behind it, where os.fork() raises it."""

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from itertools import chain, starmap
 
 from .. import _safe_fork
 from .._fork_event._signals import Signals
@@ -142,9 +143,10 @@ class _Forked:
         signals.kept = True
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
-            # and must not carry the child out of the block before it is in it.
+            # and must not carry the child out of the block before it is in it. In C until the list
+            # has the pipe: another thread may take a signal that is blocked here.
             signals.block()
-            pipe[:] = os.pipe()
+            pipe.extend(chain.from_iterable(starmap(os.pipe, ((),))))
             self._report = Report(pipe[1])
             if _safe_fork.fork(
                 caller,
@@ -165,13 +167,13 @@ class _Forked:
                 end(exc, exc.__traceback__, self._report)
             try:
                 try:
-                    if made and fork._pipe < 0 and not fork._lost:
+                    if made and not fork._fds:
                         # A handler has raised: another thread took its signal.
                         fork._watch(made[0], pipe[0])
                 finally:
                     signals.release()
             finally:
-                if fork._pipe >= 0:
+                if fork._fds:
                     self._stop(fork)
                     fork._close()
                     del pipe[0]

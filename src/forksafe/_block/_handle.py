@@ -30,8 +30,8 @@ class Fork:
         self._name = name
         self._owner = os.getpid()
         self._pid = 0
-        # In the parent, until the block has ended.
-        self._pipe = self._pidfd = -1
+        # In the parent, until the block has ended: the pipe, then the pidfd if there are any.
+        self._fds: list[int] = []
         self._exitcode: int | None = None
         self._lost = False
 
@@ -71,9 +71,9 @@ class Fork:
         It is closed when the block ends.
         """
         self._parent_only("sentinel")
-        if self._pipe < 0:
+        if not self._fds:
             raise ValueError(f"the sentinel of {self!r} is closed: the block has ended")
-        return self._pipe if self._pidfd < 0 else self._pidfd
+        return self._fds[-1]
 
     def is_alive(self) -> bool:
         """Tell whether the child still runs."""
@@ -118,12 +118,12 @@ class Fork:
         self._parent_only("send_signal()")
         if number not in signal.valid_signals():
             raise ValueError(f"{number!r} is not the number of a signal")
-        if self._pipe >= 0 and self.is_alive():
+        if self._fds and self.is_alive():
             with suppress(ProcessLookupError):
-                if self._pidfd < 0:
-                    os.kill(self._pid, number)
+                if len(self._fds) > 1:
+                    signal.pidfd_send_signal(self._fds[1], number)
                 else:
-                    signal.pidfd_send_signal(self._pidfd, number)
+                    os.kill(self._pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM to the child."""
@@ -140,7 +140,7 @@ class Fork:
             state = "reaped by other code"
         elif self._exitcode is not None:
             state = f"exit code {self._exitcode}"
-        elif self._pipe < 0 or os.getpid() != self._owner:
+        elif not self._fds or os.getpid() != self._owner:
             state = "unknown"
         else:
             state = "running, when last asked"
@@ -157,10 +157,12 @@ class Fork:
     def _watch(self, pid: int, pipe: int) -> None:
         """Take the child, and the read end of a pipe whose write end it holds."""
         self._pid = pid
+        self._fds.append(pipe)
         try:
-            self._pidfd = os.pidfd_open(pid)
+            # In C until the list has it: no handler runs in between.
+            self._fds.extend(map(os.pidfd_open, (pid,)))
             # Linux 5.3 does not know the question.
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            os.waitid(os.P_PIDFD, self._fds[1], os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except AttributeError:
             pass
         except OSError as exc:
@@ -171,16 +173,15 @@ class Fork:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
                 raise
-            if self._pidfd >= 0:
-                os.close(self._pidfd)
-                self._pidfd = -1
-        self._pipe = pipe
+            for fd in self._fds[1:]:
+                self._fds.remove(fd)
+                os.close(fd)
 
     def _wait(self, timeout: float | None, what: str) -> int | None:
         """Wait for the exit code, for `timeout` seconds; None: the child still runs."""
         __tracebackhide__ = True
         self._parent_only(what)
-        if self._exitcode is None and not self._lost and self._pipe >= 0:
+        if self._exitcode is None and not self._lost and self._fds:
             try:
                 code = self._await(timeout)
             except ChildProcessError:
@@ -197,11 +198,12 @@ class Fork:
         return self._exitcode
 
     def _await(self, timeout: float | None) -> int | None:
-        if self._pidfd >= 0:
+        pipe, *pidfd = self._fds
+        if pidfd:
             # Not by waitid(): poll() is interrupted by signals, whose handlers then run at once.
-            if not _ready(self._pidfd, timeout):
+            if not _ready(pidfd[0], timeout):
                 return None
-            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            result = os.waitid(os.P_PIDFD, pidfd[0], os.WEXITED | os.WNOHANG)
             if result is None:
                 return None
             return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
@@ -213,14 +215,14 @@ class Fork:
             left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
             if left <= 0:
                 return None
-            if _ready(self._pipe, left):
+            if _ready(pipe, left):
                 time.sleep(0.001)  # between the end of its descriptors and its own
 
     def _told(self) -> str:
         """Read what the child, which has ended, told of its failure."""
         data = b""
-        while _ready(self._pipe, 0):  # and not to its end: a grandchild may hold it open
-            part = os.read(self._pipe, 65536)
+        while _ready(self._fds[0], 0):  # and not to its end: a grandchild may hold it open
+            part = os.read(self._fds[0], 65536)
             if not part:
                 break
             data += part
@@ -228,10 +230,8 @@ class Fork:
 
     def _close(self) -> None:
         """Let go of the child, at the end of the block."""
-        descriptors = {self._pipe, self._pidfd} - {-1}
-        self._pipe = self._pidfd = -1
-        for fd in descriptors:
-            os.close(fd)
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 def _ready(fd: int, timeout: float | None) -> bool:
