@@ -11,15 +11,12 @@ from functools import partial
 from typing import Any
 
 from .. import __version__, safe_fork
+from ._run import Refused, cut, run
 
 _PROGRAM = "[python] {PROGRAM | COMMAND | -m MODULE | -c CODE | -} [ARGS ...]"
 _RUN = "Run a file, directory, zip file or installed command as python does, with every fork safe."
 _AUDIT = """Import MODULE, as a server does that preloads, or run a program until it forks a worker;
 look there, and end. Exit status: 0 nothing to do, 1 action needed, 2 it does not load."""
-
-
-class Refused(Exception):
-    """What was asked for cannot be done: exit status 2, and the message, of one line, says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,28 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise Refused("--allow is of use with --audit only")
         if options.audit == "raise":  # nothing that a hook raises stops a fork
             os.fork = partial(safe_fork, **hook)
-        from ._run import run
-
         return run(program, hook)
     except Refused as exc:
         print(f"forksafe {options.command}: {exc}", file=sys.stderr)
         return 2
-
-
-def cut(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the options before a program; and ``-m``, ``-c`` or "", its name, its arguments."""
-    for index, word in enumerate(words):
-        own, rest = list(words[:index]), list(words[index + 1 :])
-        if own and own[-1] in ("--allow", "--audit"):
-            continue  # the word is that option's
-        if word[:2] in ("-m", "-c"):
-            rest = [word[2:], *rest] if word[2:] else rest  # -mMODULE, as python takes it
-            return own, [word[:2], *rest] if rest else []
-        if word == "--":
-            return own, ["", *rest] if rest else []
-        if word == "-" or not word.startswith("-"):
-            return own, ["", word, *rest]
-    return list(words), []
 
 
 def _allowed(patterns: list[str]) -> list[str]:
@@ -100,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     add = partial(commands.add_parser, allow_abbrev=False)
     usage = f"forksafe run [OPTIONS]\n       {_PROGRAM}"
-    run = add("run", help="run a program with every fork safe", usage=usage, description=_RUN)
-    run.add_argument("--audit", choices=("warn", "raise"), help="warn at each fork, or refuse it")
+    run_ = add("run", help="run a program with every fork safe", usage=usage, description=_RUN)
+    run_.add_argument("--audit", choices=("warn", "raise"), help="warn at each fork, or refuse it")
     usage = f"forksafe audit [OPTIONS] {{MODULE[:ATTR[(ARGS)]] |\n       {_PROGRAM}}}"
     audit = add("audit", help="say what a fork would break", usage=usage, description=_AUDIT)
     audit.add_argument("--locks", action="store_true", help="look for held locks, too: a second")
@@ -109,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", help="show what os.fork() breaks, and that forksafe mends it")
     for one in (audit, demo):
         one.add_argument("--json", action="store_true", help="tell it as JSON, alone on stdout")
-    for one in (run, audit):
+    for one in (run_, audit):
         allow = one.add_argument("--allow", action="append", default=[], metavar="KIND:SUBJECT")
         allow.help = "accept such hazards, as does [tool.forksafe] allow = [...] in pyproject.toml"
         drop = one.add_argument("--drop-connections", action="store_true")

@@ -23,8 +23,7 @@ from typing import Any, NoReturn
 from .. import _hook, install
 from .._audit import AllowList, look
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
-from . import Refused
-from ._run import report, run
+from ._run import Refused, report, run
 
 _TITLES = {ACTION: "Needs action", FIXED: "Fixed by forksafe", ADVICE: "Advice"}
 _COLOURS = {ACTION: "\033[31m", FIXED: "\033[32m", ADVICE: "\033[36m"}

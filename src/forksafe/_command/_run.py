@@ -16,17 +16,21 @@ import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from importlib.machinery import BuiltinImporter, SourceFileLoader
 from os.path import basename, dirname, exists, isdir, join, realpath
 from types import CodeType, ModuleType
 from typing import Any
 
 from .. import install
-from . import Refused, cut
 
 _PYTHON = re.compile(r"(python|pypy)(\d*(?:\.\d+)?)t?", re.IGNORECASE)
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 _STDIN = "<stdin>"
+
+
+class Refused(Exception):
+    """What was asked for cannot be done: exit status 2, and the message, of one line, says why."""
 
 
 def run(program: list[str], hook: dict[str, Any]) -> int:
@@ -145,3 +149,19 @@ def _is_this(python: str) -> bool:
     kind, version = _PYTHON.fullmatch(python).groups()  # type: ignore[union-attr] # asked before
     ours = "{}.{}".format(*sys.version_info)
     return kind.lower() in ("python", sys.implementation.name) and version in ("", ours[0], ours)
+
+
+def cut(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options before a program; and ``-m``, ``-c`` or "", its name, its arguments."""
+    for index, word in enumerate(words):
+        own, rest = list(words[:index]), list(words[index + 1 :])
+        if own and own[-1] in ("--allow", "--audit"):
+            continue  # the word is that option's
+        if word[:2] in ("-m", "-c"):
+            rest = [word[2:], *rest] if word[2:] else rest  # -mMODULE, as python takes it
+            return own, [word[:2], *rest] if rest else []
+        if word == "--":
+            return own, ["", *rest] if rest else []
+        if word == "-" or not word.startswith("-"):
+            return own, ["", word, *rest]
+    return list(words), []
