@@ -773,7 +773,6 @@ def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str
     pytest.fail("the handler never ran behind the fork")
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy does not close a pipe whose two ends nobody has seen")
 def test_a_handler_that_raises_at_any_time_leaves_nothing_behind(status: str) -> None:
     """No child, no signal that is blocked, no descriptor: another thread takes the signal."""
     done = script(

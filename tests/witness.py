@@ -182,3 +182,55 @@ def within(outer: Start, inner: Start) -> Start:
         outer(lambda: inner(target))
 
     return start
+
+
+def chain(*links: str) -> list[list[int]]:
+    """Fork, in the child fork again, and so on; return what each process counts of its callbacks.
+
+    Args:
+        links: A way to fork each, and behind a comma ``install`` or ``uninstall``, done before.
+
+    Returns:
+        For each child its depth, and how often the callback ran in it and in all up to it.
+    """
+    import json
+    from multiprocessing.util import register_after_fork
+
+    import forksafe
+
+    read, write = os.pipe()
+    calls: list[int] = []
+
+    class Resource:
+        pass
+
+    resource = Resource()
+    register_after_fork(resource, lambda _: calls.append(os.getpid()))
+    ways: dict[str, Start] = {
+        "os.fork": by(os.fork, os._exit),
+        "safe_fork": by(forksafe.safe_fork, os._exit),
+        "forked": by_forked,
+        "Process": by_process(importlib.import_module("multiprocessing")),
+    }
+
+    def go_on(depth: int) -> None:
+        if depth:  # the root has not been forked
+            told = [depth, calls.count(os.getpid()), len(calls)]
+            os.write(write, json.dumps(told).encode() + b"\n")
+        if depth == len(links):
+            return
+        way, _, switch = links[depth].partition(",")
+        if switch:
+            getattr(forksafe, switch)()
+
+        def child() -> None:
+            go_on(depth + 1)
+            if way not in ("forked", "Process"):
+                forksafe.after_fork_in_child()  # too late to count, and must do no harm
+
+        ways[way](child)
+
+    go_on(0)
+    os.close(write)
+    with open(read) as file:
+        return [json.loads(line) for line in file]
