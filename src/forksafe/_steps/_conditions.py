@@ -36,6 +36,9 @@ _BARRIER = "threading:Barrier.wait"
 interest(_WAIT, variables=("self", "waiter"))
 interest(_BARRIER)
 
+# Replaced by every reset beside other threads; a Condition that bears it is of this process.
+_now: object = None
+
 
 class ConditionsStep(Step):
     name = "conditions"
@@ -70,10 +73,6 @@ class ConditionsStep(Step):
 
 def _condition_class() -> Any:
     return sys.modules["threading"].Condition
-
-
-# Replaced by every reset beside other threads; a Condition that bears it is of this process.
-_now: object = None
 
 
 def _take_out(state: dict[str, Any], own: object = None) -> None:
