@@ -379,13 +379,13 @@ class Started:
         )
 
     def _used(self) -> int:
-        """Return the nanoseconds for which their threads have run, or waited for a processor."""
+        """Return the nanoseconds for which their threads have run: proc(5), schedstat."""
         used = 0
         for process in self.alive():
             try:
                 for task in os.listdir(f"/proc/{process.pid}/task"):
                     with open(f"/proc/{process.pid}/task/{task}/schedstat") as file:
-                        used += sum(map(int, file.read().split()[:2]))  # proc(5)
+                        used += int(file.read().split()[0])
             except OSError:
                 pass  # it has ended
         return used
