@@ -154,12 +154,9 @@ def free(held: Held) -> bool:
         Whether that was so. A lock that this thread holds, or may hold, stays as it is.
     """
     lock = held.lock
-    if type(lock) is RLock:
-        if lock._is_owned():  # type: ignore[attr-defined] # which the type stubs do not know
-            return False
-    elif not (held.sure or held.was_free) and lock.locked():
+    if type(lock) is LockType and not (held.sure or held.was_free) and lock.locked():
         return False
-    if lock.acquire(False):
+    if lock.acquire(False):  # a re-entrant one of this thread, too
         lock.release()
         return False
     lock._at_fork_reinit()
