@@ -7,7 +7,7 @@ were imported later have not run when the callbacks do.
 from __future__ import annotations
 
 import pytest
-from programs import script
+from harness import script
 
 FIRST = """
 import sys

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from harness import script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from programs import script
 
 CHAIN = """
 import json, multiprocessing, os, sys

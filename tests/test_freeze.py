@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from programs import script
+from harness import script
 
 
 @pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy's collector has no freeze()")

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
     from contextlib import AbstractContextManager
+    from types import CodeType, FrameType
     from typing import Any
 
 # Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
@@ -75,7 +76,7 @@ class Signals:
     def __init__(self) -> None:
         self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
         self._found: Collection[int] = ()  # what was there when it was blocked
-        self._again: list[int] = []
+        self._again: tuple[int, ...] = ()
         self.kept = False  # whether who asked for the fork restores the mask in the parent
 
     def block(self, outer: Signals | None = None) -> None:
@@ -104,13 +105,13 @@ class Signals:
             What the hook is to return, and to hold on to nowhere else: when the interpreter drops
             it, with no Python frame of ours left, the handlers become due.
         """
-        due = self._again
-        self._again = []
+        due = [*self._again]
+        self._again = ()
         mask = self.program if child else self._found
         if self.program is not None and mask is not None:
             self.program = None
-            if _sigtimedwait and _sigpending:
-                due += _take(_sigpending(), mask)
+            if _sigtimedwait and _sigpending and (pending := _sigpending()):
+                due += _take(pending, mask)
             _sigmask(_SETMASK, mask)
         return [_arrived(number) for number in due] if due else None
 
@@ -119,7 +120,7 @@ class Signals:
         number = _signal_of(exc)
         if number is None:
             return False
-        self._again.append(number)
+        self._again += (number,)
         return True
 
 
@@ -151,16 +152,35 @@ def _signal_of(exc: BaseException) -> int | None:
     while traceback is not None:
         codes.append(traceback.tb_frame.f_code)
         last, traceback = traceback, traceback.tb_next
-    for number in map(int, c.valid_signals()):
-        handler = c.getsignal(number)
-        function = getattr(handler, "__func__", handler)
-        if getattr(function, "__code__", None) in codes:
+    for number, code in _handlers():
+        if code in codes:
             return number
     # The handler in C has no frame: an exception that no instruction raised is its.
     if type(exc) is not KeyboardInterrupt or c.getsignal(c.SIGINT) is not c.default_int_handler:
         return None
     raised = bool(codes) and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
     return None if raised else int(c.SIGINT)
+
+
+def _handlers() -> list[tuple[int, CodeType]]:
+    """Return the signals that a function in Python handles, each with its code."""
+    found = []
+    for number in map(int, c.valid_signals()):
+        handler = c.getsignal(number)
+        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
+        if code is not None:
+            found.append((number, code))
+    return found
+
+
+def in_handler(frame: FrameType | None) -> bool:
+    """Tell whether a frame, or one that it was called from, is that of a signal handler."""
+    codes = [code for _, code in _handlers()]
+    while codes and frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raising() -> set[int]:

@@ -156,7 +156,21 @@ def free(held: Held) -> bool:
     lock = held.lock
     if type(lock) is LockType and not (held.sure or held.was_free) and lock.locked():
         return False
-    if lock.acquire(False):  # a re-entrant one of this thread, too
+    return free_lock(lock)
+
+
+def free_lock(lock: Any) -> bool:
+    """Free a lock in the child, unless it is free or this thread's.
+
+    Args:
+        lock: One that is known not to be this thread's, or a re-entrant one: it knows its owner.
+
+    Returns:
+        Whether that was needed.
+    """
+    # Not by locked(): up to 3.13 a thread can have taken the lock and not yet set the flag. A
+    # re-entrant lock of this thread can be taken.
+    if lock.acquire(False):
         lock.release()
         return False
     lock._at_fork_reinit()

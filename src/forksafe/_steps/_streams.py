@@ -14,8 +14,8 @@ leaves the file open. The TextIOWrapper keeps its settings. Its pending text is 
 flush it while the buffer points at a sink, and then point the buffer back at the file.
 
 Only the standard layers, by their exact types, are touched; any other object is the program's.
-Where this very thread is inside a handler or a stream (a signal handler forks there), the stream
-stays as it is: the write goes on in the child, and releases the lock there.
+Where this very thread is inside a write to a standard stream (a signal handler forks there), the
+stream stays as it is: the write goes on in the child, and releases the lock there.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import io
 import select
 import sys
 
+from .._fork_event._signals import in_handler
 from .._fork_event._step import NOTHING, Step
-from .._fork_event._threads import interest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,12 +36,9 @@ if TYPE_CHECKING:
 
     Buffer = io.BufferedWriter | io.BufferedRandom
 
-_HANDLE = "logging:Handler.handle"
-interest(_HANDLE)
-
 
 class StreamsStep(Step):
-    name = "streams"
+    name = "std streams"
 
     def note(self, fork: ForkEvent) -> list[Any]:
         """Return the standard streams that the child must start afresh."""
@@ -53,7 +50,7 @@ class StreamsStep(Step):
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         streams = list(_standard()) if note is None else note
         if not fork.alone:
-            streams += _of_handlers(fork)
+            streams += _of_handlers()
         done = False
         for stream in streams:
             done = _start_afresh(stream) or done
@@ -62,28 +59,28 @@ class StreamsStep(Step):
 
 def flush(fork: ForkEvent) -> None:
     """Flush stdout and stderr, in the parent, before signals are blocked."""
+    poll = None
     for stream in _standard():
         try:
-            if _takes(stream):
-                stream.flush()
-                continue
+            if type(stream) is io.TextIOWrapper:
+                # Does the file take a write now? A regular one always does.
+                if poll is None:
+                    poll = select.poll()
+                poll.register(stream.fileno(), select.POLLOUT)
+                takes = poll.poll(0)
+                poll.unregister(stream.fileno())
+                if not takes and in_handler(sys._getframe()):
+                    fork.reentered += (stream,)  # it may be inside this stream's write, which waits
+                    continue
+                if not takes:
+                    fork.unflushed += (stream,)
+                    continue
+            stream.flush()
         except RuntimeError:
             # "reentrant call": a signal handler forks inside this very stream's write.
             fork.reentered += (stream,)
-            continue
-        except Exception:  # noqa: S110 - closed, a full disk: the next write will tell
-            pass
-        fork.unflushed += (stream,)
-
-
-def _takes(stream: Any) -> bool:
-    """Tell whether the file below a stream takes a write now; a regular file always does."""
-    found = layers(stream)
-    if found is None:
-        return True
-    poll = select.poll()
-    poll.register(found[1].raw, select.POLLOUT)  # type: ignore[arg-type] # it has a fileno()
-    return bool(poll.poll(0))
+        except Exception:  # closed, a full disk: the next write will tell
+            fork.unflushed += (stream,)
 
 
 def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
@@ -102,6 +99,9 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
 
 
 def _standard() -> Iterable[Any]:
+    out, error = getattr(sys, "stdout", None), getattr(sys, "stderr", None)
+    if out is getattr(sys, "__stdout__", None) and error is getattr(sys, "__stderr__", None):
+        return [stream for stream in (out, error) if stream is not None]
     streams: dict[int, Any] = {}  # a stream's __eq__() and __hash__() may be the program's
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         stream = getattr(sys, name, None)
@@ -110,18 +110,16 @@ def _standard() -> Iterable[Any]:
     return streams.values()
 
 
-def _of_handlers(fork: ForkEvent) -> list[Any]:
-    """Return the streams of all handlers that `logging` knows, but for those this thread is in."""
-    own = {} if fork.stacks is None else fork.stacks.own
-    mine = [handler for _, handler in own.get(_HANDLE, ())]
+def _of_handlers() -> list[Any]:
+    """Return the streams of all handlers that `logging` knows, but for the standard ones."""
+    known = {id(stream) for stream in _standard()}
     found = []
     for reference in list(getattr(sys.modules.get("logging"), "_handlerList", ())):
         handler = reference() if callable(reference) else None
         stream = getattr(handler, "__dict__", {}).get("stream")
-        if stream is not None and not any(handler is one for one in mine):
+        if stream is not None and id(stream) not in known:
             found.append(stream)
-    known = {id(stream) for stream in _standard()}
-    return [stream for stream in found if id(stream) not in known]
+    return found
 
 
 class _Sink(io.RawIOBase):

@@ -2,9 +2,9 @@
 
 What the child's own code asks for happens: ``cleanup()``, and the end of a ``with`` block, delete.
 What only the end of a process, or the collection of the object, would do is left to the owner.
-Where the owner has ended without doing it (a daemonizer ends its parent by ``os._exit()``), the last
-process that inherited the directory does it at its end. A `Lifeline` of each owner tells which is
-the last; where a daemon has closed that one too, it counts that the owner is no more.
+Where the owner has ended without doing it (a daemonizer ends its parent by ``os._exit()``), the
+last process that inherited the directory does it at its end. A `Lifeline` of each owner tells which
+is the last; where a daemon has closed that one too, it counts that the owner is no more.
 
 The finalizer of each object stays alive, for ``cleanup()`` asks it; only its function changes.
 """
@@ -30,6 +30,9 @@ class TempDirsStep(Step):
     modules = ("tempfile",)
 
     def note(self, fork: ForkEvent) -> list[Any]:
+        weakref: Any = sys.modules.get("weakref")
+        if not weakref.finalize._registry:
+            return NOTHING  # type: ignore[no-any-return] # stands for itself
         # Here and not in the child, where a walk would copy the page of each finalizer.
         infos = [_info(finalizer) for finalizer, _ in live_directories()]
         if any(type(info.func) is not _Heir for info in infos):
@@ -37,9 +40,8 @@ class TempDirsStep(Step):
         return infos or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
-        # Looked at again where another thread may have made one since.
-        infos = note if note is not None and fork.alone else []
-        if not infos:
+        infos = note
+        if infos is None:
             infos = [_info(finalizer) for finalizer, _ in live_directories()]
         heirs.inherit(infos, fork.parent or os.getppid())
         return bool(infos)
@@ -54,8 +56,9 @@ class _Heir:
         is_due: Whether it is this process that must delete, for it is the last one.
     """
 
-    def __init__(self, delete: Any, owner: int, lifeline: Lifeline | None) -> None:
-        self._delete = delete
+    def __init__(self, info: Any, owner: int, lifeline: Lifeline | None) -> None:
+        self._delete = info.func
+        self._reference = info.weakref
         self.owner = owner
         self.lifeline = lifeline
         self.is_due = False
@@ -67,6 +70,12 @@ class _Heir:
             self._collected = (name, *args), kwargs
         elif os.path.exists(name):
             self._delete(name, *args, **kwargs)
+
+    def leave(self) -> None:
+        """Leave it to another process, whatever exit handler of the program calls cleanup()."""
+        directory = self._reference()
+        if directory is not None:
+            directory._rmtree = _nothing
 
     def come_due(self) -> None:
         self.is_due = True
@@ -87,14 +96,15 @@ class _Heirs:
         lifeline, self.lifeline = self.lifeline, None
         for info in infos:
             if type(info.func) is not _Heir:
-                info.func = _Heir(info.func, parent, lifeline)
+                info.func = _Heir(info, parent, lifeline)
                 self._heirs.append(info.func)
         if infos and not self._registered:
             self._registered = True
             atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
-        # Registered later than the function of weakref.finalize, and so run before it.
+        # Registered later than the function of weakref.finalize, and so run before it, and before
+        # the exit handlers that the process inherited.
         last: dict[Lifeline | None, bool | None] = {None: None}
         for heir in self._heirs:
             if heir.lifeline not in last:
@@ -103,6 +113,12 @@ class _Heirs:
             is_last = last[heir.lifeline]
             if is_last or (is_last is None and not _is_alive(heir.owner)):
                 heir.come_due()
+            else:
+                heir.leave()
+
+
+def _nothing(*args: object, **kwargs: object) -> None:
+    """Stand in for `TemporaryDirectory._rmtree`."""
 
 
 heirs = _Heirs()
