@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from typing_extensions import Self
 
 from forksafe._fork_event._lock_spans import Analysis, analyse, found
-from forksafe._fork_event._with_bodies import Held, free, held_by, in_doubt
+from forksafe._fork_event._with_bodies import Held, _resolve, free, held_by, in_doubt
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name == "pypy", reason="on PyPy the stacks are not read for locks"
@@ -285,7 +285,8 @@ def of_module() -> None:
 
 def local(lock: Any, other: Any) -> None:
     with lock as entered, other:
-        work(entered)
+        work(copy := entered, other)  # which stores one and loads the other at once
+        work(copy)
     with lock:
         pass
     work()
@@ -513,6 +514,14 @@ def releases_something(lock: Any, other: Any) -> None:
         work(other)[0].release()
 
 
+def passes_on(lock: Any, other: Any) -> None:
+    (lambda acquire: acquire())(lock.acquire)
+    try:
+        work()
+    finally:
+        lock.release()
+
+
 def keeps(lock: Any, other: Any) -> None:
     lock.acquire()
     try:
@@ -524,7 +533,7 @@ def keeps(lock: Any, other: Any) -> None:
 UNPROVEN = [
     rebinds, rebinds_to_what_was_entered, deletes, rebinds_in_a_loop, replaces_the_attribute,
     releases_in_between, chooses, falls_back, takes_from_a_list, calls, stacks, manages,
-    takes_perhaps, tries, takes_inside, gives_away, releases_something, keeps,
+    takes_perhaps, tries, takes_inside, gives_away, releases_something, passes_on, keeps,
 ]  # fmt: skip
 
 
@@ -560,7 +569,10 @@ class WithGetattr:
         return Asked.give()
 
 
-class WithGetattribute:
+class WithGetattribute(Core):
+    def __init__(self) -> None:
+        super().__init__(threading.Lock)
+
     def __getattribute__(self, name: str) -> Any:
         return Asked.give()
 
@@ -572,6 +584,17 @@ class Descriptor:
 
 class WithDescriptor:
     lock = Descriptor()
+
+
+class DeepDescriptor:
+    lock = threading.Lock()
+
+    def __get__(self, thing: object, cls: object = None) -> Any:
+        return Core(threading.Lock)
+
+
+class WithDeepDescriptor:
+    core = DeepDescriptor()
 
 
 class OfMeta(type):
@@ -590,7 +613,7 @@ class MetaGetattribute(type):
 
 
 class WithMetaGetattribute(metaclass=MetaGetattribute):
-    pass
+    lock = threading.Lock()
 
 
 class Pretends:
@@ -652,6 +675,12 @@ def test_classes_with_rules_of_their_own() -> None:
     (one,) = told_in_body(Compared)
     assert one.lock is Compared.lock
     assert told_in_body(Core(OwnCondition)) == []
+
+    def deep(thing: Any) -> list[Held]:
+        with thing.core.lock:
+            return [*held_by(sys._getframe())]
+
+    assert deep(WithDeepDescriptor) == deep(WithDeepDescriptor()) == []
 
 
 def test_does_not_disturb_locals() -> None:
@@ -833,6 +862,85 @@ def test_a_condition_that_is_waited_in(make: Callable[[], Any]) -> None:
             thread.there.clear()
         assert thread.there.wait(20)
         assert thread.of(lock) == [True]
+
+
+def test_all_of_a_wait() -> None:
+    """From the first instruction of Condition.wait() to the last."""
+    condition = threading.Condition(threading.Lock())
+    lock: Any = condition._lock  # type: ignore[attr-defined] # private
+
+    def wait() -> None:
+        with condition:
+            condition.wait(0.001)
+
+    swept = Sweep(threading.Condition.wait.__code__, [lock])
+    swept.run(wait)
+    assert swept.count
+    assert not swept.unsound
+    assert not swept.unseen
+
+
+@needs_gil
+def test_at_the_exit() -> None:
+    """A thread that has released the lock, and is still in the call: another one can have it."""
+    condition = threading.Condition(threading.Lock())
+    lock: Any = condition._lock  # type: ignore[attr-defined] # private
+    leave = threading.Condition.__exit__.__code__
+
+    def leaves(thread: Thread) -> None:
+        def trace(frame: Any, event: str, arg: object) -> Any:
+            if event == "return":
+                thread.stop()
+            return trace if frame.f_code is leave else None
+
+        sys.settrace(trace)
+        with condition:
+            work()
+        sys.settrace(None)
+
+    with Thread(leaves) as thread, lock:
+        assert thread.of(lock) == [False]
+
+
+@needs_gil
+def test_a_lock_that_was_replaced() -> None:
+    """From outside: that what is there now is free shows it."""
+    core = Core(threading.Lock)
+
+    def stops(thread: Thread) -> None:
+        with core.lock:
+            thread.stop()
+
+    with Thread(stops) as thread:
+        assert thread.of(core.lock) == [True]
+        core.lock = threading.Lock()
+        assert thread.of(core.lock) == [False]
+
+
+@needs_gil
+def test_a_thread_that_moves_on_meanwhile() -> None:
+    """While we look it leaves the body, and comes to that of a lock which this thread has."""
+    one, two = threading.Lock(), threading.Lock()
+
+    def loops(thread: Thread) -> None:
+        for lock in (one, two):
+            with lock:
+                thread.stop()
+
+    def trace(frame: types.FrameType, event: str, arg: object) -> None:
+        if frame.f_code is _resolve.__code__ and "lock" in frame.f_locals["path"]:
+            thread.go_on.set()
+            while frame.f_locals["frame"].f_locals["lock"] is one:
+                time.sleep(0.001)
+
+    two.acquire()
+    with Thread(loops) as thread:
+        other = sys.gettrace()
+        sys.settrace(trace)
+        state = thread.of(two)
+        sys.settrace(other)
+        assert state == [False]
+        two.release()
 
 
 @needs_gil

@@ -168,9 +168,8 @@ def free_lock(lock: Any) -> bool:
     Returns:
         Whether that was needed.
     """
-    if type(lock) is RLock and lock._is_owned():  # type: ignore[attr-defined] # not in typeshed
-        return False
-    # Not by locked(): up to 3.13 a thread can have taken the lock and not yet set the flag.
+    # Not by locked(): up to 3.13 a thread can have taken the lock and not yet set the flag. A
+    # re-entrant lock of this thread can be taken.
     if lock.acquire(False):
         lock.release()
         return False
