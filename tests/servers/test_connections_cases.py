@@ -19,6 +19,7 @@ CASES = {
     "unknown": ("Redis", "HttpClient"),
     "frozen": ("SQLAlchemy",),
     "looks": (),
+    "tuples": (),
     "block": ("SQLAlchemy",),
     "descendants": ("SQLAlchemy",),
     "amqp": ("Kombu",),

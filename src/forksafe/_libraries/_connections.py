@@ -19,13 +19,14 @@ The rules of at-fork code hold here: see ``_fork_event/_step.py``.
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from .._fork_event._step import expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 # What the child has let go of.
@@ -40,9 +41,11 @@ class Row:
         socket: Returns the descriptor, or something with a ``fileno()``, of an instance; None where
             it is not connected.
         forget: Has an instance connect anew when it is next used.
+        anchors: For a class that its instances do not refer to, as one that is static in C: returns
+            what they refer to.
     """
 
-    __slots__ = ("forget", "path", "socket")
+    __slots__ = ("anchors", "forget", "path", "socket")
 
     def __init__(
         self,
@@ -50,10 +53,12 @@ class Row:
         *,
         socket: Callable[[Any], Any] | None = None,
         forget: Callable[[Any], None] | None = None,
+        anchors: Callable[[], Iterable[Any]] | None = None,
     ) -> None:
         self.path = path
         self.socket = socket
         self.forget = forget
+        self.anchors = anchors
 
 
 def _expect(thing: Any, *names: str) -> None:
@@ -93,8 +98,10 @@ def _engine(engine: Any) -> None:
 
 
 def _in_memory(engine: Any) -> bool:
-    name = getattr(getattr(engine, "dialect", None), "name", "")
-    return name == "sqlite" and engine.url.database in (None, "", ":memory:")
+    if engine.dialect.name != "sqlite":
+        return False
+    database = engine.url.database or ":memory:"
+    return ":memory:" in database or engine.url.query.get("mode") == "memory"
 
 
 def _django(wrapper: Any) -> None:
@@ -233,6 +240,12 @@ def _stream(stream: Any) -> Any:
     return stream.get_extra_info("socket")
 
 
+def _codecs() -> list[Any]:
+    """Return the decoders that have been looked up: a connection of psycopg2 refers to its own."""
+    cache = vars(sys.modules["encodings"])["_cache"]
+    return [codec.decode for codec in list(cache.values()) if codec is not None]
+
+
 def _psycopg(connection: Any) -> Any:
     return None if connection.closed else connection.pgconn.socket
 
@@ -244,7 +257,11 @@ ROWS = (
     Row("psycopg.connection_async:AsyncConnection", socket=_psycopg),
     Row("psycopg_pool.pool:ConnectionPool", forget=_psycopg_pool),
     Row("psycopg_pool.pool_async:AsyncConnectionPool", forget=_psycopg_pool),
-    Row("psycopg2.extensions:connection", socket=lambda c: None if c.closed else c.fileno()),
+    Row(
+        "psycopg2.extensions:connection",
+        socket=lambda c: None if c.closed else c.fileno(),
+        anchors=_codecs,
+    ),
     Row("psycopg2.pool:AbstractConnectionPool", forget=_psycopg2_pool),
     Row("asyncpg.connection:Connection", socket=lambda c: _of_transport(c._transport)),
     Row("asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),

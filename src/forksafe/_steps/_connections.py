@@ -1,9 +1,9 @@
 """``drop_connections=True``: the child lets go of the connections that it had in the parent.
 
 How, the table ``_libraries/_connections.py`` says. Here is when, and which. Where one of the
-libraries is loaded, their objects are looked for on the heap, in the parent: the look writes to
-every object, and in the child it would copy the whole heap. Only the objects are noted. What they
-are connected to is read in the child, so that nothing is missed that another thread did meanwhile.
+libraries is loaded, their objects are looked for on the heap, in the parent, where no look copies
+its pages. Only the objects are noted. What they are connected to is read in the child, so that
+nothing is missed that another thread did meanwhile.
 
 This step comes before the event loops, which then watch the descriptors that were cut, and before
 the callbacks of the program, which may then close what they like.
@@ -15,7 +15,6 @@ import gc
 import os
 import stat
 import sys
-from itertools import compress
 
 from .._fork_event._step import NOTHING, Step, UnknownLayout
 from .._libraries._connections import ROWS
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from .._libraries._connections import Row
 
     Found = list[tuple[Row, list[Any]]]
+
+_PYPY = sys.implementation.name == "pypy"
 
 
 class ConnectionsStep(Step):
@@ -55,8 +56,8 @@ class ConnectionsStep(Step):
 
 def _find() -> Found:
     """Return the instances of each row that has any."""
-    every: dict[type, list[Any]] = {}
-    rows = []
+    rows: list[tuple[Row, list[type]]] = []
+    anchors: list[Any] = []
     for row in ROWS:
         module, _, name = row.path.partition(":")
         loaded = sys.modules.get(module)
@@ -66,22 +67,33 @@ def _find() -> Found:
             for each in classes:
                 classes += set(type.__subclasses__(each)) - set(classes)
             rows.append((row, classes))
-            every.update((each, []) for each in classes)
-    if not every:
+            anchors += classes if row.anchors is None else (*classes, *row.anchors())
+    if not rows:
         return []
+    every: dict[type, list[Any]] = {each: [] for _, classes in rows for each in classes}
+    for thing in _referrers(anchors):
+        if type(thing) in every:
+            every[type(thing)].append(thing)
+    found = [(row, [thing for each in classes for thing in every[each]]) for row, classes in rows]
+    return [(row, things) for row, things in found if things]
+
+
+def _referrers(anchors: list[Any]) -> list[Any]:
+    """Return what refers to `anchors`, among other things: an object refers to its class.
+
+    Not ``gc.get_objects()``: it counts a reference to every object, which copies pages that are
+    shared with older children. And where another thread is at work on a tuple, CPython refuses to
+    resize one that others refer to (``SystemError``). PyPy counts no references.
+    """
     # The collector does not show what it was told to leave alone.
     frozen = getattr(gc, "get_freeze_count", int)()
     if frozen:
         gc.collect(1)  # young garbage, which would be left alone for ever
         gc.unfreeze()
-    objects = gc.get_objects()
+    found = gc.get_objects() if _PYPY else gc.get_referrers(*anchors)
     if frozen:
         gc.freeze()
-    # Only types are looked at, so nothing of the program runs, whatever the object is.
-    for thing in compress(objects, map(every.__contains__, map(type, objects))):
-        every[type(thing)].append(thing)
-    found = [(row, [thing for cls in classes for thing in every[cls]]) for row, classes in rows]
-    return [(row, things) for row, things in found if things]
+    return found
 
 
 def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:

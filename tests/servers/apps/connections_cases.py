@@ -163,16 +163,17 @@ def sqlite() -> None:
     import sqlalchemy
 
     memory = sqlalchemy.create_engine("sqlite://")
+    shared = sqlalchemy.create_engine("sqlite:///file:x?mode=memory&cache=shared&uri=true")
     name = os.path.join(os.environ["TMPDIR"], "x.db")
     file = sqlalchemy.create_engine(f"sqlite:///{name}", poolclass=sqlalchemy.QueuePool)
-    for engine in (memory, file):
+    for engine in (memory, shared, file):
         with engine.begin() as connection:
             connection.execute(sqlalchemy.text("create table t (x)"))
             connection.execute(sqlalchemy.text("insert into t values (1)"))
 
     def in_child() -> None:
         assert file.pool.checkedin() == 0
-        for engine in (memory, file):
+        for engine in (memory, shared, file):
             with engine.connect() as connection:
                 assert connection.scalar(sqlalchemy.text("select x from t")) == 1
 
@@ -286,17 +287,50 @@ def frozen() -> None:
 def looks() -> None:
     """The heap is looked at where such a library is loaded, and else not."""
     seen = []
-    sys.addaudithook(lambda event, _: seen.append(event) if event == "gc.get_objects" else None)
+    sys.addaudithook(lambda event, _: seen.append(event) if event == "gc.get_referrers" else None)
     assert not {"http.client", "redis", "sqlalchemy"} & sys.modules.keys()
     child(lambda: None)
     assert seen == []
     import http.client  # noqa: F401 - it is there
 
     child(lambda: None)
-    assert seen == ["gc.get_objects"]
+    assert seen == ["gc.get_referrers"]
     forksafe.install(drop_connections=False)
     child(lambda: None)
-    assert seen == ["gc.get_objects"]
+    assert seen == ["gc.get_referrers"]
+
+
+def tuples() -> None:
+    """Threads that are at work on tuples: whoever holds one of these has them fail."""
+    import http.client
+
+    ballast = [{number: [number]} for number in range(200_000)]
+    here = http.client.HTTPConnection("127.0.0.1")
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def slowly() -> Any:
+        for number in range(50):
+            time.sleep(0)
+            yield number
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                tuple(slowly())
+            except BaseException as exc:
+                errors.append(exc)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        child(lambda: None, end="_exit")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == [], errors
+    assert ballast and here
 
 
 def block() -> None:
