@@ -13,8 +13,8 @@ beside other threads. Three places cannot be looked at, and steps must do withou
 from __future__ import annotations
 
 import sys
+import time
 from _thread import get_ident
-from time import sleep
 
 from ._with_bodies import held_by, in_doubt
 
@@ -135,6 +135,11 @@ def _yes() -> bool:
     return True
 
 
+# In C: gevent puts a function in its place that lets other greenlets run.
+_time: Any = time
+_sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
+
+
 class _Turn:
     """The turn of a thread that forks: from the look to the fork no other is given the GIL.
 
@@ -175,11 +180,11 @@ turn = _Turn()
 def look() -> Stacks:
     """Look at all stacks, and begin a `turn`, which is to be ended in parent and child."""
     me = get_ident()
-    sleep(0)
+    _sleep(0)
     turn.begin()
     for pause in _PAUSES:
         if pause:
-            sleep(pause)
+            _sleep(pause)
         stacks = Stacks()
         frames = sys._current_frames()
         stacks.take(me, frames)
