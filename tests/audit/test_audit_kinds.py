@@ -24,7 +24,7 @@ def made_in_code() -> set[str]:
     kinds = {module.kind for module in MODULES}
     for path in (ROOT / "src" / "forksafe").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Hazard":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Hazard", "_fixed"):
                 first = node.args[0]
                 if isinstance(first, ast.Constant):
                     kinds.add(first.value)

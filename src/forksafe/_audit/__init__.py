@@ -20,10 +20,10 @@ from functools import partial
 
 from .._fork_event._step import UnknownLayout
 from .._hazard import ACTION, ADVICE, KINDS, SEVERITIES, Hazard
-from .._steps import STEPS
 from . import (
     _databases,
     _exit_handlers,
+    _healed,
     _interpreters,
     _loaded,
     _locks,
@@ -41,9 +41,7 @@ from ._scene import Scene
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from .._fork_event._step import Step
+    from collections.abc import Callable, Iterable, Iterator
 
 _PARTS = (
     _databases,
@@ -57,7 +55,7 @@ _PARTS = (
     _modules,
     _memory,
 )
-_WANTED = frozenset(path for source in (*STEPS, *_PARTS) for path in getattr(source, "WANTED", ()))
+_WANTED = frozenset(path for source in (_healed, *_PARTS) for path in source.WANTED)
 
 _TRIES = 5
 
@@ -104,8 +102,8 @@ def look(allowed: AllowList, locks: bool = False) -> list[Hazard]:
         unseen = []
     scene = Scene(heap)
     scene.found += unseen
-    for step in STEPS:
-        scene.found += _part(step.name, partial(_of_step, step, scene))
+    for name, modules, find in _healed.HEALED:
+        scene.found += _part(name, partial(_of_step, modules, find, heap))
     for part in _PARTS:
         name = part.__name__.rpartition("._")[2].replace("_", " ")
         scene.found += _part(name, partial(part.find, scene))
@@ -115,13 +113,15 @@ def look(allowed: AllowList, locks: bool = False) -> list[Hazard]:
     return sorted(found, key=lambda h: (SEVERITIES.index(h.severity), KINDS.index(h.kind)))
 
 
-def _of_step(step: Step, scene: Scene) -> Iterable[Hazard]:
-    if not step.loaded():
+def _of_step(
+    modules: tuple[str, ...], find: Callable[[Heap], Iterator[Hazard]], heap: Heap
+) -> Iterable[Hazard]:
+    if modules and not any(map(_loaded.is_loaded, modules)):
         return ()
     # Asked first: the import may come to its end meanwhile.
-    half = any(_loaded.is_half(module) for module in step.modules)
+    half = any(map(_loaded.is_half, modules))
     try:
-        return []
+        return list(find(heap))
     except UnknownLayout:
         if half:
             return ()  # the module has no state yet, and the step of the imports tells of it
