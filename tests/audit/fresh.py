@@ -29,6 +29,7 @@ class Found(NamedTuple):
     detail: str
     remedy: str
     where: str
+    library: str = ""
 
 
 class Answer(list[Found]):
