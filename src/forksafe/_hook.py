@@ -1,12 +1,29 @@
 """The one at-fork registration, its switch, and the rule of exactly once.
 
-``os.register_at_fork`` has no way back, so the parts are registered when forksafe is imported and
-look at the switch: `install()` turns it on for all forks, `safe_fork()` for one fork of one thread.
-While it is off a fork costs a few calls, which count forks and do nothing else.
+What happens at a fork, in order, and who does it:
 
-Exactly once: `_forks` counts the forks that led to this process, `_clean` is the count (and the
-pid) at which it was last known whole. Neither alone will do. A pid recurs; and a fork made in C
-runs no hook, so that it is not counted.
+1. Somebody calls ``os.fork()``: the program, a server, `safe_fork()`, `forked()`. The latter two
+   put a `ForkEvent` in place first (`asking`), so that this fork gets the reset whether or not
+   `install()` is in effect.
+2. `_before`, in the parent. `who_forks` reads off the stack whether the child is about to exec (it
+   is left alone) or is one of ``Process.start()``. stdout and stderr are flushed. The signals are
+   blocked. Each step notes what the child will not be able to see, and last of all the stacks of
+   the other threads are looked at.
+3. The kernel forks; the at-fork hooks run, in the order of their registration.
+4. `_after_in_parent`, also where the fork failed: what the notes changed is taken back, and the
+   signals are restored.
+5. `_after_in_child`: the steps make the process whole, among them multiprocessing's own entries of
+   its after-fork registry. Then the program's signal mask is restored, and the program's own
+   callbacks run: ordinary code, in a whole process. The child of ``Process.start()`` runs its
+   registry itself, and with it this last part.
+6. ``os.fork()`` returns, and handlers of signals that came in meanwhile run in the program's frame.
+
+``os.register_at_fork`` has no way back, so the hooks are registered when forksafe is imported, and
+look at the switch. While it is off a fork costs a few calls, which count forks and do nothing else.
+
+Exactly once: `this_process.forks` counts the forks that led to this process, `_clean` is the count
+(and the pid) at which it was last known whole. Neither alone will do. A pid recurs; and a fork made
+in C runs no hook, so that it is not counted.
 """
 
 from __future__ import annotations
@@ -14,50 +31,40 @@ from __future__ import annotations
 import os
 import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
-from _thread import _count, get_ident
+from _thread import get_ident
 
-from ._fork_event import Forking, _freeze, _signals
-from ._fork_event import _later_hooks as _  # noqa: F401 - it notes which hooks come after these
-from ._fork_event import _who as _origin
-from ._fork_event._signals import BLOCK, DEFERRED, sigmask
-from ._fork_event._vanished import forget_vanished_threads
+from . import _reset
+from ._fork_event import ForkEvent, _freeze, this_process
+from ._fork_event._threads import forget_vanished_threads
+from ._fork_event._who import EXEC, who_forks
+from ._steps import STEPS, _watchdog
+from ._steps._streams import flush
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Literal
 
+    from typing_extensions import TypedDict
 
-class Request:
-    """One fork asked for by `safe_fork()` or `forked()`.
+    class Options(TypedDict):
+        """What `install()` asks for, for every fork."""
 
-    Attributes:
-        identity: The process object that the child is to be known by; None: it stays as it is.
-        mask: The signal mask that the one who asked restores. It can do so behind all at-fork
-            hooks, where an exception of a handler is not dropped. Set by the hook, which blocks
-            the signals, unless the one who asked has done that already.
-    """
+        drop_connections: bool
+        free_locks: bool
 
-    # Defaults on the class, as `Forking` has them.
-    identity: Any = None
-    mask: Iterable[int] | None = None
-
-
-_installed = False
-# Looks for hazards before each fork, for install(on_hazard=...).
-_watch: Callable[[], None] | None = None
-# Threads inside safe_fork(), each with what it asks for.
-armed: dict[int, Request] = {}
-# Forks between `before` and `after`, by forking thread; None: not one to be reset.
-_under_way: dict[int, Forking | None] = {}
-
-_forks = 0
-_clean = (0, os.getpid())
-
-# The module that runs the steps: loaded, with all of them, when it is known that there is a use.
-_reset: Any = None
 
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
+
+_installed = False
+_DEFAULTS: Options = {"drop_connections": False, "free_locks": True}
+_options: Options = _DEFAULTS.copy()
+# Looks for hazards before each fork, for install(on_hazard=...).
+_watch: Callable[[], None] | None = None
+
+# The innermost fork of each forking thread.
+_events: dict[int, ForkEvent] = {}
+_clean = (0, os.getpid())
 
 
 def install(
@@ -65,48 +72,53 @@ def install(
     freeze: bool = False,
     on_hazard: Literal["ignore", "warn", "raise"] | None = None,
     allow: Iterable[str] = (),
+    drop_connections: bool | None = None,
+    free_locks: bool | None = None,
 ) -> None:
     """Give every later fork of this process the reset, whoever calls it.
 
     After this ``os.fork()``, ``os.forkpty()`` and ``pty.fork()`` behave as `safe_fork()`, in all
     code, and so do the forks of ``multiprocessing``. Children inherit it. Idempotent and
-    thread-safe; a no-op on platforms without ``os.fork``.
+    thread-safe; a no-op on platforms without ``os.fork``. What an argument leaves out stays as an
+    earlier `install()` set it.
 
     Args:
-        freeze: Collect garbage and call ``gc.freeze()``, once, right before the first fork, so that
-            collections in the children leave the pages of the preloaded heap shared with the
-            parent. For preloading servers; not for programs that fork early and live on.
+        freeze: Collect garbage and call ``gc.freeze()`` right before the first fork, and again
+            before later ones while much has been made since, so that collections in the children
+            leave the pages of the preloaded heap shared with the parent. For preloading servers.
         on_hazard: What to do at a fork where `audit()` finds something that needs action.
             ``"warn"``: one `ForkHazardWarning`, from the parent after the fork, once for the same
             things. ``"raise"``: the same, since nothing that a hook raises stops ``os.fork()``;
-            see `safe_fork` for one that can be stopped. ``"ignore"``: do not look. Default: as an
-            earlier `install()` said, and ``"ignore"`` at first.
+            see `safe_fork` for one that can be stopped. ``"ignore"``, at first: do not look.
         allow: Hazards that are accepted, as patterns: see `audit()`.
+        drop_connections: Whether the child lets go of the connections that known libraries had in
+            the parent, so that its first use of each connects anew: see docs/connections.md. False
+            at first. Costs a look at the heap at each fork, where such a library is loaded.
+        free_locks: Whether locks that another thread provably held at the fork are freed in the
+            child: see docs/limits.md. True at first.
 
-    Not affected: ``subprocess`` and ``os.posix_spawn``, whose children exec at once, and forks
-    made in C that run no at-fork hooks (uWSGI: see `forksafe.uwsgi`).
+    Not affected: ``subprocess`` and other children that exec at once, and forks made in C that run
+    no at-fork hooks (uWSGI: see `forksafe.uwsgi`).
+
+    Raises:
+        ValueError: `on_hazard` is none of the three, or a pattern names no kind of hazard.
 
     Source: ``os.register_at_fork`` in the Python documentation; fork(2).
     """
     global _installed
     if on_hazard is not None and HAVE_FORK:
-        from ._audit import _policy
+        from ._audit import _policy  # here, and not at the fork, where nothing may be imported
 
         watch(_policy.watcher(on_hazard, allow))
     if freeze:
         _freeze.request()
-    load()
+    if drop_connections is not None:
+        _options["drop_connections"] = drop_connections
+    if free_locks is not None:
+        _options["free_locks"] = free_locks
     _installed = HAVE_FORK
+    _watchdog.wrap()
     _wrap_forkpty()
-
-
-def load() -> None:
-    """Load the steps: before the fork, where anything may be imported."""
-    global _reset
-    if _reset is None:
-        from . import _reset as reset
-
-        _reset = reset
 
 
 def watch(look: Callable[[], None] | None) -> None:
@@ -119,13 +131,23 @@ def uninstall() -> None:
     """Undo `install()`: later forks are plain ones again. A no-op where it is not installed."""
     global _installed
     _installed = False
+    _options.update(_DEFAULTS)
     watch(None)
+    _freeze.forget()
+    _watchdog.unwrap()
     _unwrap_forkpty()
+    for step in STEPS:
+        step.leave()
 
 
 def installed() -> bool:
     """Tell whether `install()` is in effect in this process."""
     return _installed
+
+
+def drops_connections() -> bool:
+    """Tell whether the children of this process's forks let go of its connections."""
+    return _installed and _options["drop_connections"]
 
 
 def after_fork_in_child() -> None:
@@ -135,121 +157,125 @@ def after_fork_in_child() -> None:
     nothing where the reset already ran in this process since its fork, nor in a process that was
     never forked since forksafe was imported.
     """
-    global _clean
-    if _clean == (_forks, os.getpid()):
+    if _clean == (this_process.forks, os.getpid()):
         return
-    if _clean[0] == _forks:  # no hook ran, so neither did the one of threading
+    if _clean[0] == this_process.forks:  # no hook ran, so neither did the one of threading
         forget_vanished_threads()
-    load()
-    armed.clear()
-    _under_way.clear()
-    _clean = (_forks, os.getpid())
-    mask = sigmask(BLOCK, ())
-    sigmask(BLOCK, DEFERRED)
-    try:
-        _reset.reset(Forking())
-    finally:
-        _signals.set_mask(mask)
+    _events.clear()
+    event = ForkEvent(**_options)
+    event.signals.block()
+    _make_whole(event)
+
+
+def asking(**options: Any) -> ForkEvent | None:
+    """Put the next fork of this thread in place; None where that was done already.
+
+    Args:
+        options: Those of `ForkEvent`.
+    """
+    thread = get_ident()
+    outer = _events.get(thread)
+    if outer is not None and not outer.begun:
+        return None  # a wrapper around os.fork that ends in safe_fork() again
+    if _installed:
+        options["drop_connections"] |= _options["drop_connections"]
+        options["free_locks"] &= _options["free_locks"]
+    event = _events[thread] = ForkEvent(asked=True, outer=outer, **options)
+    return event
+
+
+def over(event: ForkEvent) -> None:
+    """Forget a fork of this thread, which has come to its end or never began."""
+    thread = get_ident()
+    if _events.get(thread) is event:
+        if event.outer is None:
+            del _events[thread]
+        else:
+            _events[thread] = event.outer
 
 
 def _before() -> None:
     """In the parent, before the fork."""
     thread = get_ident()
-    request = armed.get(thread)
-    if not _installed and request is None:
-        _under_way[thread] = None
+    event = _events.get(thread)
+    if event is None or event.begun:
+        if event is None and not _installed:
+            return
+        event = _events[thread] = ForkEvent(outer=event, **_options)
+    event.begun = True
+    event.left_alone = not (event.asked or _installed)
+    if event.left_alone:
         return
-    who = _origin.origin(sys._getframe(1))
-    if who is _origin.EXEC:
-        _under_way[thread] = None
-        return
-    if _watch is not None:
-        _watch()  # before the next line, which hides objects from the audit
-    if _freeze.requested:
-        _freeze.freeze()
-    fork = Forking()
-    fork.origin = who
-    fork.parent = os.getpid()
-    # The first counts threads that Python started, the second those that run it: a C library can
-    # have its own, and call back.
-    fork.alone = not _count() and len(sys._current_frames()) < 2
-    if request is not None:
-        fork.identity = request.identity
-        fork.mask = request.mask
-    if fork.mask is None:
-        # What is there of this thread is a fork that a handler interrupted, in one of its hooks:
-        # other threads take the signals that this one blocks, and it runs their handlers. The
-        # program's mask is the one of that fork.
-        other = _under_way.get(thread)
-        fork.mask = sigmask(BLOCK, ()) if other is None or other.mask is None else other.mask
-        if request is not None:
-            request.mask = fork.mask
-        # From here on the mask is restored behind the fork, also if a handler raises in the last
-        # line of these.
-        _under_way[thread] = fork
-        sigmask(BLOCK, DEFERRED)
-    else:
-        _under_way[thread] = fork
-    _reset.note(fork)
+    try:
+        event.who = who_forks(sys._getframe().f_back)
+        event.left_alone = event.who is EXEC
+        if not event.left_alone:
+            event.parent = os.getpid()
+            if _watch is not None:
+                _watch()  # before the next line, which hides objects from the audit
+            if _freeze.requested:
+                _freeze.freeze()
+            flush(event)
+            if event.signals.program is None:
+                event.signals.block(event.outer.signals if event.outer else None)
+            _reset.note(event)
+    except BaseException as exc:  # of a signal handler: the program has to get it
+        if not event.signals.raised(exc):
+            raise
 
 
 def _meet_handlers() -> None:
     """In the parent, before `_after_in_parent`: a place for handlers that raise.
 
-    Another thread has taken a signal that the forking one blocks. Its handler runs when the next
-    Python function begins, and what it raises ends that function: let it be this one.
+    Where there are other threads, one takes a signal that the forking one blocks. Its handler runs
+    when the next Python function begins, and what it raises ends that function. If that were
+    `_after_in_parent`, the signals would stay blocked, in this process and in all its children.
     """
 
 
 def _after_in_parent() -> object:
     """In the parent, after the fork, also where it failed."""
-    thread = get_ident()
-    fork = _under_way.get(thread)
-    mask = None if fork is None else fork.mask
+    event = _events.get(get_ident())
+    if event is None or not event.begun:
+        return None
     try:
-        if fork is not None and fork.undo:
-            _reset.undo(fork)
-        _under_way.pop(thread, None)
-        return None if mask is None or thread in armed else _signals.restore(mask)
-    except BaseException:  # of a handler, as above
-        if mask is not None and thread not in armed:
-            _signals.sigmask(_signals.SETMASK, mask)  # which sets it first, whatever it raises
-        raise
+        over(event)
+        if event.undo:
+            _reset.undo(event)
+    except BaseException as exc:  # of a handler, as above
+        event.signals.raised(exc)
+    if event.left_alone or event.signals.kept:
+        return None
+    return event.signals.release_in_hook(child=False)
 
 
 def _after_in_child() -> object:
     """In the child, inside the fork."""
-    global _forks, _clean
-    _forks += 1
-    thread = get_ident()
-    if thread in _under_way:
-        fork = _under_way[thread]
-    else:  # no `before` half: the fork was made in C
-        fork = Forking() if _installed or thread in armed else None
-    request = armed.get(thread)
-    armed.clear()
-    _under_way.clear()  # of threads that this process does not have
-    if fork is None:
-        if _reset is not None:
-            _reset.forget_plans()
-        return None
-    _clean = (_forks, os.getpid())
-    _reset.reset(fork)
-    if request is None:
-        return None if fork.mask is None or fork.deferred else _signals.restore(fork.mask)
-    if fork.deferred:
-        request.mask = None
-    return None
+    this_process.forks += 1
+    event = _events.get(get_ident())
+    _events.clear()  # among them of threads that this process does not have
+    if event is None or not event.begun:  # no `before` half: the fork was made in C
+        if event is None and not _installed:
+            return None
+        event = event or ForkEvent(**_options)
+    return None if event.left_alone else _make_whole(event)
+
+
+def _make_whole(event: ForkEvent) -> object:
+    global _clean
+    _clean = (this_process.forks, os.getpid())
+    return _reset.reset(event)
 
 
 # In the child the hooks run in the order in which they were registered. That of `threading` forgets
 # all threads but one, and so would those that a callback of the program has just started. For other
-# modules `_later_hooks` has noted, when it was imported, whose hooks are the later ones.
+# modules `this_process.later_hooks` has noted whose hooks are the later ones.
 if HAVE_FORK:
     os.register_at_fork(after_in_parent=_meet_handlers)
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )
+    _watchdog.wrap()
 
 
 # PyPy's os.forkpty() runs no at-fork hooks, so there install() wraps it. The wrapper runs only the
@@ -261,7 +287,7 @@ _NEEDS_WRAPPER = sys.implementation.name == "pypy" and _os_forkpty is not None
 
 def _forkpty() -> tuple[int, int]:
     assert _os_forkpty is not None
-    count = _forks
+    count = this_process.forks
     _before()
     pid = -1
     try:
@@ -269,7 +295,7 @@ def _forkpty() -> tuple[int, int]:
     finally:
         if pid != 0:
             _after_in_parent()
-    if pid == 0 and _forks == count:
+    if pid == 0 and this_process.forks == count:
         _after_in_child()
     return pid, fd
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from _thread import get_ident
+import sys
 from itertools import starmap
+from types import FunctionType
 
 from . import _hook
-from ._fork_event._signals import SETMASK, sigmask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import FrameType
     from typing import Any, Literal
 
 _os_fork: Any = getattr(os, "fork", None)
 
 
 def safe_fork(
-    *, on_hazard: Literal["ignore", "warn", "raise"] = "ignore", allow: Iterable[str] = ()
+    *,
+    on_hazard: Literal["ignore", "warn", "raise"] = "ignore",
+    allow: Iterable[str] = (),
+    drop_connections: bool = False,
 ) -> int:
     """Fork this process, with a child as whole as one made by ``multiprocessing.Process``.
 
@@ -31,6 +35,7 @@ def safe_fork(
             `ForkHazardWarning`, from the parent after the fork, once for the same things.
             ``"raise"``: do not fork. ``"ignore"``: do not look.
         allow: Hazards that are accepted, as patterns: see `audit()`.
+        drop_connections: Whether the child lets go of the parent's connections: see `install()`.
 
     Returns:
         0 in the child, the child's pid in the parent.
@@ -40,15 +45,17 @@ def safe_fork(
         NotImplementedError: This platform has no ``os.fork``.
         UnsafeForkError: There is something that needs action, and `on_hazard` is ``"raise"``; or
             ``"warn"``, and the warning filters turn the warning into an error.
+        ValueError: `on_hazard` is none of the three, or a pattern names no kind of hazard.
 
     Source: fork(2); ``multiprocessing.process.BaseProcess._bootstrap``; cpython gh-101320.
     """
-    if on_hazard == "ignore" or get_ident() in _hook.armed:
-        return fork(None)
+    caller = sys._getframe().f_back
+    if on_hazard == "ignore":
+        return fork(caller, [], drop_connections=drop_connections)
     from ._audit import _policy
 
     hazards = _policy.before(on_hazard, allow)
-    pid = fork(None)
+    pid = fork(caller, [], drop_connections=drop_connections)
     if pid:
         _policy.after(hazards)
     return pid
@@ -62,39 +69,44 @@ def require() -> None:
         )
 
 
-def fork(identity: Any, mask: Iterable[int] | None = None, made: list[int] | None = None) -> int:
+def fork(
+    caller: FrameType | None, made: list[int], *, drop_connections: bool, **options: Any
+) -> int:
     """Fork with the reset.
 
     Args:
-        identity: What the child takes, unless None, as its process object.
-        mask: For a caller who has blocked the signals: the signal mask that it restores itself.
-        made: For a caller who must know of the child also where a handler raises in here: a list
-            that takes what the fork returns.
+        caller: The frame in whose name Python's own warning is to be given.
+        made: Takes what the fork returns, also where a signal handler raises in here.
+        drop_connections: As `safe_fork()` has it.
+        options: More of `ForkEvent`.
     """
-    if not _hook.HAVE_FORK:
-        require()
-    if _hook._reset is None:
-        _hook.load()
-    thread = get_ident()
-    if thread in _hook.armed:
-        return int(_os_fork())  # a wrapper around os.fork that ends here again
+    require()
+    event = _hook.asking(drop_connections=drop_connections, free_locks=True, **options)
+    if event is None:
+        return int(_os_fork())
     # Looked up now: gevent and others replace os.fork, and their part must be done too.
-    function = os.fork
-    if function is safe_fork:
-        function = _os_fork
-    request = _hook.Request()
-    if identity is not None:
-        request.identity, request.mask = identity, mask
-    _hook.armed[thread] = request
+    function = _os_fork if os.fork is safe_fork else os.fork
     try:
-        if made is None:
-            return int(function())
-        # In C until the list has it: no handler runs in between.
-        made.extend(starmap(function, ((),)))
+        # In C from the fork until the list has the pid: no handler runs in between.
+        _in_the_name_of(caller)(made, starmap(function, ((),)))
         return made[0]
     finally:
-        try:
-            _hook.armed.pop(thread, None)
-        finally:  # also if a handler raises in the line above: other threads take signals, too
-            if mask is None and request.mask is not None:
-                sigmask(SETMASK, request.mask)
+        _hook.over(event)
+
+
+_extend: Any = lambda made, forks: made.extend(forks)  # noqa: E731 - it has just one line
+
+
+def _in_the_name_of(caller: FrameType | None) -> Any:
+    """Return a function that extends a list, and runs at the line of `caller`.
+
+    Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
+    """
+    if sys.version_info < (3, 12) or caller is None:
+        return _extend
+    code = _extend.__code__.replace(
+        co_filename=caller.f_code.co_filename,
+        co_name=caller.f_code.co_name,
+        co_firstlineno=caller.f_lineno or 0,
+    )
+    return FunctionType(code, caller.f_globals)

@@ -26,8 +26,14 @@ def storm(fork: Forker) -> None:
         pass
 
     first, last = Resource(), Resource()
-    register_after_fork(first, lambda _: sum(range(20_000)))  # the reset takes its time
-    register_after_fork(last, lambda _: reset_in.append(os.getpid()))
+
+    def reset(_: object) -> None:
+        sum(range(20_000))  # the reset takes its time
+        reset_in.append(os.getpid())
+
+    reset.__module__ = "multiprocessing.of_a_test"  # its own entries are what makes a child whole
+    register_after_fork(first, reset)
+    register_after_fork(last, lambda _: None)
 
     def handler(number: int, frame: object) -> None:
         if os.getpid() not in reset_in:
@@ -109,11 +115,12 @@ if sys.argv[1] == "hook":
 else:
     fork = forksafe.safe_fork
 
-def in_child(_):  # runs in the reset, with signals blocked on both sides
+def in_child(_):  # runs in the reset, with signals blocked on both sides, as multiprocessing's
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(parent, signal.SIGUSR1)
     os.write(write, b"..")
 
+in_child.__module__ = "multiprocessing.of_a_test"
 multiprocessing.util.register_after_fork(stop, in_child)
 try:
     fork()

@@ -11,21 +11,14 @@ from harness import PYPY, Forker, run
 
 def _ways_to_end() -> dict[str, Callable[[object], object]]:
     import os
-    import sys
-
-    def leave_a_with_block(directory: object) -> None:
-        with directory:  # type: ignore[attr-defined] # entered again, and left by the exit
-            sys.exit(0)
 
     def fail(directory: object) -> None:
         raise ValueError("the child fails")
 
     return {
         "at its end": lambda directory: None,
-        "by sys.exit() inside the with block": leave_a_with_block,
         "by os._exit()": lambda directory: os._exit(0),
         "by an exception": fail,
-        "after cleanup()": lambda directory: directory.cleanup(),  # type: ignore[attr-defined]
     }
 
 
@@ -42,18 +35,53 @@ def program_survives(fork: Forker) -> None:
     assert not os.path.exists(directory.name)
 
 
-def program_survives_a_with_block(fork: Forker) -> None:
-    """The child leaves the parent's own block, by SystemExit through its frame."""
+def program_asked_for(fork: Forker) -> None:
+    """What the child's own code asks for happens."""
     import os
     from tempfile import TemporaryDirectory
 
-    parent = os.getpid()
-    with TemporaryDirectory() as name:
-        child = fork(lambda: None)
-        child.join()
-        assert os.getpid() == parent
-        assert os.path.isdir(name)
-    assert not os.path.exists(name)
+    def leave_a_with_block(directory: TemporaryDirectory[str]) -> None:
+        with directory:
+            pass
+
+    for ask in (TemporaryDirectory.cleanup, leave_a_with_block):
+        directory = TemporaryDirectory()
+        fork(ask, directory, end="_exit").join()
+        assert not os.path.exists(directory.name), ask
+
+
+def program_heirs(fork: Forker) -> None:
+    """The owner ends without a word: the last of those who inherited its directory deletes it."""
+    import os
+    import sys
+    import time
+    from tempfile import TemporaryDirectory
+
+    import forksafe
+
+    os_fork = forksafe.safe_fork if fork.style == "safe_fork" else os.fork
+    told, tell = os.pipe()
+    over, end = os.pipe()  # at its end when all of them have ended
+    if os_fork() == 0:
+        directory = TemporaryDirectory()
+        os.write(tell, directory.name.encode())
+        ready, go = os.pipe()
+        if os_fork() == 0:
+            first = os_fork() == 0
+            os.close(go)
+            os.read(ready, 1)  # at its end when the owner has ended
+            if not first:
+                os.wait()
+            assert os.path.isdir(directory.name), "the first of two heirs deleted it"
+            sys.exit(0)
+        os._exit(0)
+    name = os.read(told, 4096).decode()
+    os.close(end)
+    os.read(over, 1)
+    deadline = time.monotonic() + 5
+    while os.path.exists(name) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not os.path.exists(name), "left behind"
 
 
 def program_collected(fork: Forker) -> None:
@@ -108,8 +136,7 @@ def program_grandchild(fork: Forker) -> None:
 
     def in_child() -> bool:
         its = TemporaryDirectory()
-        fork(mine.cleanup, end="_exit").join()
-        fork(its.cleanup, end="_exit").join()
+        fork(int, end="_exit").join()
         there = os.path.isdir(mine.name) and os.path.isdir(its.name)
         its.cleanup()
         return there and not os.path.exists(its.name)
@@ -132,7 +159,6 @@ def program_registered(fork: Forker) -> None:
 
 SURVIVAL = [
     program_survives,
-    program_survives_a_with_block,
     program_collected,
     program_registered,
 ]
@@ -143,6 +169,26 @@ def test_the_parents_directory_survives(program: Callable[..., None], style: str
     """Whichever way the child lets go of it."""
     outcome = run(program, style)
     assert outcome.healthy, outcome
+
+
+def test_what_the_child_asks_for_happens(style: str) -> None:
+    """cleanup(), and the end of a with block, delete, as under os.fork()."""
+    for way in (style, "raw"):
+        outcome = run(program_asked_for, way)
+        assert outcome.healthy, outcome
+
+
+@pytest.mark.parametrize("style", ["safe_fork", "hook"])
+def test_a_daemons_directory_is_deleted_in_the_end(style: str) -> None:
+    """By the last process that inherited it, where its owner ended by os._exit()."""
+    outcome = run(program_heirs, style)
+    assert outcome.healthy, outcome
+
+
+def test_under_os_fork_the_first_heir_deletes() -> None:
+    """And the other still uses it."""
+    outcome = run(program_heirs, "raw")
+    assert "the first of two heirs deleted it" in outcome.output, outcome
 
 
 @pytest.mark.parametrize("program", SURVIVAL)

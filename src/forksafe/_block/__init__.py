@@ -17,8 +17,8 @@ import sys
 import threading
 from contextlib import suppress
 
-from .. import _safe_fork as _fork
-from .._fork_event import _signals
+from .. import _safe_fork
+from .._fork_event._signals import Signals
 from ..exceptions import ChildFailedError
 from ._child_end import end
 from ._exit_status import PidfdStatus, PipeStatus, have_pidfds
@@ -41,6 +41,7 @@ def forked(
     grace: float = 5.0,
     on_hazard: Literal["ignore", "warn", "raise"] = "ignore",
     allow: Iterable[str] = (),
+    drop_connections: bool = False,
 ) -> _Forked:
     """Fork for the length of a ``with`` block. Both processes run it; the child never leaves it.
 
@@ -74,6 +75,7 @@ def forked(
         on_hazard: What to do where `audit()` finds something that needs action: ``"ignore"``,
             ``"warn"`` or ``"raise"``, as for `safe_fork()`.
         allow: Hazards that are accepted, as patterns: see `audit()`.
+        drop_connections: Whether the child lets go of the parent's connections: see `install()`.
 
     Returns:
         A context manager, for one use, that yields a `Fork`.
@@ -92,7 +94,7 @@ def forked(
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
     if on_hazard not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
-    return _Forked(name, check, grace, on_hazard, allow)
+    return _Forked(name, check, grace, on_hazard, allow, drop_connections)
 
 
 # What the child of a block leaves to the parent, as it ends by os._exit().
@@ -107,7 +109,9 @@ class _Forked:
         grace: float,
         on_hazard: str,
         allow: Iterable[str],
+        drop_connections: bool,
     ) -> None:
+        self._drop_connections = drop_connections
         self._name = name
         self._check = check
         self._grace = grace
@@ -118,7 +122,7 @@ class _Forked:
     def __enter__(self) -> Fork:
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
-        _fork.require()
+        _safe_fork.require()
         policy: Any = None
         hazards: tuple[Hazard, ...] = ()
         if self._on_hazard != "ignore":
@@ -131,19 +135,26 @@ class _Forked:
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
         pipe = None if have_pidfds() else os.pipe()
-        mask = _signals.sigmask(_signals.BLOCK, ())
+        signals = Signals()
+        signals.kept = True
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it.
-            _signals.sigmask(_signals.BLOCK, _signals.DEFERRED)
-            fork._pid = _fork.fork(identity, mask, made)
+            signals.block()
+            fork._pid = _safe_fork.fork(
+                sys._getframe().f_back,
+                made,
+                drop_connections=self._drop_connections,
+                identity=identity,
+                signals=signals,
+            )
             if fork._pid:
                 fork._status = _status(made, pipe)
                 if hazards:
                     policy.after(hazards)
             elif pipe is not None:
                 os.close(pipe[0])  # the write end lives as long as this process
-            _signals.set_mask(mask)
+            signals.release()
         except BaseException as exc:
             if os.getpid() != fork._owner:
                 end(type(exc), exc, exc.__traceback__)
@@ -151,7 +162,7 @@ class _Forked:
                 if made and fork._status is None:  # a handler: another thread took its signal
                     fork._pid = made[0]
                     fork._status = _status(made, pipe)
-                _signals.sigmask(_signals.SETMASK, mask)
+                signals.release()
             finally:
                 if fork._status is not None:
                     self._stop(fork)
@@ -243,7 +254,7 @@ def _warn_before() -> None:
         f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks "
         "in the child."
     )
-    if would_raise(text, DeprecationWarning, _fork.__name__, 0) and _threads() > 1:
+    if would_raise(text, DeprecationWarning, _safe_fork.__name__, 0) and _threads() > 1:
         raise DeprecationWarning(text)
 
 

@@ -1,47 +1,101 @@
-"""One fork under way, from the ``before`` hook to the ``after`` ones."""
+"""One fork, as one object: from whoever asks for it to the end of its last hook."""
 
 from __future__ import annotations
 
+import sys
+
+from ._signals import Signals
 from ._who import PLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
-    from .._reset import Plan
     from ._step import Step
-    from ._who import Origin
+    from ._threads import Stacks
+    from ._who import Who
 
 
-class Forking:
-    """What a step may know about the fork it is in.
+class ForkEvent:
+    """What is known of one fork, and what its child is to be.
 
     Attributes:
-        origin: Who forks.
-        parent: The pid of the process that forks; 0 where the ``before`` half never ran.
+        outer: The fork of the same thread that this one interrupts, by a signal handler.
+        asked: Whether `safe_fork()` or `forked()` asked for it.
+        begun: Whether its ``before`` hook has run.
+        left_alone: Whether it is none of ours: the child is about to exec, or nobody asked.
+        signals: The signals that the forking thread puts off.
+        who: Who forks.
+        parent: The pid of the process that forks; 0 where no ``before`` hook ran.
+        alone: Whether the forking thread is the only one: nothing changes from note to fork then.
         identity: For `forked()`: the process object that the child is to be known by.
-        mask: The signal mask to restore; None where nothing was blocked.
-        alone: Whether the forking thread is the only one of the process: then nothing changes from
-            the notes to the fork.
-        fresh: Whether the modules that are loaded may be others than at the last fork. What a step
-            has found in them then it can keep until this is true again.
-        plan: Which steps have something to do, and how to tell in the child that no other has.
-        notes: What each of these steps noted, in the order of the steps.
-        undo: What takes back, in the parent after the fork, what the notes changed there.
-        deferred: Set by a step that takes over restoring the mask, later in the child.
-        raised: What callbacks of the program raised during the reset.
+        drop_connections: Whether the child lets go of the parent's connections.
+        free_locks: Whether locks that another thread provably held are freed in the child.
+        unflushed: Standard streams that did not take what waited in them.
+        reentered: Standard streams that this very thread was writing to.
+        stacks: What the other threads, and this one, were in the middle of.
+        notes: What the steps noted before the fork.
+        undo: What takes back in the parent what the notes changed there.
+        callbacks: The program's own callbacks, to run when the process is whole.
+        raised: What callbacks of the program raised.
+        deferred: Whether a `Process` runs its registry itself, and with it the end of the reset.
     """
 
-    # Defaults on the class, and no __init__: a function less to run at every fork.
-    origin: Origin = PLAIN
-    parent: int = 0
-    identity: Any = None
-    mask: Iterable[int] | None = None
-    alone: bool = False
-    fresh: bool = True
-    plan: Plan | None = None
-    notes: list[tuple[Step, Any]] | None = None
-    undo: tuple[Callable[[], None], ...] = ()
-    deferred: bool = False
-    raised: tuple[BaseException, ...] = ()
+    begun = False
+    left_alone = False
+    who: Who = PLAIN
+    parent = 0
+    alone = False
+    unflushed: tuple[Any, ...] = ()
+    reentered: tuple[Any, ...] = ()
+    stacks: Stacks | None = None
+    notes: dict[Step, Any] | None = None
+    deferred = False
+
+    def __init__(
+        self,
+        *,
+        asked: bool = False,
+        outer: ForkEvent | None = None,
+        identity: Any = None,
+        signals: Signals | None = None,
+        drop_connections: bool = False,
+        free_locks: bool = True,
+    ) -> None:
+        self.asked = asked
+        self.outer = outer
+        self.identity = identity
+        self.signals = signals or Signals()
+        self.drop_connections = drop_connections
+        self.free_locks = free_locks
+        self.undo: list[Callable[[], None]] = []
+        self.callbacks: list[tuple[Callable[[Any], object], Any]] = []
+        self.raised: list[BaseException] = []
+
+
+class _ThisProcess:
+    """Tells this process from the ones that it was forked from.
+
+    Attributes:
+        forks: How many forks, as far as Python's hooks saw them, led to this process. A pid recurs.
+        mark: An object that every reset replaces: what a step leaves for later, to be done when an
+            inherited object is first used, it can so tell from what this process has made itself.
+        later_hooks: At-fork hooks of the standard library that run after ours in the child, since
+            their modules were imported after forksafe: the locks that they free are still held
+            when the callbacks of the program run, so the reset frees them first.
+    """
+
+    forks = 0
+    mark: object = object()
+    later_hooks = tuple(
+        (module, attribute)
+        for module, attribute in (
+            ("logging", "_after_at_fork_child_reinit_locks"),
+            ("concurrent.futures.thread", "_global_shutdown_lock"),
+        )
+        if module not in sys.modules
+    )
+
+
+this_process = _ThisProcess()

@@ -1,17 +1,18 @@
-"""Signals around a fork: blocked before, restored after, none of them lost.
+"""The signals of the forking thread: put off before the fork, due after it, none of them lost.
 
-A handler must never run in a half-reset child, so everything that can be put off is blocked in
-the forking thread. Restoring the mask inside an at-fork hook has a catch: a handler that raises
-(KeyboardInterrupt; SystemExit from a SIGTERM handler) would raise into the hook, where the
-interpreter reports and *drops* the exception, and the Ctrl-C would be lost. So signals that came in
-meanwhile are taken off the kernel and handed to the interpreter as the hook's last act; their
-handlers run when ``os.fork()`` has returned, in the program's own frame. (Unless another at-fork
-hook of Python code, registered later, is next: as without forksafe, it runs in there. `safe_fork()`
-and `forked()` restore the mask behind all hooks.)
+A handler must never run in a half-reset child, so all that can be put off is blocked. One object
+owns the mask of one fork, and has one release.
 
-A mask is a thread's. Where there are others, one of them takes the signal, and the main thread runs
-the handler although it blocks the signal: anywhere in the parent's hooks. (Not in the child, where
-CPython forgets what had arrived.) What it raises there is lost, and the hooks are made for that.
+A release inside an at-fork hook has a catch. A handler that raises (KeyboardInterrupt; SystemExit
+from a SIGTERM handler) would raise into the hook, where the interpreter reports and *drops* the
+exception, and the Ctrl-C would be lost. So signals that came in meanwhile are taken off the kernel
+and handed to the interpreter as the hook's last act: their handlers run when ``os.fork()`` has
+returned, in the program's own frame. Where a handler did raise inside a hook, its signal is handed
+over once more, in the same way.
+
+A mask is a thread's. Where there are other threads, one of them takes the signal, and the main
+thread runs the handler although it blocks the signal: anywhere in the parent's hooks. (Not in the
+child, where CPython forgets what had arrived.)
 """
 
 from __future__ import annotations
@@ -21,32 +22,33 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
+    from types import CodeType, FrameType
     from typing import Any
 
 # Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
 # member, and importing it costs as much as all of forksafe.
-_c: Any = __import__("_signal")
+c: Any = __import__("_signal")
 
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
-DEFERRED: set[int] = (
-    {int(number) for number in _c.valid_signals()}
-    - {int(getattr(_c, name)) for name in _SYNCHRONOUS if hasattr(_c, name)}
-    if hasattr(_c, "pthread_sigmask")
+_DEFERRED: set[int] = (
+    {int(number) for number in c.valid_signals()}
+    - {int(getattr(c, name)) for name in _SYNCHRONOUS if hasattr(c, name)}
+    if hasattr(c, "pthread_sigmask")
     else set()
 )
 
 # Windows has none of them.
-BLOCK: int = getattr(_c, "SIG_BLOCK", 0)
-SETMASK: int = getattr(_c, "SIG_SETMASK", 0)
-sigmask: Any = getattr(_c, "pthread_sigmask", lambda how, mask: set())
-_sigpending: Any = getattr(_c, "sigpending", None)
-_sigtimedwait: Any = getattr(_c, "sigtimedwait", None)
+_BLOCK: int = getattr(c, "SIG_BLOCK", 0)
+_SETMASK: int = getattr(c, "SIG_SETMASK", 0)
+_sigmask: Any = getattr(c, "pthread_sigmask", lambda how, mask: set())
+_sigpending: Any = getattr(c, "sigpending", None)
+_sigtimedwait: Any = getattr(c, "sigtimedwait", None)
 
 # Both mark a signal as arrived without running its handler in the same call.
-_trip: Any = _c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+_trip: Any = c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
 
 
 class _Already:
@@ -68,34 +70,65 @@ else:
     as_main_thread = _Already()
 
 
-def set_mask(mask: Iterable[int]) -> None:
-    """Set this thread's signal mask; handlers of pending signals run, and may raise, in here."""
-    sigmask(SETMASK, mask)
+class Signals:
+    """The mask of one thread around one fork."""
+
+    def __init__(self) -> None:
+        self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
+        self._found: Collection[int] = ()  # what was there when it was blocked
+        self._again: list[int] = []
+        self.kept = False  # whether who asked for the fork restores the mask in the parent
+
+    def block(self, outer: Signals | None = None) -> None:
+        """Block all that can be put off.
+
+        Args:
+            outer: Those of the fork that this one interrupts: the program's mask is known there.
+        """
+        self._found = _sigmask(_BLOCK, ())
+        self.program = outer.program if outer and outer.program is not None else self._found
+        _sigmask(_BLOCK, _DEFERRED)  # handlers may raise in here: by now the mask can be restored
+
+    def release(self) -> None:
+        """Restore the mask, outside of hooks; handlers of pending signals run, and may raise."""
+        if self.program is not None:
+            self.program = None
+            _sigmask(_SETMASK, self._found)
+
+    def release_in_hook(self, child: bool) -> object:
+        """Restore the mask inside an at-fork hook, and put the pending handlers off further.
+
+        Args:
+            child: Whether this is the child, where the program's mask is due.
+
+        Returns:
+            What the hook is to return, and to hold on to nowhere else: when the interpreter drops
+            it, with no Python frame of ours left, the handlers become due.
+        """
+        due = self._again
+        self._again = []
+        mask = self.program if child else self._found
+        if self.program is not None and mask is not None:
+            self.program = None
+            if _sigtimedwait and _sigpending:
+                due += _take(_sigpending(), mask)
+            _sigmask(_SETMASK, mask)
+        return [_arrived(number) for number in due] if due else None
+
+    def raised(self, exc: BaseException) -> bool:
+        """Tell whether a signal handler raised this, here in a hook; if so, it will run again."""
+        number = _signal_of(exc)
+        if number is None:
+            return False
+        self._again.append(number)
+        return True
 
 
-def restore(mask: Iterable[int]) -> object:
-    """Set this thread's signal mask, keeping back handlers of signals that are pending.
-
-    Args:
-        mask: The mask to set, as `current` gave it.
-
-    Returns:
-        Something to return from the at-fork hook and to hold on to nowhere else: when the
-        interpreter drops it, with no Python frame of ours left, the handlers become due.
-    """
-    taken = None
-    if _sigtimedwait and _sigpending:
-        pending = _sigpending()
-        if pending:
-            taken = [_arrived(number) for number in _take(pending, mask)]
-    sigmask(SETMASK, mask)
-    return taken
-
-
-def _take(pending: Iterable[int], mask: Iterable[int]) -> list[int]:
+def _take(pending: Collection[int], mask: Collection[int]) -> list[int]:
+    """Take the signals that a handler of Python waits for off the kernel."""
     numbers = []
     for number in pending:
-        if number in mask or not callable(_c.getsignal(number)):
+        if number in mask or not callable(c.getsignal(number)):
             continue  # stays pending, or is the kernel's business
         if _sigtimedwait((number,), 0) is not None:
             numbers.append(number)
@@ -110,3 +143,51 @@ def _arrived(number: int) -> object:
 
 
 _Bound: Any = type(_Already().__enter__)
+
+
+def _signal_of(exc: BaseException) -> int | None:
+    """Return the signal whose handler raised an exception, None for any other exception."""
+    codes = []
+    traceback = exc.__traceback__
+    while traceback is not None:
+        codes.append(traceback.tb_frame.f_code)
+        last, traceback = traceback, traceback.tb_next
+    for number, code in _handlers():
+        if code in codes:
+            return number
+    # The handler in C has no frame: an exception that no instruction raised is its.
+    if type(exc) is not KeyboardInterrupt or c.getsignal(c.SIGINT) is not c.default_int_handler:
+        return None
+    raised = bool(codes) and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
+    return None if raised else int(c.SIGINT)
+
+
+def _handlers() -> list[tuple[int, CodeType]]:
+    """Return the signals that a function in Python handles, each with its code."""
+    found = []
+    for number in map(int, c.valid_signals()):
+        handler = c.getsignal(number)
+        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
+        if code is not None:
+            found.append((number, code))
+    return found
+
+
+def in_handler(frame: FrameType | None) -> bool:
+    """Tell whether a frame, or one that it was called from, is that of a signal handler."""
+    codes = [code for _, code in _handlers()]
+    while codes and frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _raising() -> set[int]:
+    """Return the operation codes of ``raise``, as this Python numbers them."""
+    from opcode import opmap
+
+    return {opmap[name] for name in ("RAISE_VARARGS", "RERAISE") if name in opmap}
+
+
+_RAISES = _raising()

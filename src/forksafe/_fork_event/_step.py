@@ -1,17 +1,12 @@
-"""What a step is: one subsystem that a fork breaks, and all that forksafe knows about it.
+"""What a step is: one subsystem that a fork breaks, and how it is made whole.
 
-A step knows three things: what can only be seen before the fork (`Step.note`), how to make the
-subsystem whole in the child (`Step.reset`), and how to tell a person what it finds
-(`Step.describe`). The reset and the audit are made of the same steps, so that the audit cannot
-claim what the reset does not do.
+The rules for `Step.note` and `Step.reset`, which run inside ``os.fork()``:
 
-The rules for `note` and `reset`, which run inside ``os.fork()``:
-
-- nothing is imported, logged or printed, and no lock is taken: anything may be locked there;
+- nothing is imported, logged or printed, and no lock is waited for: anything may be locked there;
 - a subsystem that was never imported has no state: steps look in ``sys.modules``;
 - private state of the standard library is touched only after its shape was checked
   (`UnknownLayout` otherwise: a new Python that moves an attribute is reported, not broken);
-- whatever a step raises is recorded and stops neither the next step nor the fork.
+- whatever a step raises is told, and stops neither the next step nor the fork.
 """
 
 from __future__ import annotations
@@ -20,9 +15,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
-    from . import Forking
+    from . import ForkEvent
 
 
 class UnknownLayout(Exception):
@@ -35,25 +30,8 @@ def expect(condition: object, what: str) -> None:
         raise UnknownLayout(what)
 
 
-class Idle:
-    """What `Step.note` returns where the child has nothing to do: its reset is not called.
-
-    Nor is its note, at later forks, while all of `watched` stays empty. The cost of a fork is
-    pages that are written to, by the child and by the parent, and running any Python function
-    writes to a few.
-
-    Args:
-        watched: Containers that are empty now, and cannot stay so if the step gets something to do.
-    """
-
-    __slots__ = ("watched",)
-
-    def __init__(self, *watched: dict[Any, Any] | set[Any]) -> None:
-        self.watched = watched
-
-
-# What `Step.note` returns where the child has nothing to do at this fork. Where the process has
-# other threads, which may change that before the fork, the reset is called nevertheless.
+# What `Step.note` returns where the child has nothing to do. The reset is then spared, unless
+# other threads may have changed that before the fork.
 NOTHING: Any = object()
 
 
@@ -64,12 +42,10 @@ class Step:
         name: How `last_reset()` and the documentation call it.
         modules: The modules that hold the state. While none of them is loaded the step is
             skipped. Empty: it always runs.
-        WANTED: ``"module:Class"`` of what `describe` wants to find on the heap.
     """
 
     name: str = ""
     modules: tuple[str, ...] = ()
-    WANTED: tuple[str, ...] = ()
 
     def loaded(self) -> bool:
         """Tell whether there can be any state to reset."""
@@ -79,18 +55,14 @@ class Step:
                 return True
         return not self.modules
 
-    def note(self, fork: Forking) -> Any:
+    def note(self, fork: ForkEvent) -> Any:
         """Look, before the fork, at what the child cannot see; the result reaches `reset`.
 
-        What it changes for the child's sake it takes back by `Forking.undo`.
-
-        `NOTHING` as the result spares the child the reset; `Idle` spares later forks the note as
-        well, and is only for what does not depend on `fork`, but for its identity and origin and
-        for whether it is alone.
+        What it changes for the child's sake it takes back by `ForkEvent.undo`.
         """
         return None
 
-    def reset(self, fork: Forking, note: Any) -> bool:
+    def reset(self, fork: ForkEvent, note: Any) -> bool | str:
         """Make the subsystem whole in the child.
 
         Args:
@@ -99,6 +71,34 @@ class Step:
                 thread may have changed that since, and where the fork ran no ``before`` half.
 
         Returns:
-            Whether there was anything to do.
+            Whether there was anything to do; or what `last_reset()` is to tell of it.
         """
         raise NotImplementedError
+
+    def leave(self) -> None:
+        """Take away what of ours is in this process: for `uninstall()`."""
+
+
+class _Raises:
+    """A finalizer that raises: what it raises goes to ``sys.unraisablehook``."""
+
+    def __init__(self, exc: BaseException, what: str) -> None:
+        self._exc = exc
+        self._what = what
+
+    def __call__(self, *args: object) -> NoReturn:
+        raise self._exc
+
+    def __repr__(self) -> str:
+        return self._what
+
+
+def tell(exc: BaseException, what: str) -> None:
+    """Give an exception to ``sys.unraisablehook``, as CPython does with those of at-fork hooks.
+
+    Args:
+        exc: The exception.
+        what: In what it was raised, for the message.
+    """
+    told = type("_Told", (), {"__del__": _Raises(exc, what)})()
+    del told  # the hook has it now; on PyPy, which collects later, in a while

@@ -1,35 +1,178 @@
-"""Who is in the middle of a method, in the threads that a child will not have: before the fork."""
+"""What the threads that the child will not have were in the middle of: one look, before the fork.
+
+Steps say which functions they are interested in (`interest`); the look walks every stack once, and
+keeps the object whose method is found there. It happens once a fork, as late as can be, and only
+beside other threads. Three places cannot be looked at, and steps must do without:
+
+- the stacks of other threads on a build without a GIL, where they run on while they are read
+  (that crashes CPython 3.13t): only this thread's own stack is walked there;
+- on PyPy, frames that its compiler keeps in a form of its own;
+- forks made in C, whose ``before`` half never ran.
+"""
 
 from __future__ import annotations
 
+import sys
+from _thread import get_ident
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import FrameType
+    from collections.abc import Iterator
+    from types import CodeType, FrameType
     from typing import Any
 
-_DEPTH = 8  # frames: what these functions call, and wait for, is no deeper
+    from ._with_bodies import Held
+
+_DEPTH = 1000  # frames: more is no stack that waits for a lock
 
 
-def within(method: Any, frames: Iterable[FrameType]) -> list[Any]:
-    """Return the objects whose method this is that some thread is in the middle of.
+class _Interest:
+    """The functions that the steps are interested in, by their code, once they are loaded."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+        self.codes: dict[CodeType, tuple[str, tuple[str, ...]]] = {}
+
+    def add(self, path: str, variables: tuple[str, ...]) -> None:
+        module, _, name = path.partition(":")
+        self._waiting.setdefault(module, []).append((name, variables))
+
+    def find(self) -> dict[CodeType, tuple[str, tuple[str, ...]]]:
+        for module in [name for name in self._waiting if name in sys.modules]:
+            spec = getattr(sys.modules[module], "__spec__", None)
+            if getattr(spec, "_initializing", False):
+                continue  # half imported: its classes are still to come
+            for name, variables in self._waiting.pop(module):
+                found: Any = sys.modules[module]
+                for part in name.split("."):
+                    found = getattr(found, part, None)
+                code = getattr(found, "__code__", None)
+                if code is not None:
+                    self.codes[code] = f"{module}:{name}", variables
+        return self.codes
+
+
+_interest = _Interest()
+
+
+def interest(*paths: str, variables: tuple[str, ...] = ("self",)) -> None:
+    """Have the look find threads that are inside of these functions.
 
     Args:
-        method: A function with a parameter ``self``.
-        frames: The innermost frame of each thread.
+        paths: ``"module:function"`` or ``"module:Class.method"`` of each.
+        variables: The local variables whose values are wanted.
     """
-    code = getattr(method, "__code__", None)
-    found: list[Any] = []
-    for innermost in frames:
-        frame: FrameType | None = innermost
-        for _ in range(_DEPTH):
-            if frame is None:
-                break
-            if frame.f_code is code:
-                found.append(frame.f_locals.get("self"))
-                break
-            try:
-                frame = frame.f_back
-            except SystemError:
-                break  # PyPy's compiler keeps the frames of another thread in a form of its own
-    return found
+    for path in paths:
+        _interest.add(path, variables)
+
+
+class Stacks:
+    """What one look saw.
+
+    Attributes:
+        others: By the path of a function, what other threads have in the variables wanted of it;
+            each with the thread's ident in front.
+        own: The same of this thread.
+        held: Locks that other threads provably held.
+        own_held: Locks that this thread provably holds.
+        own_globals: The globals of the functions that this thread is inside of, by id.
+    """
+
+    def __init__(self) -> None:
+        self.others: dict[str, list[tuple[Any, ...]]] = {}
+        self.own: dict[str, list[tuple[Any, ...]]] = {}
+        self.held: list[Held] = []
+        self.own_held: list[Held] = []
+        self.own_globals: set[int] = set()
+
+    def take(self, me: int, frames: dict[int, FrameType]) -> None:
+        """Look at all frames, this thread's and those of the others."""
+        codes = _interest.find()
+        for thread, innermost in frames.items():
+            mine = thread == me
+            if not mine and not others_can_be_read():
+                continue
+            found = self.own if mine else self.others
+            for frame in _frames(innermost):
+                hit = codes.get(frame.f_code)
+                if hit is not None:
+                    path, names = hit
+                    values = frame.f_locals
+                    found.setdefault(path, []).append((thread, *map(values.get, names)))
+                if mine:
+                    self.own_globals.add(id(frame.f_globals))
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    for _ in range(_DEPTH):
+        if frame is None:
+            return
+        yield frame
+        try:
+            frame = frame.f_back
+        except SystemError:
+            return  # PyPy, as above
+
+
+UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be read"
+
+
+def others_can_be_read() -> bool:
+    """Tell whether the frames of other threads can be read without a crash."""
+    return getattr(sys, "_is_gil_enabled", _yes)()
+
+
+def _yes() -> bool:
+    return True
+
+
+def look(frames: dict[int, FrameType]) -> Stacks:
+    """Look at all stacks.
+
+    Args:
+        frames: The innermost frame of each thread, as ``sys._current_frames()`` gives them.
+    """
+    stacks = Stacks()
+    stacks.take(get_ident(), frames)
+    frames.clear()  # their locals are not ours to keep
+    return stacks
+
+
+def own_stack() -> dict[str, list[tuple[Any, ...]]]:
+    """Look at this thread alone, in the child of a fork that was made in C: as `Stacks.own`."""
+    return look({get_ident(): sys._getframe(1)}).own
+
+
+def forget_vanished_threads() -> None:
+    """Mark every thread but this one as ended, where a fork made in C ran no hook of `threading`.
+
+    Without it the child's `threading` believes that the parent's threads live on: it lists them,
+    and joins those that are no daemons when the process ends, for ever (uWSGI kills such a worker
+    after its mercy of 60 seconds). Raises nothing.
+
+    Source: ``threading._after_fork``; for Python 3.13 and later also ``_PyThread_AfterFork`` in
+    Modules/_threadmodule.c, which marks the handle of each thread before that.
+    """
+    threading: Any = sys.modules.get("threading")
+    try:
+        for thread in (*threading._enumerate(), *threading._dangling):
+            # The attribute's name in Python 3.14 and later, and the one in 3.13.
+            handle: Any = getattr(thread, "_os_thread_handle", getattr(thread, "_handle", None))
+            if thread.ident not in (None, get_ident()) and hasattr(handle, "_set_done"):
+                handle._set_done()
+        threading._after_fork()
+        if hasattr(threading, "_thread_shutdown"):
+            threading._thread_shutdown = _join_threads
+    except Exception:  # noqa: S110 - in the child, before all else: as far as it goes
+        pass
+
+
+def _join_threads() -> None:
+    """Join the threads of this process, as ``_thread._shutdown`` of Python 3.13 and later does.
+
+    That one goes by a list of its own, in C, from which nothing removes the parent's threads.
+    """
+    threading = sys.modules["threading"]
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()

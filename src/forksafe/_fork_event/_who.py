@@ -1,31 +1,34 @@
 """Who is forking? Read off the call stack, before the fork.
 
-Two callers do part of the reset's work themselves, and neither says so in any state that older
-Pythons keep, so the frames are the only witness:
+Two kinds of callers are no plain forks, and neither says so in any state that older Pythons keep,
+so the frames are the only witness:
 
 - ``Process.start()``, of ``multiprocessing``, ``multiprocess`` and ``billiard``: its child runs
-  the after-fork registry right after the fork. Ours must leave that one registry to it, or every
-  callback would run twice.
-- ``subprocess.Popen(preexec_fn=...)``: its child is about to exec and is left alone.
+  the after-fork registry itself. The reset leaves that to it, or every callback would run twice.
+- code whose child is about to exec (`_EXECUTES`): it is left alone.
 
-Only identity of code objects counts, never a name alone.
+Only identity of code objects counts, never a name alone. And only a frame that is itself forking
+counts: a signal handler may interrupt ``Process.start()``, and fork. So from the fork outwards
+every frame must belong to a package that forks for others, up to the one that is looked for, or to
+a function that the program has put in the place of ``os.fork``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from opcode import opmap
 
 from . import _families
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType, ModuleType
+    from types import CodeType, FrameType, ModuleType
+    from typing import Any
 
 
-class Origin:
+class Who:
     """Somebody who forks."""
-
-    __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,7 +37,7 @@ class Origin:
         return f"<fork by {self.name}>"
 
 
-class Launch(Origin):
+class Launch(Who):
     """The fork inside ``Process.start()``.
 
     Attributes:
@@ -43,8 +46,6 @@ class Launch(Origin):
         standard: Whether the child is sure to get there: the class overrides nothing on the way.
     """
 
-    __slots__ = ("family", "registry", "standard")
-
     def __init__(self, family: str, registry: object, standard: bool) -> None:
         super().__init__(f"{family}.Process")
         self.family = family
@@ -52,67 +53,118 @@ class Launch(Origin):
         self.standard = standard
 
 
-PLAIN = Origin("os.fork")
-EXEC = Origin("a child about to exec")
+PLAIN = Who("os.fork")
+EXEC = Who("a child about to exec")
+
+# Functions whose child is about to exec. A table: add a line.
+_EXECUTES = (
+    ("subprocess", "Popen._execute_child"),  # with preexec_fn
+    ("os", "_spawnvef"),
+    ("pty", "spawn"),
+    ("asyncio.subprocess", "create_subprocess_exec"),  # under uvloop, whose Cython has no frames
+    ("asyncio.subprocess", "create_subprocess_shell"),
+    ("gevent.subprocess", "Popen._execute_child"),
+    ("eventlet.green.subprocess", "Popen._execute_child"),
+    ("ptyprocess.ptyprocess", "PtyProcess.spawn"),
+    ("twisted.internet.process", "_BaseProcess._fork"),
+    ("billiard.compat", "spawnv_passfds"),
+)
+_BY_NAME: dict[str, list[tuple[str, str]]] = {"_launch": []}
+for _module, _path in _EXECUTES:
+    _BY_NAME.setdefault(_path.rpartition(".")[2], []).append((_module, _path))
+
+# Packages whose functions fork on behalf of their callers.
+_FORKERS = {module.partition(".")[0] for module, _ in _EXECUTES} | {
+    *_families.NAMES,
+    __name__.partition(".")[0],
+}
+
+_AWAITS = opmap.get("SEND", opmap.get("YIELD_FROM"))
+_COROUTINE = 0x80  # inspect.CO_COROUTINE
+_DEPTH = 16  # frames: wrappers of wrappers of os.fork are no deeper
 
 
-def origin(frame: FrameType | None) -> Origin:
-    """Tell who forks, from the frame that called into the fork.
+def who_forks(frame: FrameType | None) -> Who:
+    """Tell who forks.
 
     Args:
-        frame: The frame that runs the fork: of the caller of ``os.fork()`` itself, not of a hook.
+        frame: The frame that runs the fork: of the caller of ``os.fork()`` itself, not of a hook;
+            None where C code forks in a thread that runs no Python code.
     """
-    # Names first: comparing code objects is only worth it for a handful of frames.
-    if frame is None:
-        return PLAIN
-    if frame.f_code.co_name == "_execute_child" and _executes(frame, "subprocess"):
+    if frame is not None and "uvloop" in sys.modules and _awaits_c_code(frame):
         return EXEC
-    while frame is not None:
-        name = frame.f_code.co_name
-        if name == "_launch":
+    wrappers = {_code(os.fork), _code(getattr(os, "forkpty", None))} - {None}
+    forking = True  # every frame so far forks on behalf of its caller
+    for _ in range(_DEPTH):
+        if frame is None:
+            break
+        code = frame.f_code
+        paths = _BY_NAME.get(code.co_name)
+        if paths is not None and forking:
+            if any(code is _find(module, path) for module, path in paths):
+                return EXEC
             for module in _families.loaded(_families.NAMES):
-                launch = _launches(frame, module.__name__)
+                launch = _launch(frame, module.__name__)
                 if launch is not None:
                     return launch
-        elif name == "_bootstrap":
-            for module in _families.loaded(_PROCESS_MODULES):
-                base = getattr(module, "BaseProcess", None)
-                if _is_code_of(frame, base, "_bootstrap"):
-                    return PLAIN  # a running Process: the program itself forks
-        elif name == "_execute_child" and _executes(frame, "gevent.subprocess"):
-            return EXEC  # gevent forks and execs in Python
+        if code in wrappers:
+            forking = True
+        elif _package(frame) not in _FORKERS:
+            if not wrappers:
+                break
+            forking = False
         frame = frame.f_back
     return PLAIN
 
 
-_PROCESS_MODULES = _families.submodules("process")
+def _awaits_c_code(frame: FrameType) -> bool:
+    # loop.subprocess_exec() of uvloop, awaited by the program's coroutine: whoever calls os.fork()
+    # stands at a call.
+    code = frame.f_code
+    return bool(code.co_flags & _COROUTINE) and code.co_code[frame.f_lasti] == _AWAITS
 
 
-def _is_code_of(frame: FrameType, cls: object, method: str) -> bool:
-    function = getattr(cls, method, None)
-    return function is not None and getattr(function, "__code__", None) is frame.f_code
+def _package(frame: FrameType) -> str:
+    name = frame.f_globals.get("__name__")
+    return name.partition(".")[0] if type(name) is str else ""
 
 
-def _executes(frame: FrameType, module: str) -> bool:
-    popen = getattr(sys.modules.get(module), "Popen", None)
-    return _is_code_of(frame, popen, "_execute_child")
+def _code(function: Any) -> CodeType | None:
+    """Return the code of a function in Python, through the usual wrappings; None for one in C."""
+    for _ in range(_DEPTH):
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            return code  # type: ignore[no-any-return] # what functions have by that name
+        for attribute in ("__func__", "func", "__wrapped__"):
+            inner = getattr(function, attribute, None)
+            if inner is not None:
+                break
+        else:
+            call: Any = vars(type(function)).get("__call__")
+            return getattr(call, "__code__", None)
+        function = inner
+    return None
 
 
-def _launches(frame: FrameType, family: str) -> Launch | None:
-    popen_fork: ModuleType | None = sys.modules.get(f"{family}.popen_fork")
-    if not _is_code_of(frame, getattr(popen_fork, "Popen", None), "_launch"):
+def _find(module: str, path: str) -> CodeType | None:
+    found: Any = sys.modules.get(module)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return _code(found) if found is not None else None
+
+
+def _launch(frame: FrameType, family: str) -> Launch | None:
+    if frame.f_code is not _find(f"{family}.popen_fork", "Popen._launch"):
         return None
-    process = sys.modules.get(f"{family}.process")
-    registry = getattr(sys.modules.get(f"{family}.util"), "_afterfork_registry", None)
+    process: ModuleType | None = sys.modules.get(f"{family}.process")
+    util = sys.modules.get(f"{family}.util") or sys.modules.get("multiprocessing.util")
     launched = frame.f_locals.get("process_obj")
-    if launched is None or registry is None:
-        return None
-    if launched is getattr(process, "_current_process", None):
-        return None  # this *is* the started Process, past its bootstrap: an atexit handler forks
+    if launched is None or launched is getattr(process, "_current_process", None):
+        return None  # the latter: this *is* the started Process, whose target is os.fork
     base = getattr(process, "BaseProcess", None)
-    cls = type(launched)
     standard = all(
-        getattr(cls, method, None) is getattr(base, method, None)
+        getattr(type(launched), method, None) is getattr(base, method, None)
+        and method not in vars(launched)
         for method in ("_bootstrap", "_after_fork")
     )
-    return Launch(family, registry, standard)
+    return Launch(family, getattr(util, "_afterfork_registry", None), standard)

@@ -2,38 +2,41 @@
 
 The notes are taken in this order before the fork, and the resets run in this order in the child:
 
-1. What the later steps, or the callbacks, could otherwise trip over: streams, imports, the lock of
-   the tracker.
+1. What the later steps, or the callbacks, could otherwise trip over: streams, imports, locks.
 2. Who this process is: its parent, its name, its children and servers, what it does when it ends.
-3. What of the parent's it must not delete, wait for or wake.
-4. The after-fork registry last: its callbacks are the program's code, and find a whole process.
+3. What of the parent's it must not delete, wait for, write to or wake.
+4. The after-fork registry last: its callbacks find a whole process.
 """
 
 from __future__ import annotations
 
+from ._conditions import ConditionsStep
 from ._executors._pools import PoolsStep
 from ._executors._process_executors import ProcessExecutorsStep
-from ._executors._thread_executors import ThreadPoolsStep
+from ._executors._thread_executors import ThreadExecutorsStep
 from ._exit_handlers import ExitHandlersStep
 from ._imports import ImportsStep
+from ._locks import LocksStep
+from ._log_handlers import LogHandlersStep
 from ._loops import EventLoopsStep
-from ._loops._wakeup_fd import WakeupFdStep
+from ._loops._signal_handlers import WakeupFdStep
 from ._mp import RegistryStep
 from ._mp._fork_server import ForkServerStep
-from ._mp._identity import IdentityStep
-from ._mp._process import ChildrenStep
-from ._mp._scratch_dir import ScratchDirStep
+from ._mp._process import ChildrenStep, IdentityStep, ScratchDirStep
 from ._mp._tracker import TrackerStep
-from ._streams import StdStreamsStep
+from ._streams import StreamsStep
 from ._temp_dirs import TempDirsStep
+from ._watchdog import WatchdogStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .._fork_event._step import Step
 
 STEPS: tuple[Step, ...] = (
-    StdStreamsStep(),
+    StreamsStep(),
     ImportsStep(),
+    LocksStep(),
+    ConditionsStep(),
     TrackerStep(),
     ChildrenStep(),
     IdentityStep(),
@@ -41,10 +44,12 @@ STEPS: tuple[Step, ...] = (
     ForkServerStep(),
     ExitHandlersStep(),
     TempDirsStep(),
+    WatchdogStep(),
+    LogHandlersStep(),
     WakeupFdStep(),
     EventLoopsStep(),  # before the pools, whose failed futures wake a loop up
     PoolsStep(),
     ProcessExecutorsStep(),
-    ThreadPoolsStep(),
+    ThreadExecutorsStep(),
     RegistryStep(),
 )

@@ -16,7 +16,7 @@ import atexit
 import sys
 
 from .._fork_event import _families
-from .._fork_event._step import Idle, Step
+from .._fork_event._step import NOTHING, Step
 from .._fork_event._who import Launch
 from . import _barrier
 
@@ -24,17 +24,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._fork_event import Forking
+    from .._fork_event import ForkEvent
 
 
 class ExitHandlersStep(Step):
     name = "exit handlers"
 
-    def note(self, fork: Forking) -> Idle | tuple[list[Any], list[Any] | None]:
+    def note(self, fork: ForkEvent) -> tuple[list[Any], list[Any] | None]:
         # Here and not in the child, where the walk would copy the page of each.
-        return (_utils(), _finalizers()) if _concerns(fork) else Idle()
+        return (_utils(), _finalizers()) if _concerns(fork) else NOTHING
 
-    def reset(self, fork: Forking, note: tuple[list[Any], list[Any] | None] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: tuple[list[Any], list[Any] | None] | None) -> bool:
         if not _concerns(fork):
             return False
         if note is None or not fork.alone:  # another thread may have made some since
@@ -56,8 +56,8 @@ class ExitHandlersStep(Step):
         return fork.identity is not None or finalizers is not None
 
 
-def _concerns(fork: Forking) -> bool:
-    return fork.identity is not None or isinstance(fork.origin, Launch)
+def _concerns(fork: ForkEvent) -> bool:
+    return fork.identity is not None or isinstance(fork.who, Launch)
 
 
 def _utils() -> list[Any]:

@@ -20,14 +20,14 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 
-from .._fork_event._step import Idle, Step, expect
+from .._fork_event._step import NOTHING, Step, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from .._fork_event import Forking
+    from .._fork_event import ForkEvent
 
 _BOOTSTRAP = "_frozen_importlib"
 
@@ -40,11 +40,10 @@ class ImportsStep(Step):
         # Kept, so that nothing is finalized inside the fork.
         self._forgotten: list[Any] = []
 
-    def note(self, fork: Forking) -> Idle | None:
-        references = _references(sys.modules[_BOOTSTRAP])
-        return None if references else Idle(references)
+    def note(self, fork: ForkEvent) -> Any:
+        return None if _references(sys.modules[_BOOTSTRAP]) else NOTHING
 
-    def reset(self, fork: Forking, note: None) -> bool:
+    def reset(self, fork: ForkEvent, note: None) -> bool:
         # Looked at here and not before the fork: until then other threads go on importing.
         bootstrap = sys.modules[_BOOTSTRAP]
         locks = _locks(bootstrap)

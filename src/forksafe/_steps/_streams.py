@@ -1,24 +1,30 @@
-"""Row 14: text that waits in stdout and stderr is written once, and the child can print.
+"""Rows 14 and 20: what waits in a stream is written once, and the child can print, and log.
 
-A fork copies the buffers, and both processes would flush their copy: so they are flushed before the
-fork, as ``multiprocessing.popen_fork`` does. That is not all of it. Another thread can be inside
-its next write at the fork: what it has put into the buffers is the parent's to write, and the lock
-of the buffer, which it holds, is released by nobody in the child (cpython gh-50970).
+A fork copies the buffers, and both processes would flush their copy: so stdout and stderr are
+flushed before the fork, as ``multiprocessing.popen_fork`` does. Not if nobody takes what they hold:
+a plain fork does not wait for the reader of a full pipe either. And flushing is not all of it.
+Another thread can be inside its next write at the fork: what it has put into the buffer is the
+parent's to write, and the lock of the buffer, which it holds, is released by nobody in the child
+(cpython gh-50970). The streams of ``logging``'s handlers are no different: CPython makes the lock
+of each handler anew in the child, but not the one inside its stream.
 
-So in the child the streams start afresh, in place: a ``logging`` handler keeps the stream that it
-was made with. ``BufferedWriter.__init__()`` on a live object gives it an empty buffer and a new
-lock, and leaves the file open. The text layer above keeps what it is (encoding, newline, ...); what
-it holds back, it is made to write while the buffer stands over a sink.
+So in the child such a stream starts afresh, in place: a handler keeps the stream that it was made
+with. ``BufferedWriter.__init__()`` on a live object gives it an empty buffer and a new lock, and
+leaves the file open. The TextIOWrapper keeps its settings. Its pending text is the parent's, so we
+flush it while the buffer points at a sink, and then point the buffer back at the file.
 
-Only the standard layers, by their exact types, are touched. Any other object is the program's. And
-where no other thread was there, the flush has done all, and the pages of the streams stay shared.
+Only the standard layers, by their exact types, are touched; any other object is the program's.
+Where this very thread is inside a write to a standard stream (a signal handler forks there), the
+stream stays as it is: the write goes on in the child, and releases the lock there.
 """
 
 from __future__ import annotations
 
 import io
+import select
 import sys
 
+from .._fork_event._signals import in_handler
 from .._fork_event._step import NOTHING, Step
 
 TYPE_CHECKING = False
@@ -26,58 +32,74 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from .._fork_event import Forking
+    from .._fork_event import ForkEvent
+
+    Buffer = io.BufferedWriter | io.BufferedRandom
 
 
-class StdStreamsStep(Step):
+class StreamsStep(Step):
     name = "std streams"
 
-    def note(self, fork: Forking) -> list[Any]:
-        """Flush; return the streams that the child must start afresh nevertheless."""
-        streams = []
-        for stream in _streams():
-            try:
-                stream.flush()
-                clean = fork.alone
-            except RuntimeError:
-                # "reentrant call": a signal handler forks inside this very stream's write, which
-                # goes on in the child, and releases the lock there.
-                clean = True
-            except Exception:  # closed, a full disk, a full pipe: the next write will tell
-                clean = False
-            if not clean:
-                streams.append(stream)
-        return streams or NOTHING
+    def note(self, fork: ForkEvent) -> list[Any]:
+        """Return the standard streams that the child must start afresh."""
+        streams = list(fork.unflushed)
+        if not fork.alone:
+            streams += [s for s in _standard() if not any(s is other for other in fork.reentered)]
+        return streams or ([] if not fork.alone else NOTHING)
 
-    def reset(self, fork: Forking, note: list[Any] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
+        streams = list(_standard()) if note is None else note
+        if not fork.alone:
+            streams += _of_handlers()
         done = False
-        for stream in _streams() if note is None else note:
+        for stream in streams:
             done = _start_afresh(stream) or done
         return done
 
 
-def layers(stream: Any) -> tuple[io.TextIOWrapper, io.BufferedWriter, io.FileIO] | None:
-    """Return the three layers of a standard text stream that is open, None for any other."""
-    if type(stream) is not io.TextIOWrapper:
-        return None
+def flush(fork: ForkEvent) -> None:
+    """Flush stdout and stderr, in the parent, before signals are blocked."""
+    for stream in _standard():
+        try:
+            if _takes(stream):
+                stream.flush()
+            elif in_handler(sys._getframe()):
+                fork.reentered += (stream,)  # it may be inside this stream's write, which waits
+            else:
+                fork.unflushed += (stream,)
+        except RuntimeError:
+            # "reentrant call": a signal handler forks inside this very stream's write.
+            fork.reentered += (stream,)
+        except Exception:  # closed, a full disk: the next write will tell
+            fork.unflushed += (stream,)
+
+
+def _takes(stream: Any) -> bool:
+    """Tell whether the file below a stream takes a write now; a regular file always does."""
+    found = layers(stream)
+    if found is None:
+        return True
+    poll = select.poll()
+    poll.register(found[1].raw, select.POLLOUT)  # type: ignore[arg-type] # it has a fileno()
+    return bool(poll.poll(0))
+
+
+def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
+    """Return the text and the binary layer of a standard stream that is open, else None."""
+    text = stream if type(stream) is io.TextIOWrapper else None
     try:
-        buffer = stream.buffer
-        if type(buffer) is not io.BufferedWriter:
+        buffer = stream if text is None else text.buffer
+        if type(buffer) not in (io.BufferedWriter, io.BufferedRandom):
             return None
-        raw = buffer.raw
+        raw: Any = buffer.raw
         if type(raw) is not io.FileIO or raw.closed:
             return None
     except ValueError:  # detached
         return None
-    return stream, buffer, raw
+    return text, buffer
 
 
-def _streams() -> Iterable[Any]:
-    try:
-        if sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
-            return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
-    except AttributeError:
-        pass  # the program has deleted it
+def _standard() -> Iterable[Any]:
     streams: dict[int, Any] = {}  # a stream's __eq__() and __hash__() may be the program's
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         stream = getattr(sys, name, None)
@@ -86,9 +108,30 @@ def _streams() -> Iterable[Any]:
     return streams.values()
 
 
+def _of_handlers() -> list[Any]:
+    """Return the streams of all handlers that `logging` knows, but for the standard ones."""
+    known = {id(stream) for stream in _standard()}
+    found = []
+    for reference in list(getattr(sys.modules.get("logging"), "_handlerList", ())):
+        handler = reference() if callable(reference) else None
+        stream = getattr(handler, "__dict__", {}).get("stream")
+        if stream is not None and id(stream) not in known:
+            found.append(stream)
+    return found
+
+
 class _Sink(io.RawIOBase):
+    def readable(self) -> bool:
+        return True
+
     def writable(self) -> bool:
         return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0
 
     def tell(self) -> int:
         return 0
@@ -104,18 +147,19 @@ def _start_afresh(stream: Any) -> bool:
     found = layers(stream)
     if found is None:
         return False
-    text, buffer, raw = found
-    size = _size(buffer)
-    init = io.BufferedWriter.__init__
+    text, buffer = found
+    init: Any = type(buffer).__init__
+    size, raw = _size(buffer), buffer.raw
     init(buffer, _sink, 512)
     try:
-        text.flush()
+        if text is not None:
+            text.flush()
     finally:
         init(buffer, raw, size)
     return True
 
 
-def _size(buffer: io.BufferedWriter) -> int:
+def _size(buffer: Buffer) -> int:
     # The size is told by nothing but the memory it takes, and on PyPy by nothing at all.
     try:
         size = buffer.__sizeof__() - type(buffer).__basicsize__

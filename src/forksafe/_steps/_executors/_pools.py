@@ -21,14 +21,14 @@ import os
 import sys
 
 from ..._fork_event import _families
-from ..._fork_event._step import NOTHING, Idle, Step, UnknownLayout, expect
-from .. import _executors as _futures
+from ..._fork_event._step import NOTHING, Step, UnknownLayout, expect
+from . import free, release_waiters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from ..._fork_event import Forking
+    from ..._fork_event import ForkEvent
 
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _SUBMITTING = (
@@ -54,11 +54,10 @@ class PoolsStep(Step):
         # Kept: the queues and the workers are objects with finalizers.
         self._parents: list[object] = []
 
-    def note(self, fork: Forking) -> Idle | list[tuple[Any, int]]:
-        registries = _registries()
-        return live_pools() or NOTHING if any(registries) else Idle(*registries)
+    def note(self, fork: ForkEvent) -> list[tuple[Any, int]]:
+        return live_pools() or NOTHING
 
-    def reset(self, fork: Forking, note: list[tuple[Any, int]] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
         # Without a note, or where another thread may have made one since, they are looked for here.
         pools = note if note is not None and fork.alone else live_pools()
         unknown: UnknownLayout | None = None
@@ -197,7 +196,7 @@ def _closed(pool: Any) -> object:
 
 def _fail(result: Any, value: object) -> None:
     condition = _condition(result)
-    _futures.free(condition._lock)
+    free(condition._lock)
     if hasattr(result, "_event"):
         if result._event._flag:
             return
@@ -207,4 +206,4 @@ def _fail(result: Any, value: object) -> None:
     else:
         result._items.append((False, value))
         result._index = result._length = 0  # and after it: the end
-    _futures.release_waiters(condition)
+    release_waiters(condition)

@@ -10,7 +10,9 @@ One that was never started, the usual thing in a module that a server preloads, 
 already. Every child that used it would share them: tasks of one child run in another's workers, and
 results go astray. In the child it gets its own when work is first submitted, and works.
 
-How they are found: see `forksafe._steps._executors._process_pool_work`.
+The started are found through the threads that ``concurrent.futures.process`` keeps in
+``_threads_wakeups``; the others through their call queue, which multiprocessing keeps in its
+after-fork registry.
 """
 
 from __future__ import annotations
@@ -18,24 +20,20 @@ from __future__ import annotations
 import os
 import sys
 
-from ..._fork_event._step import NOTHING, Idle, Step, UnknownLayout, expect
-from .. import _executors as _futures
-from ._process_pool_work import (
-    MODULE,
-    call_queues,
-    find_locks,
-    live_process_executors,
-    map_of_wakeups,
-    registry,
-)
+from ..._fork_event._step import NOTHING, Step, UnknownLayout, expect
+from ..._fork_event._threads import interest
+from . import check, fail, free
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
     from typing import Any
 
-    from ..._fork_event import Forking
-    from ._process_pool_work import LiveExecutor
+    from ..._fork_event import ForkEvent
+
+MODULE = "concurrent.futures.process"
+_SUBMIT = f"{MODULE}:ProcessPoolExecutor.submit"
+interest(_SUBMIT)
 
 _ATTRIBUTES = (
     "_broken",
@@ -57,27 +55,23 @@ class ProcessExecutorsStep(Step):
     def __init__(self) -> None:
         # Kept: threads, queues and workers are objects with finalizers.
         self._parents: list[object] = []
-        self._watched: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
 
-    def note(self, fork: Forking) -> Any:
-        if fork.fresh:
-            self._watched = (map_of_wakeups().data, registry())
-        wakeups, registered = self._watched
-        if not wakeups:
-            if not registered:
-                return Idle(wakeups, registered)
-            if call_queues.seen(registered):
-                return NOTHING
-        found = live_process_executors()
-        if not fork.alone:
-            find_locks(found)
-        return found or NOTHING
+    def note(self, fork: ForkEvent) -> list[LiveExecutor]:
+        wakeups = map_of_wakeups()
+        return (live_process_executors() if wakeups or registry() else []) or NOTHING
 
-    def reset(self, fork: Forking, note: list[LiveExecutor] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:
         found = list(note or ())
         if note is None or not fork.alone:  # another thread may have made one since
             known = {id(live.queue) for live in found}
             found += [live for live in live_process_executors() if id(live.queue) not in known]
+        if fork.stacks is not None:
+            # Since 3.14 the call queue does not lead to its executor, nor to the lock that a thread
+            # in its first submit() holds; that thread does.
+            for _, executor in fork.stacks.others.get(_SUBMIT, ()):
+                for live in found:
+                    if live.queue is getattr(executor, "_call_queue", None):
+                        live.lock = getattr(executor, "_shutdown_lock", None)
         if not found:
             return False
         module = sys.modules[MODULE]
@@ -100,15 +94,117 @@ class ProcessExecutorsStep(Step):
                 live.thread.executor_reference = _nobody
             if live.executor is not None:
                 self._parents.append(_break(live.executor, message))
-            for future in map(_futures.check, lost):
-                _futures.fail(
-                    future, sys.modules["functools"].partial(module.BrokenProcessPool, message)
-                )
+            for future in map(check, lost):
+                fail(future, sys.modules["functools"].partial(module.BrokenProcessPool, message))
         # Or the child's exit would write to these threads, and join them.
         module._threads_wakeups.clear()
         if unknown is not None:
             raise unknown
         return True
+
+
+class LiveExecutor:
+    """An executor that may have workers.
+
+    Attributes:
+        executor: The executor; None where the program has let go of it and work is left, and
+            where it was never started.
+        wakeup: Its ``_ThreadWakeup``.
+        pending: Its work, by number: what is due from the workers.
+        owner: The pid of the process whose children the workers are; 0 before there are any.
+        lock: Of one that was never started: the lock that a thread in its first submit() holds.
+        thread: Its thread; None where it was never started.
+    """
+
+    def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, thread: Any) -> None:
+        self.executor = executor
+        self.wakeup = wakeup
+        self.pending = pending
+        self.queue = queue
+        self.thread = thread
+        self.lock: Any = getattr(queue, "shutdown_lock", None)  # the executor's, up to 3.13
+        processes = getattr(executor, "_processes", None)
+        first = next(iter(list(processes.values())), None) if processes else None
+        self.owner: int = getattr(first, "_parent_pid", 0)
+
+
+def live_process_executors() -> list[LiveExecutor]:
+    """Return the executors of this process that have a thread, or pipes. Reads only."""
+    module = sys.modules.get(MODULE)
+    if module is None:
+        return []
+    found = []
+    for thread, wakeup in list(map_of_wakeups().items()):
+        reference = getattr(thread, "executor_reference", None)
+        expect(callable(reference), f"{MODULE}: a thread without executor_reference")
+        assert reference is not None
+        executor = reference()
+        pending = thread.pending_work_items
+        if executor is not None and executor._pending_work_items:
+            pending = executor._pending_work_items
+        found.append(LiveExecutor(executor, wakeup, pending, thread.call_queue, thread))
+    started = {id(live.queue) for live in found}
+    for queue in call_queues.found(module):
+        if id(queue) not in started:
+            found.append(
+                LiveExecutor(None, queue.thread_wakeup, queue.pending_work_items, queue, None)
+            )
+    return found
+
+
+def map_of_wakeups() -> Any:
+    """Return the mapping of the executors' threads to what wakes them, whose shape was checked."""
+    wakeups: Any = getattr(sys.modules[MODULE], "_threads_wakeups", None)
+    expect(
+        isinstance(getattr(wakeups, "data", None), dict),
+        f"{MODULE}._threads_wakeups is no mapping with weak keys",
+    )
+    return wakeups
+
+
+def registry() -> dict[Any, Any]:
+    """Return what multiprocessing's after-fork registry holds, whose shape was checked."""
+    util = sys.modules.get("multiprocessing.util")
+    registered: Any = getattr(getattr(util, "_afterfork_registry", None), "data", None)
+    expect(isinstance(registered, dict), "multiprocessing.util._afterfork_registry has no data")
+    return registered  # type: ignore[no-any-return] # its shape was checked
+
+
+class _CallQueues:
+    """The call queues in the after-fork registry, which may hold thousands of other things.
+
+    Its entries are numbered as they come, so each is looked at once.
+    """
+
+    def __init__(self) -> None:
+        self._newest = -1
+        self._references: list[Any] = []
+
+    def found(self, module: ModuleType) -> list[Any]:
+        """Return the queues that are alive."""
+        self._look(module)
+        # One that came by pickle, in a spawned worker, belongs to no executor there.
+        queues = [reference() for reference in self._references]
+        return [queue for queue in queues if hasattr(queue, "thread_wakeup")]
+
+    def _look(self, module: ModuleType) -> None:
+        registered = registry()
+        newest = next(reversed(registered), None)
+        if newest is None or newest[0] == self._newest:
+            return
+        callback = getattr(getattr(module, "_SafeQueue", None), "_after_fork", None)
+        expect(callback is not None, f"{MODULE} has no _SafeQueue")
+        for key in reversed(list(registered)):
+            if key[0] <= self._newest:
+                break
+            if key[2] is callback:
+                reference = registered.get(key)
+                if reference is not None:
+                    self._references.append(reference)
+        self._newest = newest[0]
+
+
+call_queues = _CallQueues()
 
 
 def _message(owner: int) -> str:
@@ -163,7 +259,7 @@ def _break(executor: Any, message: str) -> object:
 
 def _start_later(live: LiveExecutor, module: ModuleType) -> None:
     if live.lock is not None:
-        _futures.free(live.lock)
+        free(live.lock)
     wakeup = live.wakeup
     # Not a functools.partial: PyPy's has a frame of its own.
     wakeup.wakeup = lambda: _on_wakeup(sys._getframe(1), wakeup, module)

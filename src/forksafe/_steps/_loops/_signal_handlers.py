@@ -1,7 +1,13 @@
-"""The signal handlers of an inherited asyncio loop: back when the child runs the loop, not before.
+"""Row 12, the wakeup fd; and the signal handlers of an inherited asyncio loop.
+
+``signal.set_wakeup_fd()`` names a socket that the interpreter's own signal handler, in C, writes
+each signal's number into. After a fork that socket is one for both processes: the child's SIGTERM
+reaches the parent's loop, which takes it for its own. So the child starts without one, whoever set
+it: asyncio, trio, tornado, twisted, a program. CPython does the same since 3.12, but only where
+asyncio was imported (cpython gh-94454).
 
 ``loop.add_signal_handler()`` installs a handler that does nothing, and lets the wakeup fd carry the
-signal's number to the loop. A child has no wakeup fd (row 12) and, as a rule, does not run that
+signal's number to the loop. A child has no wakeup fd and, as a rule, does not run that
 loop: it would ignore every such signal, and nothing short of SIGKILL could end it. The same holds
 for Ctrl-C inside ``asyncio.run()`` (3.11 and later), whose handler cancels the parent's main task.
 
@@ -17,14 +23,15 @@ from __future__ import annotations
 
 import sys
 
-from ..._fork_event import _signals
+from ..._fork_event._signals import as_main_thread
+from ..._fork_event._signals import c as _c
+from ..._fork_event._step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# As signal has them, before it makes an enum member of every number.
-_c: Any = sys.modules["_signal"]
+    from ..._fork_event import ForkEvent
 
 ENDING = tuple(
     int(getattr(_c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(_c, name)
@@ -32,6 +39,19 @@ ENDING = tuple(
 
 # What was taken away since the loops were made, in this process or in the ones before it.
 _suspended: dict[int, Any] = {}
+
+
+class WakeupFdStep(Step):
+    name = "wakeup fd"
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        # No way to ask without setting.
+        try:
+            fd: int = _c.set_wakeup_fd(-1)
+        except ValueError:  # not the main thread, says PyPy
+            with as_main_thread:
+                fd = _c.set_wakeup_fd(-1)
+        return fd != -1
 
 
 def suspendable() -> list[tuple[int, Any]]:
@@ -48,7 +68,7 @@ def suspendable() -> list[tuple[int, Any]]:
 
 def suspend(handlers: list[tuple[int, Any]]) -> None:
     """Give these signals, in the child, what they do without any event loop."""
-    with _signals.as_main_thread:
+    with as_main_thread:
         for number, handler in handlers:
             _c.signal(number, _default(number))
             _suspended[number] = handler

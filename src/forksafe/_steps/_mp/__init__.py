@@ -6,8 +6,12 @@ locks are unlocked. Only ``Process`` runs that registry; a bare ``os.fork()`` do
 (cpython gh-101320).
 
 Each callback runs exactly once. A second run is no harmless repetition: a proxy's callback takes
-a reference at its manager. So where ``Process`` itself forks, its own run is the one, and the
-signal mask is restored behind it, by an entry that sorts last.
+a reference at its manager. First come the entries of multiprocessing and its kin, while signals
+are blocked. With them the process is whole, and gets the program's signal mask back. The program's
+own callbacks follow (`finish`), so that a thread or a process that they start takes signals.
+
+A child of ``Process.start()`` runs its registry itself, at a moment when it knows its own name. So
+there we take the place of ``_run_after_forkers()`` for that one call, and keep to the same order.
 
 A ``Process`` ends by the finalizers of its own family, and knows no other. What the callbacks of
 another family took in the child is given back there, so that family's finalizers join the first's.
@@ -17,18 +21,17 @@ from __future__ import annotations
 
 import sys
 
-from ..._fork_event import _families, _later_hooks, _signals
-from ..._fork_event._step import Idle, Step, expect
+from ..._fork_event import _families, this_process
+from ..._fork_event._step import NOTHING, Step, expect, tell
 from ..._fork_event._who import Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from typing import Any
 
-    from ..._fork_event import Forking
+    from ..._fork_event import ForkEvent
 
-_LAST = float("inf")
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
 
@@ -36,117 +39,177 @@ class RegistryStep(Step):
     name = "registry"
     modules = _families.submodules("util")
 
-    def __init__(self) -> None:
-        self._registries: list[_Registry] = []
-        self._waiting: Forking | None = None
+    def note(self, fork: ForkEvent) -> list[tuple[Registry, list[Any]]]:
+        noted = [(one, one.in_order(fork)) for one in registries()]
+        if isinstance(fork.who, Launch) or any(e or one.finalizers for one, e in noted):
+            return noted
+        return NOTHING  # type: ignore[no-any-return] # stands for itself
 
-    def note(self, fork: Forking) -> Idle | list[tuple[_Registry, list[Any] | None, bool]]:
-        if fork.fresh:
-            self._registries = list(registries())
-        origin = fork.origin
-        theirs = origin.registry if isinstance(origin, Launch) else None
-        idle = theirs is None
-        noted: list[tuple[_Registry, list[Any] | None, bool]] = []
-        for one in self._registries:
-            entries = one.entries
-            clear = bool(one.finalizers)
-            if entries or clear:
-                idle = False
-            # In order already here: in the child the walk would copy the page of each. The keys are
-            # (index, id, callback), and no two indexes are the same.
-            callbacks = None if one.registry is theirs else sorted(entries.items())
-            noted.append((one, callbacks, clear))
-        return Idle(*(x for one in self._registries for x in one.state)) if idle else noted
-
-    def reset(self, fork: Forking, note: Any) -> bool:
-        if note is None:
-            note = [(one, (), True) for one in registries()]
-        for one, callbacks, clear in note:
-            if callbacks is None:
-                if fork.origin.standard:  # type: ignore[attr-defined]
-                    self._go_on_behind(one, [other for other, _, _ in note], fork)
-                continue
-            if not fork.alone:  # or nothing noted: others may have registered since
-                clear = True
-                if len(one.entries) != len(callbacks):
-                    callbacks = sorted(one.entries.items())
-            if clear:
+    def reset(self, fork: ForkEvent, note: list[tuple[Registry, list[Any]]] | None) -> bool:
+        # In order already where that is possible: a walk in the child would copy the page of each.
+        if note is None or not fork.alone:
+            note = [(one, one.in_order(fork)) for one in registries()]
+        for one, entries in note:
+            if not one.is_of(fork.who):
                 one.finalizers.clear()
-            # As _run_after_forkers() does it, but without logging, and whatever a callback raises.
-            if callbacks and _later_hooks.LATER:
-                _later_hooks.free_locks()
-            for (_index, _ident, callback), reference in callbacks:
-                obj = reference()
-                if obj is not None:
-                    try:
-                        callback(obj)
-                    except BaseException as exc:  # the others must run, and the fork must return
-                        fork.raised += (exc.with_traceback(None),)
-        if len(note) > 1:
-            families = [one for one, _, _ in note]
-            for one, callbacks, _ in note:
-                if callbacks is not None and one.ends_a_process():
-                    _join_finalizers(one, families)
+                run_own(fork, entries)
+        families = [one for one, _ in note]
+        for one in families:
+            if one.is_of(fork.who):
+                if fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
+                    _TakeTheRun(fork, one, families)
+            elif one.ends_a_process():
+                _join_finalizers(one, families)
         return bool(note)
 
-    def _go_on_behind(self, theirs: _Registry, all_: list[_Registry], fork: Forking) -> None:
-        """Do the rest of the reset when ``Process`` has run its registry, as its last entry."""
-        registry = theirs.registry
 
-        def go_on(fork: Forking) -> None:
-            del registry[key]
-            self._waiting = None
-            _join_finalizers(theirs, all_)
-            if fork.mask is not None:
-                _signals.restore(fork.mask)
+class Registry:
+    """One after-fork registry, whose shape was checked.
 
-        key = (_LAST, id(fork), go_on)
-        self._waiting = fork  # the registry's reference is weak
-        registry[key] = fork
-        fork.deferred = True
+    Attributes:
+        util: The module that has it.
+        entries: What is registered.
+        finalizers: The finalizers of the same family.
+    """
 
-
-class _Registry:
-    """One after-fork registry, and what of it is looked at."""
-
-    def __init__(
-        self, util: Any, registry: Any, entries: dict[Any, Any], finalizers: dict[Any, Any]
-    ) -> None:
+    def __init__(self, util: Any) -> None:
         self.util = util
-        self.registry = registry
-        self.entries = entries
-        self.finalizers = finalizers
-        self.state = (entries, finalizers)
+        self._registry = getattr(util, "_afterfork_registry", None)
+        entries = getattr(self._registry, "data", None)
+        finalizers = getattr(util, "_finalizer_registry", None)
+        expect(isinstance(entries, dict), f"{util.__name__}._afterfork_registry has no data")
+        expect(isinstance(finalizers, dict), f"{util.__name__}._finalizer_registry is no dict")
+        assert entries is not None and finalizers is not None
+        self.entries: dict[Any, Any] = entries
+        self.finalizers: dict[Any, Any] = finalizers
+
+    def is_of(self, who: object) -> bool:
+        """Tell whether the `Process` that is being started runs this registry itself."""
+        return isinstance(who, Launch) and who.registry is self._registry
+
+    def in_order(self, fork: ForkEvent) -> list[Any]:
+        """Return the entries in the order of their registration, none where they are not ours."""
+        # The keys are (index, id, callback), and no two indexes are the same.
+        return [] if self.is_of(fork.who) else sorted(self.entries.items())
+
+    def utils(self) -> list[Any]:
+        """Return the modules that share it: billiard.util has that of multiprocessing.util."""
+        return [
+            util
+            for util in _families.loaded(RegistryStep.modules)
+            if getattr(util, "_afterfork_registry", None) is self._registry
+        ]
 
     def ends_a_process(self) -> bool:
         """Tell whether the end of this process is that of a ``Process`` with this registry."""
-        for name in _families.NAMES:
-            util = sys.modules.get(f"{name}.util")
-            if getattr(util, "_afterfork_registry", None) is self.registry:
-                process = sys.modules.get(f"{name}.process")
-                current = getattr(process, "_current_process", None)
-                if getattr(current, "_parent_pid", None) is not None:  # not the main process
-                    return True
+        for util in self.utils():
+            process = sys.modules.get(util.__name__.replace(".util", ".process"))
+            current = getattr(process, "_current_process", None)
+            if getattr(current, "_parent_pid", None) is not None:  # not the main process
+                return True
         return False
 
 
-def _join_finalizers(first: _Registry, families: list[_Registry]) -> None:
+def registries() -> list[Registry]:
+    """Return every registry once. Reads only."""
+    found: dict[int, Registry] = {}
+    for util in _families.loaded(RegistryStep.modules):
+        found.setdefault(id(getattr(util, "_afterfork_registry", None)), Registry(util))
+    return list(found.values())
+
+
+def is_own(callback: Any) -> bool:
+    """Tell whether a registered callback is multiprocessing's, or one of its kin."""
+    module = getattr(callback, "__module__", None)
+    return isinstance(module, str) and module.partition(".")[0] in _families.NAMES
+
+
+def run_own(fork: ForkEvent, entries: Iterable[Any]) -> None:
+    """Run the entries that are multiprocessing's own; leave the program's for `finish`."""
+    for (_index, _ident, callback), reference in entries:
+        obj = reference()
+        if obj is None:
+            continue
+        if not is_own(callback):
+            fork.callbacks.append((callback, obj))
+            continue
+        try:
+            callback(obj)
+        except BaseException as exc:  # the others must run, and the fork must return
+            _raised(fork, exc, callback)
+
+
+def finish(fork: ForkEvent) -> object:
+    """Give the program its signals, and run its callbacks: the process is whole.
+
+    Returns:
+        What is due when no frame of ours is left: see `Signals.release_in_hook`.
+    """
+    due = [fork.signals.release_in_hook(child=True)]
+    if fork.callbacks:
+        _free_locks_of_later_hooks()
+    callbacks = iter(fork.callbacks)
+    running = True
+    while running:
+        callback: Any = None
+        try:
+            for callback, obj in callbacks:
+                callback(obj)
+            running = False
+        except BaseException as exc:
+            if not fork.signals.raised(exc):
+                _raised(fork, exc, callback)
+    fork.callbacks.clear()
+    due.append(fork.signals.release_in_hook(child=True))
+    return due
+
+
+def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
+    fork.raised.append(exc)
+    tell(exc, f"forksafe, in a forked child: after-fork callback {callback!r}")
+    exc.__traceback__ = None  # its frames hold what the program wants to let go of
+
+
+def _free_locks_of_later_hooks() -> None:
+    for module, attribute in this_process.later_hooks:
+        found = getattr(sys.modules.get(module), attribute, None)
+        free = getattr(found, "_at_fork_reinit", found)
+        if callable(free):
+            free()
+
+
+class _TakeTheRun:
+    """Stands for ``_run_after_forkers()``, once, in the child of ``Process.start()``."""
+
+    def __init__(self, fork: ForkEvent, theirs: Registry, families: list[Registry]) -> None:
+        self._fork: ForkEvent | None = fork
+        self._forks = this_process.forks
+        self._theirs = theirs
+        self._families = families
+        # billiard.util may yet be imported, in this child: then it has ours from multiprocessing's.
+        utils = theirs.utils()
+        self._original = utils[0]._run_after_forkers
+        for util in utils:
+            util._run_after_forkers = self
+        fork.deferred = True
+
+    def __call__(self) -> None:
+        for util in self._theirs.utils():
+            if util._run_after_forkers is self:
+                util._run_after_forkers = self._original
+        fork, self._fork = self._fork, None
+        if fork is None or self._forks != this_process.forks:
+            self._original()
+            return
+        others, fork.callbacks = fork.callbacks, []
+        run_own(fork, sorted(self._theirs.entries.items()))
+        fork.callbacks += others
+        _join_finalizers(self._theirs, self._families)
+        finish(fork)
+
+
+def _join_finalizers(first: Registry, families: list[Registry]) -> None:
     for other in families:
         run = getattr(other.util, "_run_finalizers", None)
         if other is not first and run is not None:
             first.util.Finalize(None, run, exitpriority=_AT_THE_END)
-
-
-def registries() -> Iterator[_Registry]:
-    """Yield every registry once: billiard.util has those of multiprocessing.util."""
-    seen: list[object] = []
-    for util in _families.loaded(_families.submodules("util")):
-        registry = getattr(util, "_afterfork_registry", None)
-        finalizers = getattr(util, "_finalizer_registry", None)
-        entries = getattr(registry, "data", None)
-        expect(isinstance(entries, dict), f"{util.__name__}._afterfork_registry has no data")
-        expect(isinstance(finalizers, dict), f"{util.__name__}._finalizer_registry is no dict")
-        assert entries is not None and finalizers is not None
-        if not any(registry is other for other in seen):
-            seen.append(registry)
-            yield _Registry(util, registry, entries, finalizers)

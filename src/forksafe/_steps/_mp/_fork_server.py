@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from ..._fork_event import Forking
+    from ..._fork_event import ForkEvent
 
 _MODULES = _families.submodules("forkserver")
 
@@ -46,7 +46,7 @@ class ForkServerStep(Step):
     name = "forkserver"
     modules = _MODULES
 
-    def reset(self, fork: Forking, note: None) -> bool:
+    def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
         for _module, server in _servers():
             held = server._lock.locked()

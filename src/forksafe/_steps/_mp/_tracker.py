@@ -18,13 +18,14 @@ import os
 import sys
 
 from ..._fork_event._step import Step, expect
+from .._lifeline import Lifeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-    from ..._fork_event import Forking
+    from ..._fork_event import ForkEvent
 
 _TRACKERS = {
     "multiprocessing.resource_tracker": "_resource_tracker",
@@ -69,32 +70,28 @@ class TrackerStep(Step):
     modules = tuple(_TRACKERS)
 
     def __init__(self) -> None:
-        self._trackers: list[_Tracker] = []
-        self._lifelines: dict[str, _Lifeline] = {}
+        self._lifelines: dict[str, Lifeline] = {}
 
-    def note(self, fork: Forking) -> list[_Preserve]:
-        if fork.fresh:
-            self._trackers = trackers()
+    def note(self, fork: ForkEvent) -> list[_Preserve]:
         kept = []
-        for one in self._trackers:
+        for one in trackers():
             if one.intent is not None:
                 preserve = _Preserve(one.intent)
-                fork.undo += (preserve.take_back,)
+                fork.undo.append(preserve.take_back)
                 one.intent.preserve_fd = preserve
                 kept.append(preserve)
             if one.is_waited_for and one.tracker._pid is not None:
                 self._hold_lifeline(one)
         return kept
 
-    def reset(self, fork: Forking, note: list[_Preserve] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: list[_Preserve] | None) -> bool:
         for preserve in note or ():
             preserve.child = os.getpid()
             preserve.previous = False  # or forks of forks would string them all together
-        if self._lifelines:
-            for lifeline in self._lifelines.values():
-                lifeline.leave_to_the_parent()
+        for lifeline in self._lifelines.values():
+            lifeline.drop_read_end()
         done = False
-        for one in self._trackers if note is not None else trackers():
+        for one in trackers():
             one.reinit_lock()
             state = one.state
             if state.get("_reentrant_messages"):
@@ -107,50 +104,17 @@ class TrackerStep(Step):
     def _hold_lifeline(self, one: _Tracker) -> None:
         held = self._lifelines.get(one.module)
         if held is None or held.owner != os.getpid():
-            util = sys.modules[one.module.partition(".")[0] + ".util"]
             try:
-                self._lifelines[one.module] = _Lifeline(util, one.tracker)
+                lifeline = self._lifelines[one.module] = Lifeline()
             except OSError:
-                pass  # no descriptor left: the fork goes on, and the wait is what it is without us
+                return  # no descriptor left: the parent waits as it does without us
+            util: Any = sys.modules[one.module.partition(".")[0] + ".util"]
+            util.Finalize(None, _at_exit, (lifeline, one.tracker), exitpriority=_EXIT_PRIORITY)
 
 
-class _Lifeline:
-    """A pipe whose write end lives as long as this process or any of its children does."""
-
-    def __init__(self, util: Any, tracker: Any) -> None:
-        self.owner = os.getpid()
-        self._tracker = tracker
-        self._read, self._write = os.pipe()
-        # A program that closes every descriptor (a daemon does) may have other files by the same
-        # numbers later.
-        self._pipe = _identity(self._read)
-        util.Finalize(None, self._at_exit, exitpriority=_EXIT_PRIORITY)
-
-    def leave_to_the_parent(self) -> None:
-        """In a child: keep nothing but the write end."""
-        read, self._read = self._read, -1
-        if read >= 0 and _identity(read) == self._pipe:
-            os.close(read)
-
-    def _at_exit(self) -> None:
-        read, self._read = self._read, -1
-        if _identity(read) != self._pipe or _identity(self._write) != self._pipe:
-            return
-        os.close(self._write)
-        os.set_blocking(read, False)
-        try:
-            os.read(read, 1)
-        except BlockingIOError:
-            self._tracker._pid = None  # a child lives: do not wait for it
-        os.close(read)
-
-
-def _identity(fd: int) -> tuple[int, int] | None:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
+    if lifeline.is_last() is False:
+        tracker._pid = None  # a child lives: do not wait for it
 
 
 class _Tracker:

@@ -1,0 +1,93 @@
+"""Row 25: ``faulthandler.dump_traceback_later()`` watches the parent, and does not hang the child.
+
+Its watchdog is a thread, in C. A child has no such thread, and at its exit waits for that thread's
+end, for ever; so does ``cancel_dump_traceback_later()`` there. Nothing that can be reached from
+Python mends that in the child. So the watchdog is called off before the fork, and set again in the
+parent with the time that is left.
+
+Nothing tells either whether it is set, and for how long. So from the import of forksafe on, until
+`forksafe.uninstall()`, the two functions are wrapped, and note what they are given. A watchdog that
+was set before is not known here: the audit tells of it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import time
+from functools import wraps
+
+from .._fork_event._step import NOTHING, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._fork_event import ForkEvent
+
+_faulthandler: Any = faulthandler  # PyPy's has neither function
+_set: Any = getattr(_faulthandler, "dump_traceback_later", None)
+_cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
+
+# The arguments of the watchdog that is set, and when it was.
+_armed: tuple[tuple[Any, ...], dict[str, Any], float] | None = None
+
+
+class WatchdogStep(Step):
+    name = "watchdog"
+
+    def note(self, fork: ForkEvent) -> Any:
+        if _armed is None or _cancel is None:
+            return NOTHING
+        _cancel()
+        fork.undo.append(_set_again)
+        return None
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        global _armed
+        was, _armed = _armed, None
+        return was is not None
+
+
+def _set_again() -> None:
+    assert _armed is not None and _set is not None
+    (timeout, *rest), options, begin = _armed
+    passed = time.monotonic() - begin
+    left = timeout - passed % timeout if options["repeat"] else timeout - passed
+    if left > 0:
+        _set(left, *rest, **options)
+
+
+def wrap() -> None:
+    """Take note of the watchdog from here on. Idempotent."""
+    if _set is not None and _faulthandler.dump_traceback_later is _set:
+        _faulthandler.dump_traceback_later = _dump_traceback_later
+        _faulthandler.cancel_dump_traceback_later = _cancel_dump_traceback_later
+
+
+def unwrap() -> None:
+    """Put the functions back. What is set stays set, and is forgotten here."""
+    global _armed
+    if _set is not None and _faulthandler.dump_traceback_later is _dump_traceback_later:
+        _faulthandler.dump_traceback_later = _set
+        _faulthandler.cancel_dump_traceback_later = _cancel
+        _armed = None
+
+
+if _set is not None and _cancel is not None:
+
+    @wraps(_set)
+    def _dump_traceback_later(
+        timeout: float, repeat: bool = False, file: Any = None, exit: bool = False, **more: Any
+    ) -> None:
+        global _armed
+        file = sys.stderr if file is None else file
+        _set(timeout, repeat=repeat, file=file, exit=exit, **more)
+        options = {"repeat": repeat, "file": file, "exit": exit, **more}
+        _armed = (timeout,), options, time.monotonic()
+
+    @wraps(_cancel)
+    def _cancel_dump_traceback_later() -> None:
+        global _armed
+        _cancel()
+        _armed = None
