@@ -56,7 +56,8 @@ TEXTS: dict[str, _Text] = {
     "child-process": _row(FIXED, "process {!r} would seem to be the child's own, which would end "
         "it, if it is a daemon, or fail to wait for it", "the child's list of children is empty"),
     "child-process of subprocess": _row(ADVICE, "to the child the program {} seems to have ended, "
-        "with status 0", "ask only the process that started it: a Popen knows no other's child"),
+        "with status 0", "ask only the process that started it: a Popen knows no other's child",
+        "Pipes to it are the child's, too: its stdin does not end before both have closed them."),
     "manager": _row(FIXED, "manager {!r} would be shut down by a child that ends by sys.exit()",
         "the child starts without the parent's finalizers"),
     "proxy": _row(FIXED, "{} manager proxies would share their connection with the child: replies "
@@ -114,12 +115,16 @@ TEXTS: dict[str, _Text] = {
     "open-file at its end": _row(ACTION, "{} would be finished by both processes",
         "close() it before the fork, or open it in the child", "It writes when it is closed or "
         "collected: a trailer, a directory, an index."),
+    "open-file of logging": _row(FIXED, "{} records that wait in a {} would be written by both "
+        "processes", "they are the parent's: the child's handler starts empty"),
     "exit-handlers": _row(ADVICE, "{} exit handler(s) would run in every child that ends by "
         "sys.exit() or at its program's end", "fork with forked(), or end the child with "
         "os._exit(), or let a handler compare os.getpid() with the pid it was registered under",
         "The child of forked() runs only its own; os._exit() runs none."),
     "module": _row(ADVICE, "{}: {}", "", "{}"),
     "random-state": _row(ADVICE, "{}: {}", "", "{}"),
+    "random-state of objects": _row(ADVICE, "{} Generator(s) of numpy would draw the same numbers "
+        "in every child", "make it in the child, or give each child one of rng.spawn()"),
     "memory": _row(ADVICE, "the process is {}{}", "install(freeze=True), in a server that preloads "
         "and then forks its workers; or gc.freeze() right before the first fork",
         "A fork takes 10 to 25 ms for the page tables of each GiB. Children copy the pages that "

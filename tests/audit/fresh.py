@@ -6,6 +6,7 @@ it is still there. `hazards` runs one of them and returns its answer here.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -83,9 +84,11 @@ def hazards(program: Callable[..., Any], *args: str) -> Answer:
 
 def needs(module: str, install: str) -> pytest.MarkDecorator:
     """Skip where a library is absent, saying how to get it."""
-    code = f"import {module}"
-    absent = subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
-    return pytest.mark.skipif(absent != 0, reason=f"no {module}: pip install {install}")
+    try:
+        absent = importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:  # of its package
+        absent = True
+    return pytest.mark.skipif(absent, reason=f"no {module}: pip install {install}")
 
 
 def main() -> None:

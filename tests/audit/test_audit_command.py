@@ -107,7 +107,8 @@ def test_json(apps: Path) -> None:
     assert answer["target"] == "dirty:create()"
     (thread,) = (h for h in answer["hazards"] if h["kind"] == "thread")
     assert thread["severity"] == "action"
-    assert set(thread) == {"kind", "severity", "summary", "subject", "detail", "remedy", "where"}
+    fields = {"kind", "severity", "summary", "subject", "detail", "remedy", "where", "library"}
+    assert set(thread) == fields
     assert "loading" in done.stderr
 
 

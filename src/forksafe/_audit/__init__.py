@@ -10,8 +10,6 @@ of its code where that can be helped. Whatever goes wrong in one part becomes a 
 
 from __future__ import annotations
 
-from functools import partial
-
 from .._fork_event._step import UnknownLayout
 from .._hazard import KINDS, SEVERITIES, tell
 from .._hazard import AllowList as AllowList
@@ -20,11 +18,11 @@ from ._scene import NO_DESCRIPTOR, Scene, find, is_half, is_loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from .._hazard import Hazard
 
-_WANTED = (*_healed.WANTED, *_descriptors.WANTED)
+_WANTED = (*_healed.WANTED, *_descriptors.WANTED, *_runtime.WANTED)
 _TRIES = 5
 
 
@@ -65,58 +63,45 @@ def look(allowed: AllowList, locks: bool = False, drops: bool | None = None) -> 
     """
     if drops is None:
         drops = (find("forksafe._hook:drops_connections") or bool)()
-    dropped = find("forksafe._libraries._connections:DROPPED") or ()
-    failed: list[Hazard] = []
     try:
-        scene = Scene(_WANTED, drops, dropped)
+        scene = Scene(_WANTED, drops, find("forksafe._libraries._connections:DROPPED") or ())
     except Exception as exc:  # never seen; a hole in the answer all the same
         scene = Scene((), drops, ())
-        failed = [_unknown("the heap", exc)]
-    for name, modules, of_step in _healed.HEALED:
-        scene.found += _part(name, partial(_of_step, modules, of_step, scene))
-    for name, part in (
-        ("descriptors", _descriptors.find),
-        ("threads", _threads.find),
-        ("native threads", _runtime.find_native_threads),
-        ("the rest", _runtime.find),
-        *([("locks", _threads.find_locks)] if locks else []),
+        scene.found.append(_unknown("the heap", exc))
+    for name, modules, part in (
+        *_healed.HEALED,
+        ("descriptors", (), _descriptors.find),
+        ("threads", (), _threads.find),
+        ("native threads", (), _runtime.find_native_threads),
+        ("the rest", (), _runtime.find),
+        *([("locks", (), _threads.find_locks)] if locks else []),
     ):
-        scene.found += _part(name, partial(part, scene))
-    found = [hazard for hazard in (*scene.found, *failed) if hazard not in allowed]
+        if not modules or any(map(is_loaded, modules)):
+            scene.found += _look(name, modules, part, scene)
+    found = [hazard for hazard in scene.found if hazard not in allowed]
     return sorted(found, key=lambda h: (SEVERITIES.index(h.severity), KINDS.index(h.kind)))
 
 
-def _of_step(
-    modules: tuple[str, ...], find: Callable[[Scene], Iterator[Hazard]], scene: Scene
-) -> Iterable[Hazard]:
-    if modules and not any(map(is_loaded, modules)):
-        return ()
-    # Asked first: the import may come to its end meanwhile.
-    half = any(map(is_half, modules))
-    try:
-        return list(find(scene))
-    except UnknownLayout:
-        if half:
-            return ()  # the module has no state yet, and the step of the imports tells of it
-        raise
-
-
-def _part(name: str, look: Callable[[], Iterable[Hazard]]) -> list[Hazard]:
-    """Run one part; other threads may change under it what it walks over, so it may try again."""
+def _look(
+    name: str,
+    modules: tuple[str, ...],
+    part: Callable[[Scene], Iterable[Hazard]],
+    scene: Scene,
+) -> list[Hazard]:
     error = Exception()
-    for _ in range(_TRIES):
+    half = any(map(is_half, modules))  # asked first: the import may come to its end meanwhile
+    for _ in range(_TRIES):  # other threads may change under it what it walks over
         try:
-            return list(look())
+            return list(part(scene))
+        except UnknownLayout as exc:
+            # A module half imported has no state yet, and the step of the imports tells of it.
+            return [] if half else [tell("unknown layout", name, "", name, detail=(exc,))]
         except Exception as exc:
             error = exc
-            if isinstance(exc, UnknownLayout):
-                break
     return [_unknown(name, error)]
 
 
 def _unknown(name: str, error: Exception) -> Hazard:
-    if isinstance(error, UnknownLayout):
-        return tell("unknown layout", name, "", name, detail=(error,))
     remedy = None
     if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
         remedy = "raise the limit of descriptors (ulimit -n), or run the audit while some are left"

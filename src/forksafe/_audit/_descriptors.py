@@ -3,14 +3,12 @@
 Sockets: the kernel is asked which are connected, so that none is missed whoever opened it; the heap
 only tells whose it is. A pool tells its connections, and they are not told again.
 
-SQLite: found by what a database begins with, read through the descriptor that is open already. It
-must not be opened a second time: closing any descriptor of a file drops all locks that the process
-has on it (fcntl(2)), and a database without its locks is soon a broken one.
+SQLite databases are found by their first bytes, read through the descriptor that is open already.
+Closing another one would drop all locks that the process has on the file: fcntl(2).
 
-Files with data that is not written yet: Python does not say how much waits, and ``flush()`` or
-``tell()`` on a text file would write it. The binary layer tells by the distance of its position
-from the descriptor's, which pipes do not have; the text layer by what its memory refers to, on
-CPython only.
+Files with data that is not written yet: Python does not say how much waits. The binary layer tells
+by the distance of its position from the descriptor's, which pipes do not have; the text layer by
+what its memory refers to, on CPython only.
 """
 
 from __future__ import annotations
@@ -31,14 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from .._hazard import Hazard, Severity
+    from .._hazard import Hazard
     from .._libraries import Library
     from ._scene import Scene
 
     _Holders = list[tuple[Library, Any]]
-    # Whose pool, the pool, its name, its connections, how bad that is, what to write.
-    _Pools = Iterator[tuple[str, Any, str, list[Any], Severity, str]]
+    # Whose pool, the pool, its name, its connections, and whether the child does without them.
+    _Pools = Iterator[tuple[str, Any, str, list[Any], bool]]
 
+_ROWS = {known.name: known for known in LIBRARIES}
 _OWNERS = [(path, name, known) for known in LIBRARIES for path, name in known.connections.items()]
 _OWNERS += [(path, "", UNKNOWN) for path in SOCKETS]
 _LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"
@@ -48,11 +47,11 @@ _PSYCOPG = ("psycopg:Connection", "psycopg:AsyncConnection")
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
 _TEXT, _CLOSER, _POPEN = "_io:TextIOWrapper", "tempfile:_TemporaryFileCloser", "subprocess:Popen"
-# What writes when it is closed or collected: whether there is anything, by the class.
-_FINISHED = {
-    "gzip:GzipFile": lambda file: file.fileobj is not None and file.writable(),
-    "zipfile:ZipFile": lambda file: file._didModify,
-    "dbm.dumb:_Database": lambda file: file._modified,
+# What writes when it is closed or collected: the attribute of its file, and whether it is due.
+_FINISHED: dict[str, tuple[str, Any]] = {
+    "gzip:GzipFile": ("fileobj", lambda file: file.writable()),
+    "zipfile:ZipFile": ("fp", lambda file: file._didModify),
+    "dbm.dumb:_Database": ("_index", lambda file: file._modified),
 }
 WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _ENGINES, _RECORDS, *_PSYCOPG_POOLS,
           *_PSYCOPG, *_REDIS, *_BINARY, _TEXT, _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
@@ -74,17 +73,20 @@ def find(scene: Scene) -> Iterator[Hazard]:
             if fd is not None:
                 holders.setdefault(fd, []).append((known, holder))
     told = {_follow(loop, end) for loop in scene.instances(_LOOPS) for end in ("_ssock", "_csock")}
-    for pools in (_engines, _psycopg_pools, _redis_pools):
-        for library, pool, name, connections, severity, remedy in pools(scene):
-            # SQLAlchemy has the connections of asyncio's libraries wrapped.
-            mine = {id(getattr(one, "_connection", None) or one) for one in connections}
-            told |= {
-                fd for fd, found in holders.items() if any(id(one) in mine for _, one in found)
-            }
-            severity, remedy = scene.judge(severity, remedy, pool)
-            what = (library, name, f"{len(connections)} connection{'s' * (len(connections) != 1)}")
-            yield tell("connection-pool", name, path_of(pool), *what, severity=severity,
-                       remedy=remedy, library=library)  # fmt: skip
+    for library, pool, name, connections, dropped in (
+        *_engines(scene), *_psycopg_pools(scene), *_redis_pools(scene)
+    ):  # fmt: skip
+        # SQLAlchemy has the connections of asyncio's libraries wrapped.
+        mine = {id(getattr(one, "_connection", None) or one) for one in connections}
+        told |= {fd for fd, found in holders.items() if any(id(one) in mine for _, one in found)}
+        severity, remedy = scene.judge(ACTION, _ROWS[library].connect, pool)
+        if dropped:
+            severity, remedy = ADVICE, "none needed: the pool opens its own in the child"
+        if getattr(getattr(pool, "dialect", None), "is_async", False):
+            remedy = "await " + remedy.replace("fork(engine,", "fork(engine.sync_engine,")
+        what = (library, name, f"{len(connections)} connection{'s' * (len(connections) != 1)}")
+        yield tell("connection-pool", name, path_of(pool), *what, severity=severity,
+                   remedy=remedy, library=library)  # fmt: skip
     managers = {hazard.subject for hazard in scene.found if hazard.kind == "proxy"}
     numbers = descriptors()
     if numbers is None:
@@ -120,27 +122,21 @@ def _engines(scene: Scene) -> _Pools:
             pool = getattr(record, "_ConnectionRecord__pool", None)
             held.setdefault(id(pool), []).append(record.dbapi_connection)
     for engine in {id(engine.pool): engine for engine in scene.instances(_ENGINES)}.values():
-        dialect, url = engine.dialect, engine.url
-        in_memory = dialect.name == "sqlite" and url.database in (None, "", ":memory:")
+        in_memory = engine.dialect.name == "sqlite" and engine.url.database in (
+            None,
+            "",
+            ":memory:",
+        )
         if id(engine.pool) in held and not in_memory:  # that is the child's own copy
-            wait, sync = ("await ", ".sync_engine") if dialect.is_async else ("", "")
-            remedy = (
-                f"{wait}engine.dispose() before the fork; or for the child multiprocessing.util."
-                f"register_after_fork(engine{sync}, lambda e: e.dispose(close=False))"
-            )
-            name = url.render_as_string(hide_password=True)
-            yield "SQLAlchemy", engine, name, held[id(engine.pool)], ACTION, remedy
+            name = engine.url.render_as_string(hide_password=True)
+            yield "SQLAlchemy", engine, name, held[id(engine.pool)], False
 
 
 def _psycopg_pools(scene: Scene) -> _Pools:
-    remedy = (
-        "make the pool with open=False, and pool.open() in the child: it has no workers there, "
-        "hands out the parent's connections, then times out"
-    )
     for pool in scene.instances(*_PSYCOPG_POOLS):
         if not getattr(pool, "_closed", True):
             lent = [one for one in scene.instances(*_PSYCOPG) if getattr(one, "_pool", 0) is pool]
-            yield "psycopg_pool", pool, pool.name, [*pool._pool, *lent], ACTION, remedy
+            yield "psycopg_pool", pool, pool.name, [*pool._pool, *lent], False
 
 
 def _redis_pools(scene: Scene) -> _Pools:
@@ -151,22 +147,14 @@ def _redis_pools(scene: Scene) -> _Pools:
         else:  # a BlockingConnectionPool lists all, and those that wait in a queue
             idle = list(getattr(getattr(pool, "pool", None), "queue", ()))
             every = list(getattr(pool, "_connections", ()))
-        open_ = [one for one in every if getattr(one, "_sock", getattr(one, "_writer", None))]
-        lent = [one for one in open_ if not any(one is other for other in idle)]
+        every = [one for one in every if getattr(one, "_sock", getattr(one, "_writer", None))]
+        lent = [one for one in every if not any(one is other for other in idle)]
         options = getattr(pool, "connection_kwargs", {})
         name = str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
         # Since 3.4 the pool looks at its pid first, and starts afresh; what was handed out stays
         # with whoever has it. The asyncio pool belongs to its loop, and looks at nothing.
-        if open_ and not lent and hasattr(type(pool), "_checkpid"):
-            remedy = "none needed: the pool opens its own connections in the child"
-            yield "redis-py", pool, name, open_, ADVICE, remedy
-        elif open_:
-            remedy = (
-                f"{len(lent)} of them are handed out: close pubsubs, pipelines and clients before "
-                "the fork, or make them in the child; or for the child multiprocessing.util."
-                "register_after_fork(pool, lambda p: p.reset())"
-            )
-            yield "redis-py", pool, name, open_, ACTION, remedy
+        if every:
+            yield "redis-py", pool, name, every, hasattr(type(pool), "_checkpid") and not lent
 
 
 def _socket(scene: Scene, fd: int, holders: _Holders, managers: set[str]) -> Iterator[Hazard]:
@@ -205,6 +193,9 @@ def _socket(scene: Scene, fd: int, holders: _Holders, managers: set[str]) -> Ite
     elif not stream:
         severity = ADVICE
         remedy = remedy if known.name else "none, if only one process reads from it"
+    elif holder is None and peer.startswith("[::ffff:") and _ROWS["gRPC"].settled:
+        # gRPC makes sockets for both families, and no other library is known for that.
+        severity, remedy = ADVICE, f"none needed, if it is gRPC's: {_ROWS['gRPC'].settled} is set"
     severity, remedy = scene.judge(severity, remedy, *(thing for _, thing in holders))
     subject = own if peer == _UNNAMED else peer
     kind = ("connection" if stream else "datagram socket") + (
@@ -246,13 +237,16 @@ def _files(scene: Scene) -> Iterator[Hazard]:
         if process.returncode is None:
             name = str(process.args if isinstance(process.args, str) else process.args[0])
             yield tell("child-process of subprocess", name, f"pid {process.pid}", name)
-    for path, is_due in _FINISHED.items():
-        for file in filter(is_due, scene.instances(path)):
-            names = (getattr(file, name, None) for name in ("name", "filename", "_datfile"))
-            name = str(next(filter(None, names), "(without a name)"))
-            yield tell("open-file at its end", name, path, name)
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)  # a step's business
     handled = {id(s) for s in streams} | {id(getattr(s, "buffer", None)) for s in streams}
+    for path, (attribute, is_due) in _FINISHED.items():
+        for file in scene.instances(path):
+            below = getattr(file, attribute, None)
+            if below is not None and is_due(file):
+                handled.add(id(below))
+                names = (getattr(file, name, None) for name in ("name", "filename", "_datfile"))
+                name = os.fsdecode(next(filter(None, names), "(without a name)"))
+                yield tell("open-file at its end", name, path, name)
     waiting = {id(file): (file, _of_binary(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
         size = _of_text(file)

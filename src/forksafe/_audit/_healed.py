@@ -8,16 +8,13 @@ healed so far that they do not hang; the program has to do something as well.
 from __future__ import annotations
 
 import os
-import sys
 from _thread import get_ident
 from collections import Counter
 
 from .._fork_event import _families
 from .._hazard import tell
-from .._steps import _imports, _loops, _mp, _temp_dirs
+from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
-from .._steps._executors._process_pool_work import live_process_executors
-from .._steps._executors._thread_pool_work import live_thread_executors
 from .._steps._mp import _fork_server, _process, _tracker
 from ._scene import find as loaded
 from ._scene import path_of
@@ -72,6 +69,15 @@ def _of_directories(scene: Scene) -> Iterator[Hazard]:
         yield tell("temporary-directory", name, "tempfile:TemporaryDirectory", name)
 
 
+def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
+    for handler, attribute in _log_handlers.waiting_handlers():
+        if attribute == "buffer":
+            name = type(handler).__name__
+            yield tell("open-file of logging", name, path_of(handler), len(handler.buffer), name)
+        else:
+            scene.mended.add(id(handler))
+
+
 def _of_loops(scene: Scene) -> Iterator[Hazard]:
     current = [id(loop) for loop in _loops.current_loops()]
     for loop in scene.instances(_ASYNCIOS):
@@ -100,7 +106,7 @@ def _of_pools(scene: Scene) -> Iterator[Hazard]:
 def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
     name = "ProcessPoolExecutor"
     where = f"concurrent.futures.process:{name}"
-    for live in live_process_executors():
+    for live in _process_executors.live_process_executors():
         _process_executors._check(live)
         if live.thread is None:
             if type(live.queue) is loaded("concurrent.futures.process:_SafeQueue"):  # not loky's
@@ -112,16 +118,16 @@ def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_thread_executors(scene: Scene) -> Iterator[Hazard]:
-    kind, module = "ThreadPoolExecutor", sys.modules["concurrent.futures.thread"]
+    kind = "ThreadPoolExecutor"
     # No child of these comes to its reset: `interpreter` tells that.
     interpreters = loaded("concurrent.futures.interpreter:InterpreterPoolExecutor") or ()
-    for pool in live_thread_executors():
-        _thread_executors._check(pool, module)
+    for pool in _thread_executors.live_thread_executors():
+        _thread_executors._check(pool)
         alive = any(thread.is_alive() for thread in pool.threads)  # else it was shut down
         if alive and not isinstance(pool.executor, interpreters):
             name = str(getattr(pool.executor, "_thread_name_prefix", "(dropped)"))
             name = name if name.startswith(kind) else f"{kind} {name}"
-            yield tell("executor", name, f"{module.__name__}:{kind}", name)
+            yield tell("executor", name, f"concurrent.futures.thread:{kind}", name)
 
 
 def _of_registries(scene: Scene) -> Iterator[Hazard]:
@@ -171,6 +177,7 @@ HEALED = (
     ("children", _families.submodules("process"), _of_children),
     ("fork server", _families.submodules("forkserver"), _of_fork_servers),
     ("temporary directories", ("tempfile",), _of_directories),
+    ("log handlers", ("logging.handlers",), _of_log_handlers),
     ("event loops", ("asyncio.selector_events", "uvloop.loop"), _of_loops),
     ("pools", _families.submodules("pool"), _of_pools),
     ("process executors", ("concurrent.futures.process",), _of_process_executors),

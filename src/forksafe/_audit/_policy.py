@@ -52,10 +52,10 @@ def before(
     """Look before a fork; return what `after` is to tell.
 
     Args:
-        on_hazard: See `safe_fork()`.
-        allow: See `safe_fork()`.
-        harmless: Kinds that do no harm to this fork, whatever is allowed.
-        drops: Whether the child lets go of its parent's connections; None: as `install()` was told.
+        on_hazard: See `safe_fork()`, and so for `allow`.
+        allow: See there.
+        harmless: Kinds that do no harm to this fork.
+        drops: Whether the child drops its parent's connections; None: as `install()` was told.
 
     Raises:
         UnsafeForkError: With ``"raise"``, or where a warning would be turned into an exception.

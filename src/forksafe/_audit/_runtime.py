@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .._hazard import Hazard
     from ._scene import Scene
 
+_GENERATOR = "numpy.random._generator:Generator"
+WANTED = (_GENERATOR,)
 TASKS = "/proc/self/task"
 
 _SLEEP = 4.8  # switch intervals: among threads that come and go one waits for others' locks, too
@@ -41,9 +43,11 @@ _LONGEST = 0.25  # seconds that threads are watched, unless this one had to wait
 _NATIVE = Library("", "find the library that starts it, and import or use it in the child")
 _WATCHDOG = Library(
     "faulthandler",
-    "faulthandler.cancel_dump_traceback_later() before the fork, or arm it after install(), under "
-    "which it is disarmed for the child: armed, it hangs the child at its exit",
+    "faulthandler.cancel_dump_traceback_later() before the fork, for it hangs the child at its "
+    "exit; or arm it after the import of forksafe, which then disarms it for each fork",
 )
+_DISARMED = Library("faulthandler", "nothing under forksafe: it is disarmed for the child",
+                    severity="fixed")  # fmt: skip
 _ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all there are
 
 # Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
@@ -60,6 +64,9 @@ def find(scene: Scene) -> Iterator[Hazard]:
     yield from _exit_handlers()
     yield from _signal_handlers()
     yield from _modules()
+    generators = scene.instances(_GENERATOR)
+    if generators:
+        yield tell("random-state of objects", _GENERATOR, _GENERATOR, len(generators))
     yield from _memory()
 
 
@@ -93,7 +100,7 @@ def _owner(name: str, mask: str) -> Library:
         named = (known for known in LIBRARIES if any(fnmatchcase(name, p) for p in known.natives))
         return next(named, _NATIVE)
     if mask == _ALL_BLOCKED and is_loaded("faulthandler"):
-        return _WATCHDOG
+        return _DISARMED if loaded("forksafe._steps._watchdog:_armed") else _WATCHDOG
     files = {line.rpartition("/")[2] for line in _read("/proc/self/maps").splitlines()}
     mapped = [k for k in LIBRARIES if k.mapped and any(k.mapped in file for file in files)]
     if len(mapped) < 2:

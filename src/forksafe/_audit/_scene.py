@@ -19,7 +19,6 @@ from collections import deque
 from itertools import compress
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from .._fork_event import _families
 from .._fork_event._step import UnknownLayout
 from .._hazard import ACTION, ADVICE, FIXED
 from .._steps import _mp
@@ -50,10 +49,12 @@ class Scene:
 
     Attributes:
         found: What was told so far, for later parts to see what is handled already.
+        mended: The ids of objects that the child's reset mends.
     """
 
     def __init__(self, wanted: Iterable[str], drops: bool, dropped: tuple[str, ...]) -> None:
         self.found: list[Hazard] = []
+        self.mended: set[int] = set()
         self._types: dict[str, set[type]] = {}
         self._answered: dict[int, Any] | None = None
         every: set[type] = set()
@@ -61,7 +62,7 @@ class Scene:
             cls = find(path)
             self._types[path] = _with_subclasses(cls) if isinstance(cls, type) else set()
             every |= self._types[path]
-        self._dropped = tuple(t for p in dropped for t in self._types[p]) if drops else ()
+        self._dropped = {t for p in dropped for t in self._types[p]} if drops else set()
         self._instances: dict[type, list[Any]] = {}
         if every:
             objects = gc.get_objects()
@@ -82,9 +83,13 @@ class Scene:
             remedy: What to write by itself.
             things: The objects that have it: a connection and its pool, a thread and its owner.
         """
-        if severity == ACTION and any(type(thing) in self._dropped for thing in things):
+        if severity != ACTION:
+            pass
+        elif any(id(thing) in self.mended for thing in things):
+            return FIXED, "nothing under forksafe: the child connects anew"
+        elif any(type(thing) in self._dropped for thing in things):
             return FIXED, "nothing under forksafe: by drop_connections the child lets go of it"
-        if severity == ACTION and any(id(thing) in self._answers() for thing in things):
+        elif any(id(thing) in self._answers() for thing in things):
             return ADVICE, "none needed: your callback of register_after_fork() answers for it"
         return severity, remedy
 
@@ -97,8 +102,7 @@ class Scene:
             except UnknownLayout:
                 entries = []  # the registry itself tells
             for (_, _, callback), reference in entries:
-                family = str(getattr(callback, "__module__", "")).partition(".")[0]
-                if family not in _families.NAMES and len(self._answered) < _MANY:
+                if not _mp.is_own(callback) and len(self._answered) < _MANY:
                     self._answered.update(_reach(reference()))
         return self._answered
 
@@ -117,15 +121,7 @@ def _reach(root: Any) -> dict[int, Any]:
 
 
 def _with_subclasses(cls: type) -> set[type]:
-    every = {cls}
-    todo = [cls]
-    subclass: type
-    while todo:
-        for subclass in type.__subclasses__(todo.pop()):
-            if subclass not in every:
-                every.add(subclass)
-                todo.append(subclass)
-    return every
+    return {cls}.union(*map(_with_subclasses, type.__subclasses__(cls)))
 
 
 def is_loaded(module: str) -> bool:

@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from re import compile as pattern
 
+from .._fork_event._threads import others_can_be_read
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from ._scene import find as loaded
@@ -57,23 +58,22 @@ def find(scene: Scene) -> Iterator[Hazard]:
     """Yield the threads that a fork by this one would lose."""
     # Asked both before and after, so that one that starts or ends meanwhile has its name.
     before = active()
-    frames = frames_of_others()
+    frames: Any = frames_of_others()
     threads = {thread.ident: thread for thread in (*active(), *before)}
     if frames is None:
         me = threading.get_native_id()
-        yield from (_hazard(scene, t, []) for t in threads.values() if t.native_id != me)
-    else:
-        for ident, frame in frames.items():
-            thread, frames_ = threads.get(ident), stack(frame)
-            # One that is about to start or to end runs no more than that.
-            if thread or any(_module(f) != "threading" for f in frames_):
-                yield _hazard(scene, thread, frames_)
-        frames.clear()  # their locals are not ours to keep
+        frames = {ident: None for ident, t in threads.items() if t.native_id != me}
+    for ident, frame in frames.items():
+        thread, calls = threads.get(ident), stack(frame)
+        # One that is about to start or to end runs no more than that.
+        if thread is not None or any(_module(call) != "threading" for call in calls):
+            yield _hazard(scene, thread, calls)
+    frames.clear()  # their locals are not ours to keep
 
 
 def frames_of_others() -> dict[int, FrameType] | None:
     """Return the innermost frame of each other thread; None where they must not be read."""
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if not others_can_be_read():
         return None
     own = sys._getframe()
     # Not by get_ident(): gevent puts that of a greenlet in its place.
@@ -140,14 +140,7 @@ def _owner(target: str, modules: list[str], name: str) -> Library:
 def verdict(
     known: Library, owner: object = None, told: list[Hazard] | None = None, idle: bool = False
 ) -> tuple[Severity, str]:
-    """Return severity and remedy of a thread of a library.
-
-    Args:
-        known: The library.
-        owner: The object whose method it runs.
-        told: What was told already, and answers for it.
-        idle: Whether it has no work.
-    """
+    """Return severity and remedy of a library's thread, of which `told` tells, or which is idle."""
     if told:  # what needs action is told once, by that
         return FIXED if all(hazard.severity == FIXED for hazard in told) else ADVICE, known.remedy
     if known.settled:
@@ -199,15 +192,16 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
         things = gc.get_referents(*things)
     held = {id(lock): lock for lock in things if type(lock) in (LockType, RLock) and _is_held(lock)}
     del things
-    threads, held_by = {t.ident: t for t in active()}, loaded(_HELD_BY) or (lambda frame: ())
-    mine = {id(one.lock) for frame in stack(sys._getframe()) for one in held_by(frame)}
-    holders = {
-        id(one.lock): f"by thread {getattr(threads.get(ident), 'name', '?')!r} at {one.where}"
-        for ident, innermost in (frames_of_others() or {}).items()
-        for frame in stack(innermost)
-        for one in held_by(frame)
-        if one.sure
-    }
+    threads, held_by = {thread.ident: thread for thread in active()}, loaded(_HELD_BY)
+    mine: set[int] = set()
+    holders: dict[int, str] = {}
+    if held_by is not None:
+        mine = {id(one.lock) for one in held_by(sys._getframe())}
+        for ident, frame in (frames_of_others() or {}).items():
+            name = getattr(threads.get(ident), "name", "(no name)")
+            for one in held_by(frame):
+                if one.sure:
+                    holders[id(one.lock)] = f"by thread {name!r} at {one.where}"
     called = _called(list(held.values()))
     for number, lock in held.items():
         if number not in mine and (number in called or number in holders):

@@ -151,7 +151,12 @@ LIBRARIES = (
     Library("Django",
             "django.db.connections.close_all() before the fork: each process connects anew",
             connections={"django.db.backends.base.base:BaseDatabaseWrapper": "connection"}),
-    Library("psycopg_pool", "make the pool with open=False, and pool.open() in the child",
+    Library("SQLAlchemy",
+            "engine.dispose() before the fork; or for the child multiprocessing.util."
+            "register_after_fork(engine, lambda e: e.dispose(close=False))"),
+    Library("psycopg_pool",
+            "make the pool with open=False, and pool.open() in the child: it has no workers "
+            "there, hands out the parent's connections, then times out",
             modules="psycopg_pool", answered_by="connection-pool:psycopg_pool"),
     Library("psycopg", _POSTGRES,
             connections={"psycopg:Connection": "pgconn.socket",
@@ -169,9 +174,9 @@ LIBRARIES = (
             connections={"pymongo.network_layer:NetworkingInterface": "conn",
                          "pymongo.pool:Connection": "conn"}),
     Library("redis-py", "start run_in_thread() and the like in the child", modules="redis",
-            connect="close the client before the fork (client.close()), or make it in the "
-                    "child; or multiprocessing.util.register_after_fork(pool, lambda p: "
-                    "p.reset())",
+            connect="close pubsubs, pipelines and clients before the fork, or make them in the "
+                    "child; or for the child multiprocessing.util.register_after_fork(pool, "
+                    "lambda p: p.reset())",
             connections={"redis.connection:AbstractConnection": "_sock",
                          "redis.asyncio.connection:AbstractConnection": "_writer.transport._sock"}),
     Library("pymemcache", "close() the client before the fork: it connects again when used",
