@@ -9,15 +9,25 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+from harness import OURS
 
 # .ci/run sets this where everything that a test may need is installed: a skip there is a hole.
 NO_SKIP = bool(os.environ.get("FORKSAFE_NO_SKIP"))
+
+# Fewer of them, for a run that is about something else: the percentage of lines reached.
+STYLES = tuple(filter(None, os.environ.get("FORKSAFE_STYLES", "").split(","))) or OURS
 
 # Where the programs of the tests put their temporary files: many are killed, and leave them.
 SCRATCH = tempfile.mkdtemp(prefix="forksafe-")
 os.environ["TMPDIR"] = SCRATCH
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(params=STYLES)
+def style(request: pytest.FixtureRequest) -> str:
+    """Each of forksafe's ways to fork."""
+    return str(request.param)
 
 
 def _no_skip(report: R) -> R:

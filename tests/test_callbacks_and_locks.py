@@ -6,80 +6,95 @@ were imported later have not run when the callbacks do.
 
 from __future__ import annotations
 
-import pytest
-from programs import script
-
-FIRST = """
 import sys
-import forksafe
+from typing import Any, Callable
 
-if sys.argv[1] == "hook":
-    forksafe.install()
-import logging, os, threading
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import util
+import pytest
+from harness import Forker, run
+
 
 class Owner:
-    pass
+    """Something of the program's that has a callback."""
 
-owner = Owner()
+    def __init__(self, callback: Callable[[Any], object]) -> None:
+        from multiprocessing.util import register_after_fork
 
-def fork():
-    pid = os.fork() if sys.argv[1] == "hook" else forksafe.safe_fork()
-    if pid:
-        assert os.waitpid(pid, 0)[1] == 0
-    return pid
-"""
-
-THREAD = """
-def restart(owner):
-    owner.stop = threading.Event()
-    owner.thread = threading.Thread(target=owner.stop.wait)
-    owner.thread.start()
-
-util.register_after_fork(owner, restart)
-if not fork():
-    print(owner.thread.is_alive(), owner.thread in threading.enumerate(), flush=True)
-    owner.stop.set()
-    owner.thread.join()
-    os._exit(0)
-"""
-
-LOGGING = """
-logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
-handler = logging.getLogger().handlers[0]
-held, release = threading.Event(), threading.Event()
-
-def hold():
-    with handler.lock:
-        held.set()
-        release.wait()
-
-threading.Thread(target=hold, daemon=True).start()
-held.wait()
-util.register_after_fork(owner, lambda owner: logging.info("True True"))
-if not fork():
-    sys.stdout.flush()
-    os._exit(0)
-release.set()
-"""
-
-EXECUTOR = """
-executor = ThreadPoolExecutor(1)
-
-def submit(owner):
-    owner.future = executor.submit(abs, -3)
-
-util.register_after_fork(owner, submit)
-if not fork():
-    print(owner.future.result(10) == 3, executor.submit(abs, -4).result(10) == 4, flush=True)
-    os._exit(0)
-"""
+        register_after_fork(self, callback)
 
 
-@pytest.mark.parametrize("how", ["safe_fork", "hook"])
-@pytest.mark.parametrize("program", [THREAD, LOGGING, EXECUTOR], ids=["thread", "log", "executor"])
-def test_a_callback_finds_a_whole_process(program: str, how: str) -> None:
+def thread(fork: Forker) -> None:
+    import threading
+
+    def restart(owner: Any) -> None:
+        owner.stop = threading.Event()
+        owner.thread = threading.Thread(target=owner.stop.wait)
+        owner.thread.start()
+
+    owner: Any = Owner(restart)
+
+    def child() -> None:
+        assert owner.thread.is_alive()
+        assert owner.thread in threading.enumerate()
+        owner.stop.set()
+        owner.thread.join()
+
+    fork.run(child)
+
+
+def log(fork: Forker) -> None:
+    import logging
+    import threading
+
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
+    handler = logging.getLogger().handlers[0]
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        assert handler.lock is not None
+        with handler.lock:
+            held.set()
+            release.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    owner = Owner(lambda owner: logging.getLogger().info("by the callback"))
+    fork.run(lambda: None, end="exit")
+    release.set()
+    holder.join()
+    assert owner is not None
+
+
+def executor(fork: Forker) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+
+    def submit(owner: Any) -> None:
+        owner.future = pool.submit(abs, -3)
+
+    owner: Any = Owner(submit)
+
+    def child() -> tuple[int, int]:
+        return owner.future.result(10), pool.submit(abs, -4).result(10)
+
+    assert fork.run(child) == (3, 4)
+
+
+def forksafe_first(fork: Forker, name: str) -> None:
+    import forksafe
+
+    assert forksafe.last_reset() is None
+    assert not {"logging", "concurrent.futures", "multiprocessing"} & set(sys.modules)
+    globals()[name](fork)
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"), [(thread, ""), (log, "by the callback\n"), (executor, "")]
+)
+def test_a_callback_finds_a_whole_process(
+    program: Callable[[Forker], None], printed: str, style: str
+) -> None:
     """A thread that it starts lives on, a record that it logs is written, its work is done."""
-    done = script(FIRST + program, argv=(how,), timeout=20)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
+    outcome = run(forksafe_first, style, program.__name__, timeout=20)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, printed, "")

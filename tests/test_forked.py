@@ -15,16 +15,21 @@ import programs
 import pytest
 
 import forksafe
-from forksafe._block import _exit_status as _wait
 from forksafe.exceptions import ChildFailedError
 
 PYPY = sys.implementation.name == "pypy"
 
 
-@pytest.fixture(params=["pidfd", "pipe"] if _wait.have_pidfds() else ["pipe"], autouse=True)
+def no_pidfds(pid: int, flags: int = 0) -> int:
+    """Answer as a kernel without pidfds does."""
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+@pytest.fixture(params=["pidfd", "pipe"] if hasattr(os, "pidfd_open") else ["pipe"], autouse=True)
 def status(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both sources of the exit status: pidfds where the kernel has them, and the pipe."""
-    monkeypatch.setattr(_wait, "_pidfds", request.param == "pidfd")
+    if request.param == "pipe":
+        monkeypatch.setattr(os, "pidfd_open", no_pidfds, raising=False)
     return str(request.param)
 
 
@@ -651,13 +656,23 @@ def test_a_block_is_for_one_use() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    """Before anything is forked."""
+    """Before anything is forked; those of the handle's methods, too."""
     with pytest.raises(TypeError, match="name must be a str or None, not 3"):
         forksafe.forked(name=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="grace must be .* not -1"):
         forksafe.forked(grace=-1)
     with pytest.raises(ValueError, match="grace"):
         forksafe.forked(grace=float("nan"))
+    with pytest.raises(ValueError, match="grace must be .* not 'long'"):
+        forksafe.forked(grace="long")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="on_hazard must be ignore, warn or raise, not 'stop'"):
+        forksafe.forked(on_hazard="stop")  # type: ignore[arg-type]
+    with forksafe.forked() as fork:
+        if fork.is_parent:
+            with pytest.raises(TypeError, match="timeout must be seconds or None, not 'long'"):
+                fork.wait("long")  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="'TERM' is not the number of a signal"):
+                fork.send_signal("TERM")  # type: ignore[arg-type]
 
 
 def test_no_descriptor_is_left_behind() -> None:
@@ -750,12 +765,69 @@ def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str
     except ChildProcessError:
         print("no child")
     """
-    for _ in range(5):
+    for _ in range(20):
         done = script(source, status=status)
         assert done.stdout.endswith("no child\n"), done
         if done.stdout.startswith("stopped"):
             return
     pytest.fail("the handler never ran behind the fork")
+
+
+def test_a_handler_that_raises_at_any_time_leaves_nothing_behind(status: str) -> None:
+    """No child, no signal that is blocked, no descriptor: another thread takes the signal."""
+    done = script(
+        """
+        import forksafe, os, signal, threading, time
+        from queue import SimpleQueue
+
+        class Stop(Exception):
+            pass
+
+        armed = False
+        def stop(number, frame):
+            global armed
+            if armed and os.getpid() == parent:
+                armed = False
+                raise Stop
+
+        def poke():
+            while True:
+                end = time.perf_counter() + delays.get()
+                while time.perf_counter() < end:
+                    pass
+                signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+        parent = os.getpid()
+        delays = SimpleQueue()
+        signal.signal(signal.SIGUSR1, stop)
+        threading.Thread(target=poke, daemon=True).start()
+        with forksafe.forked():
+            pass
+        before = set(os.listdir("/dev/fd"))
+        stopped = 0
+        for number in range(100):
+            armed = True
+            delays.put(number * 5e-5)
+            try:
+                with forksafe.forked(check=False) as fork:
+                    if fork.is_child:
+                        os._exit(0)
+                armed = False
+            except Stop:
+                stopped += 1
+            try:
+                print("left a child", os.waitpid(-1, 0))
+            except ChildProcessError:
+                pass
+            if signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+                print("left signals blocked")
+        if set(os.listdir("/dev/fd")) != before:
+            print("left a descriptor")
+        print("stopped" if stopped else "never stopped")
+        """,
+        status=status,
+    )
+    assert done.stdout == "stopped\n", done
 
 
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="is no exception before 3.15")

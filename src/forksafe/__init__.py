@@ -8,6 +8,7 @@ you, keeps no pool and has no registry of its own: what must be done in a child 
 from __future__ import annotations
 
 from ._hook import after_fork_in_child, install, installed, uninstall
+from ._reset import last_reset
 from ._safe_fork import safe_fork
 
 TYPE_CHECKING = False
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
     from ._block import forked
     from ._block._handle import Fork
     from ._hazard import Hazard
-    from ._reset import last_reset
+    from .exceptions import ChildFailedError, ForkHazardWarning, ForksafeError, UnsafeForkError
 
 __all__ = [
+    "ChildFailedError",
     "Fork",
+    "ForkHazardWarning",
+    "ForksafeError",
     "Hazard",
+    "UnsafeForkError",
     "after_fork_in_child",
     "audit",
     "forked",
@@ -36,11 +41,14 @@ __version__ = "0.1.0"
 
 # Loaded when they are asked for: they cost those nothing who do not.
 _LATER = {
+    "ChildFailedError": "exceptions",
     "Fork": "_block._handle",
+    "ForkHazardWarning": "exceptions",
+    "ForksafeError": "exceptions",
     "Hazard": "_hazard",
+    "UnsafeForkError": "exceptions",
     "audit": "_audit",
     "forked": "_block",
-    "last_reset": "_reset",
 }
 
 

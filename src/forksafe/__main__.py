@@ -1,7 +1,5 @@
 """``python -m forksafe``, and the console script ``forksafe``."""
 
-from __future__ import annotations
-
 import sys
 
 from ._command import main

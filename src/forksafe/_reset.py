@@ -1,6 +1,10 @@
 """Running the steps: their notes before a fork, their resets in the child.
 
 Nothing here knows a subsystem, and nothing here decides *whether* to reset: the hook does.
+
+The cost of a fork is pages that are written to, by the child and by the parent after it. Running
+any function of Python writes to a few. So a note looks first, in its own frame, whether there is
+anything to do, and most often there is not: that spares the child the step.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from _thread import _count
 
 from ._fork_event import this_process
 from ._fork_event._step import NOTHING, UnknownLayout, tell
-from ._fork_event._threads import look
+from ._fork_event._threads import look, turn
 from ._steps import STEPS
 from ._steps._mp import finish
 
@@ -35,22 +39,28 @@ def note(event: ForkEvent) -> None:
     # The first counts threads that Python started, the second those that run it: a C library can
     # have its own, and call back.
     event.notes = notes = {}
+    loaded = sys.modules
     for step in STEPS:
-        if step.loaded():
-            try:
-                noted = step.note(event)
-            except Exception:
-                noted = None  # the reset does without, and meets in the child what was wrong
-            if noted is not NOTHING:
-                notes[step] = noted
+        for module in step.modules:
+            if module in loaded:
+                break
+        else:
+            if step.modules:
+                continue
+        try:
+            noted = step.note(event)
+        except Exception:
+            noted = None  # the reset does without, and meets in the child what was wrong
+        if noted is not NOTHING:
+            notes[step] = noted
     if not event.alone:
-        event.stacks = look(sys._current_frames())
+        event.undo += (turn.end,)
+        event.stacks = look()
 
 
 def undo(event: ForkEvent) -> None:
     """Take back, in the parent, what the notes changed."""
-    while event.undo:
-        take_back = event.undo.pop()
+    for take_back in event.undo:
         try:
             take_back()
         except Exception as exc:
@@ -64,18 +74,20 @@ def reset(event: ForkEvent) -> object:
         What the hook is to return: see `Signals.release_in_hook`.
     """
     global _last
-    notes = event.notes or {}
+    notes = event.notes
+    if notes is None:
+        notes = dict.fromkeys(step for step in STEPS if step.loaded())
     outcomes: dict[Step, object] = {}
     _last = event, outcomes
     this_process.mark = outcomes  # an object like no other
-    for step in STEPS:
-        if step in notes or (not event.alone and step.loaded()):
-            try:
-                outcomes[step] = step.reset(event, notes.get(step))
-            except BaseException as exc:
-                outcomes[step] = exc
-                _tell_once(step, exc)
-                exc.__traceback__ = None
+    turn.end_in_child()
+    for step, noted in notes.items():
+        try:
+            outcomes[step] = step.reset(event, noted)
+        except BaseException as exc:
+            outcomes[step] = exc
+            _tell_once(step, exc)
+            exc.__traceback__ = None
     return None if event.deferred else finish(event)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import _count
 from itertools import starmap
 from types import FunctionType
 
@@ -102,7 +103,7 @@ def _in_the_name_of(caller: FrameType | None) -> Any:
 
     Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
     """
-    if sys.version_info < (3, 12) or caller is None:
+    if sys.version_info < (3, 12) or caller is None or not _count():
         return _extend
     code = _extend.__code__.replace(
         co_filename=caller.f_code.co_filename,

@@ -22,22 +22,37 @@ class ChildFailedError(ForksafeError):
         pid: The child's process id.
         exitcode: Its exit code; negative: the number of the signal that ended it.
         name: The child's name, for the message.
+        reason: What ended the child, in one line: ``"LookupError: no such user"``. Empty where the
+            child told nothing: a signal or ``os._exit()`` ended it, or ``sys.exit(3)``.
+        traceback: The traceback that the child printed, its last 8 KiB. Empty where there is none.
     """
 
-    def __init__(self, pid: int, exitcode: int, name: str | None = None) -> None:
-        super().__init__(pid, exitcode, name)
+    def __init__(
+        self,
+        pid: int,
+        exitcode: int,
+        name: str | None = None,
+        reason: str = "",
+        traceback: str = "",
+    ) -> None:
+        super().__init__(pid, exitcode, name, reason, traceback)
         self.pid = pid
         self.exitcode = exitcode
         self.name = name
+        self.reason = reason
+        self.traceback = traceback
 
     def __str__(self) -> str:
         who = f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"
         if self.exitcode < 0:
-            return f"forked child {who} was ended by signal {-self.exitcode}"
-        return (
-            f"forked child {who} ended with exit code {self.exitcode}; "
-            "its own message is on stderr (check=False accepts any exit code)"
-        )
+            text = f"forked child {who} was ended by signal {-self.exitcode}"
+        else:
+            text = f"forked child {who} ended with exit code {self.exitcode}"
+        if self.reason:
+            text += f": {self.reason}"
+        elif self.exitcode > 0:
+            text += " and told no reason (check=False accepts any exit code)"
+        return f"{text}\n\nIn the child:\n{self.traceback}" if self.traceback else text
 
 
 class UnsafeForkError(ForksafeError):

@@ -6,18 +6,13 @@ it is still there. `hazards` runs one of them and returns its answer here.
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any, Callable, NamedTuple
 
+import harness
 import pytest
-
-PYPY = sys.implementation.name == "pypy"
-LINUX = sys.platform.startswith("linux")
+from harness import LINUX as LINUX
+from harness import PYPY as PYPY
 
 
 class Found(NamedTuple):
@@ -54,27 +49,15 @@ class Answer(list[Found]):
         return "".join(f"\n  {h}" for h in self) or " nothing"
 
 
-def run(
-    program: Callable[..., Any], *args: str, timeout: float = 60.0
-) -> subprocess.CompletedProcess[str]:
+def run(program: Callable[..., Any], *args: str, timeout: float = 60.0) -> harness.Outcome:
     """Run a module-level function of a test file in a fresh interpreter."""
-    path = Path(program.__code__.co_filename)
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", __file__]
-    return subprocess.run(
-        [*command, str(path), program.__name__, *args],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},
-    )
+    env = {"OPENBLAS_NUM_THREADS": "2"}
+    return harness.run(program, "", *args, timeout=timeout, env=env, lives_on=True)
 
 
 def value(program: Callable[..., Any], *args: str, timeout: float = 60.0) -> Any:
     """Return what `program` returns in its fresh interpreter, by way of JSON."""
-    done = run(program, *args, timeout=timeout)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return json.loads(done.stdout.splitlines()[-1])
+    return run(program, *args, timeout=timeout).value
 
 
 def hazards(program: Callable[..., Any], *args: str) -> Answer:
@@ -84,26 +67,5 @@ def hazards(program: Callable[..., Any], *args: str) -> Answer:
 
 def needs(module: str, install: str) -> pytest.MarkDecorator:
     """Skip where a library is absent, saying how to get it."""
-    try:
-        absent = importlib.util.find_spec(module) is None
-    except ModuleNotFoundError:  # of its package
-        absent = True
+    absent = find_spec(module.partition(".")[0]) is None
     return pytest.mark.skipif(absent, reason=f"no {module}: pip install {install}")
-
-
-def main() -> None:
-    path, function, *args = sys.argv[1:]
-    sys.argv = [path]
-    sys.path.insert(0, os.path.dirname(__file__))
-    namespace: dict[str, Any] = {"__name__": "program", "__file__": path}
-    exec(compile(Path(path).read_text(), path, "exec"), namespace)
-    answer = namespace[function](*args)
-    hazard = sys.modules.get("forksafe._hazard")
-    if hazard is not None and isinstance(answer, list):
-        answer = [vars(h) if isinstance(h, hazard.Hazard) else h for h in answer]
-    print(json.dumps(answer), flush=True)
-    os._exit(0)  # what the program left behind is not waited for
-
-
-if __name__ == "__main__":
-    main()

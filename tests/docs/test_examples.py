@@ -6,7 +6,9 @@ what is different about it:
 
 - ``<!-- goes on -->``: it follows on the block before, and is run after it, in one program;
 - ``<!-- needs: sqlalchemy, redis -->``: it is skipped where these cannot be imported;
-- ``<!-- not run: REASON -->``: only its syntax is checked.
+- ``<!-- pytest -->``: it is a file of tests, which pass;
+- ``<!-- not run: REASON -->``: only its syntax is checked;
+- ``<!-- file: NAME -->``: a file of the tutorial, which `test_tutorial.py` runs as a whole.
 
 A ```` ```text ```` block under ``<!-- prints -->`` is what the block before it prints.
 """
@@ -14,8 +16,8 @@ A ```` ```text ```` block under ``<!-- prints -->`` is what the block before it 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "matrix"))
+
+from run import execute  # noqa: E402 - the matrix runs programs, and leaves nothing of them behind
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 BLOCK = re.compile(
@@ -39,6 +45,7 @@ class Example:
     source: str
     needs: list[str] = field(default_factory=list)
     run: bool = True
+    tests: bool = False
     prints: str | None = None
 
 
@@ -58,7 +65,9 @@ def examples(page: Path) -> list[Example]:
             example = Example(where, "\n" * line + match["body"])
             if key == "needs":
                 example.needs = [name.strip() for name in value.split(",")]
-            elif key == "not run":
+            elif key == "pytest":
+                example.tests = True
+            elif key in ("not run", "file"):
                 assert value.strip(), f"{where} does not say why it is not run"
                 example.run = False
             else:
@@ -83,20 +92,14 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
             pytest.skip(f"needs {module}: pip install '.[servers]'")
     program = tmp_path / "program.py"
     program.write_text(example.source, encoding="utf-8")
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", program.name],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    if example.prints is not None:
-        assert finished.stdout == example.prints
-    else:
-        assert not finished.stderr, finished.stderr
+    command = [sys.executable, "-W", "ignore::DeprecationWarning"]
+    command += ["-m", "pytest", "-p", "no:cacheprovider"] if example.tests else []
+    command += [program.name]
+    command = ["sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path), *command]
+    status, output = execute(command, dict(os.environ))
+    assert status == 0, output
+    if not example.tests:
+        assert output == (example.prints or "")
 
 
 def test_there_are_examples() -> None:

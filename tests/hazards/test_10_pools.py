@@ -108,7 +108,8 @@ def test_families(family: str, kind: str, style: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_hangs_without(kind: str, style: str) -> None:
     """The child waits for threads that it does not have."""
-    assert run_plain(program, style, env={"KIND": kind}).returncode is None
+    outcome = run_plain(program, style, env={"KIND": kind})
+    assert outcome.shows("hung"), outcome
 
 
 def terminated(fork: Forker) -> None:
@@ -122,7 +123,8 @@ def terminated(fork: Forker) -> None:
         return True
 
     assert fork.run(child) is True
-    assert worker.exitcode is None and pool._pool == [worker], (worker, pool._pool)
+    assert worker.exitcode is None, "the child ended the parent's worker"
+    assert pool._pool == [worker], "the parent has another worker"
     assert pool.apply(os.getpid) == worker.pid
     pool.terminate()
 
@@ -135,7 +137,8 @@ def test_the_childs_with_block_signals_nobody(style: str) -> None:
 
 def test_the_childs_with_block_breaks_without() -> None:
     """It sends SIGTERM to the parent's worker, and waits for ever, or cannot wait for it."""
-    assert not run_plain(terminated, "raw").healthy
+    outcome = run_plain(terminated, "raw")
+    assert outcome.shows("the child ended the parent's worker", "hung"), outcome
 
 
 def due(fork: Forker) -> None:
@@ -325,7 +328,8 @@ def test_executor_refuses_at_once(style: str) -> None:
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_executor_breaks_without(style: str) -> None:
     """The child's work is never done."""
-    assert not run_plain(executor_program, style).healthy
+    outcome = run_plain(executor_program, style)
+    assert outcome.shows("BrokenProcessPool was not raised", "hung"), outcome
 
 
 def quiet(fork: Forker) -> None:
@@ -375,7 +379,7 @@ def test_executor_child_writes_nothing_to_the_parent(style: str) -> None:
 def test_executor_child_writes_without() -> None:
     """shutdown() in the child wakes the parent's thread up."""
     outcome = run_plain(quiet, "raw")
-    assert not outcome.healthy
+    assert outcome.shows("the child has written to the parent's thread"), outcome
 
 
 def executor_due(fork: Forker) -> None:
@@ -430,7 +434,7 @@ def never_started(fork: Forker) -> None:
         os.read(read, 1)  # all at once
         for number in range(count):
             mine = executor.submit(os.getppid).result()
-            assert mine == os.getpid(), (mine, os.getpid())
+            assert mine == os.getpid(), "a result of another process's work"
             assert list(executor.map(abs, range(-number, 0))) == list(range(number, 0, -1))
         executor.shutdown()
         return True
@@ -455,7 +459,8 @@ def test_executor_that_never_started_works_in_each_child(style: str) -> None:
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_executor_that_never_started_breaks_without(style: str) -> None:
     """The children take work and results from each other's pipes."""
-    assert not run_plain(never_started, style).healthy
+    outcome = run_plain(never_started, style)
+    assert outcome.shows("a result of another process's work", "'work_id'", "hung"), outcome
 
 
 def spawning(fork: Forker) -> None:

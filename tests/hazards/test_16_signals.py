@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING, Callable
 
 import pytest
 from harness import PYPY, Forker, run
-from programs import script
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 FORKS = 60  # under each of four styles
 
@@ -67,7 +70,7 @@ def storm(fork: Forker) -> None:
             half_reset, mask, resets = fork.run(child, end="_exit")
             assert not half_reset, "a handler saw a half-reset child"
             assert not mask, f"signals left blocked in the child: {mask}"
-            assert resets == 2
+            assert resets == 2, f"{resets - 1} resets"
             assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         sender.kill()
@@ -83,57 +86,63 @@ def test_a_storm_of_signals(style: str) -> None:
 
 def test_storm_breaks_under_os_fork() -> None:
     """There is no reset at all, so that every handler comes before it."""
-    assert not run(storm, "raw", timeout=100).healthy
+    outcome = run(storm, "raw", timeout=100)
+    assert outcome.shows("a handler saw a half-reset child", "0 resets"), outcome
 
 
 def test_storm_breaks_under_process() -> None:
     """Process resets after os.fork() has returned, with signals unblocked."""
-    assert not run(storm, "process-plain", timeout=100).healthy
+    outcome = run(storm, "process-plain", timeout=100)
+    assert outcome.shows("a handler saw a half-reset child"), outcome
 
-
-RAISING = """
-import logging, os, signal, sys
-import multiprocessing.util
-
-# Registered before forksafe's, so it runs before that in the parent: it holds the parent until the
-# signal is there, while it is still blocked.
-read, write = os.pipe()
-os.register_at_fork(after_in_parent=lambda: os.read(read, 1))
-import forksafe
 
 class Stop(BaseException):
-    pass
+    """What a handler raises, as Ctrl-C does."""
 
-def stop(number, frame):
-    raise Stop
 
-signal.signal(signal.SIGUSR1, stop)
-parent = os.getpid()
-if sys.argv[1] == "hook":
-    forksafe.install()
-    fork = os.fork
-else:
-    fork = forksafe.safe_fork
+def raising_handler(fork: Forker, how: str) -> None:
+    import os
 
-def in_child(_):  # runs in the reset, with signals blocked on both sides, as multiprocessing's
-    os.kill(os.getpid(), signal.SIGUSR1)
-    os.kill(parent, signal.SIGUSR1)
-    os.write(write, b"..")
+    # Registered before forksafe's, so they run before it on both sides, while signals are blocked:
+    # the parent is held until its signal is there.
+    read, write = os.pipe()
+    parent = os.getpid()
 
-in_child.__module__ = "multiprocessing.of_a_test"
-multiprocessing.util.register_after_fork(stop, in_child)
-try:
-    fork()
-    for _ in range(1000):  # handlers that are due run here at the latest
-        pass
-    print("lost")
-except Stop:
-    print("raised in the child" if os.getpid() != parent else "raised in the parent", flush=True)
-if os.getpid() == parent:
+    def in_child() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(parent, signal.SIGUSR1)
+        os.write(write, b"..")
+
+    os.register_at_fork(after_in_parent=lambda: os.read(read, 1), after_in_child=in_child)
+    os_fork = forksafes_fork(how)
+
+    def stop(number: int, frame: object) -> None:
+        raise Stop
+
+    signal.signal(signal.SIGUSR1, stop)
+    try:
+        os_fork()
+        for _ in range(1000):  # handlers that are due run here at the latest
+            pass
+        print("lost")
+    except Stop:
+        who = "child" if os.getpid() != parent else "parent"
+        print(f"raised in the {who}", flush=True)
+    if os.getpid() != parent:
+        os._exit(0)
     os.wait()
-else:
-    os._exit(0)
-"""
+
+
+def forksafes_fork(how: str) -> Callable[[], int]:
+    """Import forksafe here, behind the at-fork hooks that there are, and return a way to fork."""
+    import os
+
+    import forksafe
+
+    if how == "safe_fork":
+        return forksafe.safe_fork
+    forksafe.install()
+    return os.fork
 
 
 @pytest.mark.parametrize(
@@ -150,62 +159,72 @@ else:
 )
 def test_an_exception_of_a_handler_is_not_lost(how: str) -> None:
     """Ctrl-C during a fork is a KeyboardInterrupt behind it, in the parent and in the child."""
-    done = script(RAISING, argv=(how,))
-    assert sorted(done.stdout.splitlines()) == ["raised in the child", "raised in the parent"], done
-    assert done.stderr == ""
+    outcome = run(raising_handler, "raw", how)
+    assert sorted(outcome.stdout.splitlines()) == ["raised in the child", "raised in the parent"]
+    assert outcome.stderr == ""
 
 
-ANOTHER_THREAD = """
-import functools, os, signal, sys, threading, time
-import multiprocessing.util
+def taken_by_another_thread(fork: Forker, how: str, *names: str) -> None:
+    import ctypes
+    import functools
+    import os
+    import sys
+    import threading
+    import time
+    from multiprocessing.util import register_after_fork
 
-class Stop(BaseException):
-    pass
+    ran: list[int] = []
+    inside: list[int] = []
 
-def stop(number, frame):
-    calls.append(number)
-    raise Stop
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(package):
+                inside.append(number)
+                raise Stop
+            frame = frame.f_back
 
-calls, ran = [], []
-signal.signal(signal.SIGUSR1, stop)
-idle = threading.Event()
-thread = threading.Thread(target=idle.wait, daemon=True)
-thread.start()
-# Registered before forksafe's, so it runs behind that: another thread takes the signal, which the
-# forking one blocks, and the handler runs in this one, inside the hooks. In C, so that it runs in
-# forksafe's.
-os.register_at_fork(
-    before=functools.partial(signal.pthread_kill, thread.ident, signal.SIGUSR1)
-)
-import forksafe
-
-sys.unraisablehook = lambda told: None
-if sys.argv[1] == "hook":
-    forksafe.install()
-    fork = os.fork
-else:
-    fork = forksafe.safe_fork
-multiprocessing.util.register_after_fork(stop, lambda _: ran.append(os.getpid()))
-parent = os.getpid()
-mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-for number in range(20):
-    try:
-        fork()
-        while os.getpid() == parent and len(calls) <= number:
-            time.sleep(0.001)  # the other thread has not taken it yet
-    except Stop:
-        pass
-    if os.getpid() != parent:
-        same = signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
-        os._exit(0 if same and ran == [os.getpid()] else 1)
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask, "left blocked"
-    assert os.wait()[1] == 0, "the child is not whole"
-print("ok")
-"""
+    idle = threading.Event()
+    thread = threading.Thread(target=idle.wait, daemon=True)
+    thread.start()
+    assert thread.ident is not None
+    # Registered before forksafe's, so they run behind that: another thread takes the signals, which
+    # the forking one blocks, and has the time to. The handlers run in this one, inside the hooks,
+    # and as these are in C, and look for no signals themselves, inside forksafe's.
+    os.register_at_fork(before=functools.partial(time.sleep, 0.01))
+    pthread_kill = ctypes.CDLL(None).pthread_kill
+    for name in names:
+        number = getattr(signal, name)
+        signal.signal(number, stop)
+        kill = functools.partial(pthread_kill, ctypes.c_ulong(thread.ident), int(number))
+        os.register_at_fork(before=kill)
+    os_fork = forksafes_fork(how)
+    package = os.path.dirname(sys.modules["forksafe"].__file__ or "") + os.sep
+    sys.unraisablehook = list[object]().append  # in C, too
+    register_after_fork(stop, lambda _: ran.append(os.getpid()))
+    parent = os.getpid()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for _ in range(25):
+        try:
+            os_fork()
+        except Stop:
+            pass
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        if os.getpid() != parent:
+            os._exit(0 if blocked == mask and ran == [os.getpid()] else 1)
+        assert blocked == mask, f"left blocked in the parent: {blocked}"
+        assert os.wait()[1] == 0, "the child is not whole"
+        time.sleep(0.002)  # for a signal that the other thread has not taken yet
+    assert inside, "no handler ran inside of forksafe"
 
 
+@pytest.mark.parametrize("names", [("SIGINT",), ("SIGINT", "SIGTERM")], ids=len)
 @pytest.mark.parametrize("how", ["safe_fork", "hook"])
-def test_a_signal_that_another_thread_takes_leaves_no_mask_behind(how: str) -> None:
-    """Its handler runs inside the hooks, and raises; parent and child are whole nevertheless."""
-    done = script(ANOTHER_THREAD, argv=(how,))
-    assert done.stdout == "ok\n", done
+def test_a_signal_that_another_thread_takes_leaves_no_mask_behind(
+    how: str, names: tuple[str, ...]
+) -> None:
+    """Handlers run inside the hooks, and raise; parent and child are whole nevertheless.
+
+    Two come at once where Ctrl-C meets a supervisor's SIGTERM: each stops one function.
+    """
+    outcome = run(taken_by_another_thread, "raw", how, *names)
+    assert outcome.healthy, outcome

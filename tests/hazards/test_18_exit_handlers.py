@@ -102,6 +102,17 @@ def handlers(fork: Forker) -> None:
     assert log.lines() == ["parent: registered by the parent"]
 
 
+def of_a_callback(fork: Forker) -> None:
+    import atexit
+    from multiprocessing.util import register_after_fork
+
+    log = Log()
+    register_after_fork(log, lambda log: atexit.register(log.note, "exit handler"))
+
+    fork.run(int)
+    assert log.lines() == ["child: exit handler"]
+
+
 @pytest.mark.parametrize("style", ["forked", "process"])
 def test_the_childs_end_keeps_the_parents_temporary_file(style: str) -> None:
     """And the parent can still delete it."""
@@ -143,3 +154,17 @@ def test_exit_handlers_are_inherited_as_under_os_fork() -> None:
     """What ``safe_fork()`` and the hook keep is what a plain fork does."""
     outcome = run(handlers, "raw")
     assert outcome.healthy, outcome
+
+
+@pytest.mark.parametrize("style", ["safe_fork", "hook", "forked"])
+def test_an_exit_handler_that_a_callback_registers_is_the_childs_own(style: str) -> None:
+    """So a library has its exit handler run in each process, where that is what it is for."""
+    outcome = run(of_a_callback, style)
+    assert outcome.healthy, outcome
+
+
+def test_no_callback_runs_under_os_fork() -> None:
+    """Nor does what it would have registered."""
+    outcome = run(of_a_callback, "raw")
+    assert not outcome.healthy
+    assert "assert log.lines() ==" in outcome.output, outcome

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
+# Fixtures, by being here.
+from databases import postgres, redis_server, servers, web  # noqa: F401
 from serving import Redis, Site
 
 

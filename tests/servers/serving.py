@@ -1,8 +1,8 @@
 """Start a real server, use it, and leave nothing of it behind.
 
 A `Site` is a directory of its own: a server's temporary files, its log and its configuration are
-in it, and every process that came of it is known by a mark in its environment, so also one that
-left the process group. At the end of a test nothing of it may be left.
+in it, and every process that came of it is known, wherever it has gone. At the end of a test
+nothing of it may be left.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 import pytest
+from harness import Running, Started, process_ids, process_table
 
 # A shell has its background jobs ignore Ctrl-C, and what they start inherits that. Servers that are
 # told to end by it need the usual handler.
@@ -29,7 +30,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 APPS = Path(__file__).with_name("apps")
 SRC = Path(__file__).parents[2] / "src"
-MARK = "FORKSAFE_TEST_SITE"
 
 
 def need(module: str, requirement: str) -> None:
@@ -46,22 +46,9 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 20.0
         time.sleep(0.02)
 
 
-class Proc(NamedTuple):
-    """A line of the process table."""
-
-    pid: int
-    parent: int
-    state: str
-
-
-def process(pid: int) -> Proc | None:
+def process(pid: int) -> Running | None:
     """Look `pid` up in the process table."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, parent = stat.rpartition(")")[2].split()[:2]
-    return Proc(pid, int(parent), state)
+    return process_table([pid]).get(pid)
 
 
 def alive(pid: int) -> bool:
@@ -70,10 +57,9 @@ def alive(pid: int) -> bool:
     return found is not None and found.state not in "ZX"
 
 
-def children(pid: int) -> list[Proc]:
+def children(pid: int) -> list[Running]:
     """Return the children of process `pid`, zombies too."""
-    everybody = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return [found for found in everybody if found is not None and found.parent == pid]
+    return [found for found in process_table(process_ids()).values() if found.parent == pid]
 
 
 def descriptors(pid: int) -> int:
@@ -233,10 +219,11 @@ class Site:
         self.path = Path(tempfile.mkdtemp(prefix="fs-"))
         self.tmp = self.path / "t"
         self.tmp.mkdir()
-        self._popens: list[subprocess.Popen[bytes]] = []
+        self._started = Started()
+        self._logs = 0
 
     def start(self, *command: str, forksafe: bool = False, **env: str) -> Server:
-        """Start a program in a process group of its own.
+        """Start a program in a session of its own.
 
         Args:
             command: ``PYTHON`` in the first place is this interpreter; any other name is one of
@@ -249,18 +236,16 @@ class Site:
         program = [sys.executable] if first == "PYTHON" else [str(script)]
         if first != "PYTHON" and not script.exists():
             program = [first]
-        log = self.path / f"log-{len(self._popens)}"
+        self._logs += 1
+        log = self.path / f"log-{self._logs}"
         with log.open("wb") as out:
-            popen = subprocess.Popen(
+            popen = self._started.start(
                 [*program, *command[1:]],
+                self.environment(forksafe, **env),
                 cwd=APPS,
-                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=self.environment(forksafe, **env),
             )
-        self._popens.append(popen)
         return Server(popen, log)
 
     def environment(self, forksafe: bool = False, **env: str) -> dict[str, str]:
@@ -275,7 +260,6 @@ class Site:
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
             "TMPDIR": str(self.tmp),
             "HOME": str(self.path),  # Gunicorn puts its control socket there
-            MARK: str(self.path),
             "SITE": str(self.path),
         }
         ours.pop("WITH_FORKSAFE", None)
@@ -283,23 +267,9 @@ class Site:
             ours["WITH_FORKSAFE"] = "1"
         return {**ours, **env}
 
-    def processes(self) -> list[Proc]:
+    def processes(self) -> list[Running]:
         """Return what runs of this site, wherever it has gone."""
-        mark = f"{MARK}={self.path}".encode()
-        started = {popen.pid for popen in self._popens}
-        found = []
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
-                continue
-            try:
-                marked = mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
-                if marked or os.getsid(int(name)) in started:
-                    proc = process(int(name))
-                    if proc is not None and proc.state not in "ZX":
-                        found.append(proc)
-            except (OSError, ValueError):
-                continue
-        return found
+        return self._started.alive()
 
     def expect_ended(self) -> None:
         """Assert that every process has ended."""
@@ -313,17 +283,7 @@ class Site:
 
     def close(self) -> None:
         """Kill what is left, and delete the directory."""
-        deadline = time.monotonic() + 20
-        while self.processes():
-            assert time.monotonic() < deadline, "processes that cannot be killed"
-            for proc in self.processes():
-                try:
-                    os.kill(proc.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.01)
-        for popen in self._popens:
-            popen.wait()
+        self._started.end()
         shutil.rmtree(self.path)
 
 

@@ -109,11 +109,11 @@ def test_daemon_outlives_children_that_end_well(
 
 
 def test_references_are_steady(site: Site, redis: Redis, client: Client) -> None:
-    """A thousand tasks, in children of a hundred tasks each, leave no reference at the manager."""
-    options = ("--max-tasks-per-child", "100")
+    """Hundreds of tasks, in children of forty tasks each, leave no reference at the manager."""
+    options = ("--max-tasks-per-child", "40")
     server = work(site, redis, *options, forksafe=True, END_WELL="1")
     wait_until(lambda: client.run("references") == [REFERENCES], "all children up")
-    assert sorted(client.run("count", 1000, timeout=60)) == list(range(1, 1001))
+    assert sorted(client.run("count", 400, timeout=60)) == list(range(1, 401))
     assert len(set(client.run("pid", 20))) <= CHILDREN
     wait_until(lambda: client.run("references") == [REFERENCES], "as many as there were")
     ended_well(server, site, redis)
@@ -136,7 +136,7 @@ def test_references_of_children_that_do_not(
 
 def test_inherited_threads(site: Site, redis: Redis, client: Client) -> None:
     """A ThreadPoolExecutor and an event loop made, and used, at import work in each child."""
-    server = work(site, redis, "--max-tasks-per-child", "20", forksafe=True)
+    server = work(site, redis, "--max-tasks-per-child", "10", forksafe=True)
     assert len(set(client.run("executor", 30))) >= CHILDREN
     assert len(set(client.run("loop", 30))) >= CHILDREN
     ended_well(server, site, redis)

@@ -43,7 +43,7 @@ class Program:
         self.condition = threading.Condition()
         self.semaphore = threading.Semaphore(2)
         self.executor = concurrent.futures.ThreadPoolExecutor(2)
-        self.sink = open(os.path.join(directory, "out"), "w")  # noqa: SIM115 - to the end
+        self.sink = open(os.path.join(directory, "out"), "w")
         self.stop = threading.Event()
 
     def work(self, seed: int) -> None:
@@ -179,7 +179,9 @@ def by_block(program: Program) -> int | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--style", default="safe_fork", choices=["safe_fork", "hook", "forked", "raw"])
+    parser.add_argument(
+        "--style", default="safe_fork", choices=["safe_fork", "hook", "forked", "raw"]
+    )
     parser.add_argument("--forks", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=8)

@@ -3,7 +3,7 @@
 The block is run by both processes, and each comes to its end by itself. In the child every way out
 (the end, ``return``, ``break``, an exception, ``sys.exit()``) ends the process there and then, so
 that the program around the block is run by the parent alone. In the parent the end of the block
-waits for the child; no way out leaves a zombie or an orphan.
+waits for the child; no way out leaves a zombie, nor an orphan while the parent runs to its end.
 
 The one door that no ``with`` statement can guard is a ``yield`` or ``await`` inside the block: it
 leaves the block without ending it.
@@ -12,26 +12,24 @@ leaves the block without ending it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from contextlib import suppress
+from itertools import chain, starmap
 
 from .. import _safe_fork
 from .._fork_event._signals import Signals
 from ..exceptions import ChildFailedError
-from ._child_end import end
-from ._exit_status import PidfdStatus, PipeStatus, have_pidfds
+from ._child_end import Report, end
 from ._handle import Fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
+    from types import FrameType, TracebackType
     from typing import Any, Literal
 
     from .._hazard import Hazard
-    from ._exit_status import Status
 
 
 def forked(
@@ -61,8 +59,15 @@ def forked(
     any other exception               traceback on stderr, exit code 1
     ================================  =======================================================
 
-    Before it ends, the child joins its non-daemon threads, runs the exit handlers and
-    multiprocessing finalizers that it registered itself, and flushes its streams.
+    Before it ends, the child finishes what it made itself: it joins its non-daemon threads, runs
+    its exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``,
+    completes the files that it left open, runs ``__del__()`` of its other objects and the
+    ``finally`` of its generators, and flushes stdout and stderr. coverage.py saves its data, where
+    each process has a data file of its own.
+
+    Nothing of the parent's is finished. That includes text that the child has written into a file
+    object of the parent's: flush it. Nor are buffers of C libraries. On PyPy, on free-threaded
+    builds and after ``gc.freeze()``, only files are found, those over descriptors of the child's.
 
     Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
     sends the child SIGTERM, after `grace` seconds SIGKILL, reaps it, and the exception goes on.
@@ -81,7 +86,8 @@ def forked(
         A context manager, for one use, that yields a `Fork`.
 
     Raises:
-        ChildFailedError: At the end of the block, where `check` is true and the child failed.
+        ChildFailedError: At the end of the block, where `check` is true and the child failed; with
+            the child's traceback.
         ChildProcessError: At the end of the block: other code reaped the child.
         NotImplementedError: On entering, where there is no ``os.fork``.
         OSError: On entering, where the kernel refuses to fork.
@@ -90,11 +96,15 @@ def forked(
     """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r}")
-    if not grace >= 0:
+    try:
+        wrong = not grace >= 0
+    except TypeError:
+        wrong = True
+    if wrong:
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
     if on_hazard not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
-    return _Forked(name, check, grace, on_hazard, allow, drop_connections)
+    return _Forked(name, check, grace, (on_hazard, allow), drop_connections)
 
 
 # What the child of a block leaves to the parent, as it ends by os._exit().
@@ -103,76 +113,73 @@ _LEFT_ALONE = ("temporary-file",)
 
 class _Forked:
     def __init__(
-        self,
-        name: str | None,
-        check: bool,
-        grace: float,
-        on_hazard: str,
-        allow: Iterable[str],
-        drop_connections: bool,
+        self, name: str | None, check: bool, grace: float, policy: Any, drop_connections: bool
     ) -> None:
+        self._name, self._check, self._grace, self._policy = name, check, grace, policy
         self._drop_connections = drop_connections
-        self._name = name
-        self._check = check
-        self._grace = grace
-        self._on_hazard = on_hazard
-        self._allow = allow
         self._fork: Fork | None = None
+        self._report: Any = None
 
     def __enter__(self) -> Fork:
+        __tracebackhide__ = True
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         _safe_fork.require()
+        caller = sys._getframe(1)
+        on_hazard, allow = self._policy
         policy: Any = None
         hazards: tuple[Hazard, ...] = ()
-        if self._on_hazard != "ignore":
+        if on_hazard != "ignore":
             from .._audit import _policy as policy
 
-            hazards = policy.before(self._on_hazard, self._allow, _LEFT_ALONE)
+            hazards = policy.before(on_hazard, allow, _LEFT_ALONE)
         if _WARNS_BEHIND:
-            _warn_before()
+            _warn_before(caller)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
-        pipe = None if have_pidfds() else os.pipe()
+        pipe: list[int] = []
         signals = Signals()
         signals.kept = True
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
-            # and must not carry the child out of the block before it is in it.
+            # and must not carry the child out of the block before it is in it. In C until the list
+            # has the pipe: another thread may take a signal that is blocked here.
             signals.block()
-            fork._pid = _safe_fork.fork(
-                sys._getframe().f_back,
+            pipe.extend(chain.from_iterable(starmap(os.pipe, ((),))))
+            self._report = Report(pipe[1])
+            if _safe_fork.fork(
+                caller,
                 made,
                 drop_connections=self._drop_connections,
                 identity=identity,
                 signals=signals,
-            )
-            if fork._pid:
-                fork._status = _status(made, pipe)
+            ):
+                fork._watch(made[0], pipe[0])
+                os.close(pipe.pop())
                 if hazards:
                     policy.after(hazards)
-            elif pipe is not None:
-                os.close(pipe[0])  # the write end lives as long as this process
+            else:
+                self._report.pid = os.getpid()
             signals.release()
         except BaseException as exc:
             if os.getpid() != fork._owner:
-                end(type(exc), exc, exc.__traceback__)
+                end(exc, exc.__traceback__, self._report)
             try:
-                if made and fork._status is None:  # a handler: another thread took its signal
-                    fork._pid = made[0]
-                    fork._status = _status(made, pipe)
-                signals.release()
+                try:
+                    if made and not fork._fds:
+                        # A handler has raised: another thread took its signal.
+                        fork._watch(made[0], pipe[0])
+                finally:
+                    signals.release()
             finally:
-                if fork._status is not None:
+                if fork._fds:
                     self._stop(fork)
                     fork._close()
-                elif pipe is not None:
-                    os.close(pipe[0])
+                    del pipe[0]
+                for fd in pipe:
+                    os.close(fd)
             raise
-        finally:
-            if pipe is not None and os.getpid() == fork._owner:
-                os.close(pipe[1])
         return fork
 
     def __exit__(
@@ -181,10 +188,11 @@ class _Forked:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
+        __tracebackhide__ = True
         fork = self._fork
         assert fork is not None
         if fork.is_child:
-            end(exc_type, exc, traceback)
+            end(exc, traceback, self._report)
         if os.getpid() != fork._owner:
             return False  # another child of the parent, forked inside the block: not its to wait
         try:
@@ -192,53 +200,30 @@ class _Forked:
                 self._stop(fork)
                 return False
             try:
-                fork.wait()
+                code = fork.wait()
             except ChildProcessError:
                 raise
             except BaseException:
                 self._stop(fork)
                 raise
+            if self._check and code:
+                reason, _, text = fork._told().partition("\n")
+                raise ChildFailedError(fork.pid, code, fork.name, reason, text)
         finally:
             fork._close()
-        code = fork._exitcode
-        if self._check and code:
-            raise ChildFailedError(fork.pid, code, fork.name)
         return False
 
     def _stop(self, fork: Fork) -> None:
         try:
             fork.terminate()
             fork.wait(self._grace)
-        except ChildProcessError:
-            pass  # reaped by other code, so there is nothing left to stop
-        except TimeoutError:
-            self._kill(fork)
-        except BaseException:  # a second Ctrl-C: no more grace
-            self._kill(fork)
-            raise
-
-    def _kill(self, fork: Fork) -> None:
-        with suppress(ChildProcessError):
-            fork.kill()
-            fork.wait()
-
-
-def _status(made: list[int], pipe: tuple[int, int] | None) -> Status:
-    pid = made[0]
-    try:
-        return PidfdStatus(pid) if pipe is None else PipeStatus(pid, pipe[0])
-    except ProcessLookupError:
-        # Ended already, and reaped by other code: waitpid will say so.
-        read, write = os.pipe()
-        os.close(write)
-        return PipeStatus(pid, read)
-    except OSError:
-        # No descriptor left for a pidfd: the block cannot start, and leaves no child behind.
-        made.clear()
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        raise
+        except (ChildProcessError, TimeoutError):
+            pass  # it was reaped by other code, or does not heed SIGTERM
+        finally:  # also at a second Ctrl-C: no more grace
+            if fork.is_alive():
+                with suppress(ChildProcessError):
+                    fork.kill()
+                    fork.wait()
 
 
 # Since 3.15 the warning of a fork in a process of several threads, where the filters make an
@@ -246,33 +231,27 @@ def _status(made: list[int], pipe: tuple[int, int] | None) -> Status:
 _WARNS_BEHIND = sys.version_info >= (3, 15)
 
 
-def _warn_before() -> None:
-    """Raise it before the fork."""
+def _warn_before(frame: FrameType) -> None:
+    """Raise it before the fork, in the name of the code that runs in `frame`."""
+    __tracebackhide__ = True
     from .._fork_event._filters import would_raise
 
-    text = (
-        f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks "
-        "in the child."
-    )
-    if would_raise(text, DeprecationWarning, _safe_fork.__name__, 0) and _threads() > 1:
-        raise DeprecationWarning(text)
-
-
-def _threads() -> int:
     try:
-        return len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
+        threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
     except OSError:
-        return threading.active_count()
+        threads = threading.active_count()
+    module = frame.f_globals.get("__name__", "<unknown>")
+    text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
+    text += "deadlocks in the child."
+    if threads > 1 and would_raise(text, DeprecationWarning, module, frame.f_lineno):
+        raise DeprecationWarning(text)
 
 
 _process_type: Any = None
 
 
 def _identity(name: str | None) -> Any:
-    """Return the process object that the child is to be known by.
-
-    Names and parents are multiprocessing's to tell, also where the program imports it later.
-    """
+    """Return the process object that the child is to be known by: multiprocessing tells names."""
     global _process_type
     if _process_type is None:
         from multiprocessing.process import BaseProcess

@@ -1,43 +1,92 @@
 """How the child of `forked()` ends: like a program, but only its own part of it.
 
-What it started is finished (non-daemon threads, its exit handlers, its multiprocessing
-finalizers, its streams), and what it inherited is left to the parent: ``os._exit``.
+What it started and made is finished, in the order of a program's end: non-daemon threads, exit
+handlers and multiprocessing finalizers, handlers of logging, files and other objects that do
+something at their end, streams. What it inherited is left to the parent: ``os._exit``.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 import threading
 
-from .._steps import _barrier
+from .._steps import _exit_handlers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _FLUSH_FAILED = 120  # as Py_RunMain() has it
+# Bytes of a report. Even a small pipe takes them at once: Linux makes those of a user with many
+# pipes 8 KiB.
+_LIMIT = 8192
 
 
-def end(
-    exc_type: type[BaseException] | None,
-    exc: BaseException | None,
-    traceback: TracebackType | None,
-) -> NoReturn:
+class Report:
+    """The child's end of the pipe by which it tells the parent why it failed.
+
+    Attributes:
+        pid: The child, when it is known; others who come to the end of the block tell nothing.
+        text: What there is to tell: the reason in one line, then the traceback, if there is one.
+    """
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._file = os.fstat(pipe)
+        self.pid = 0
+        self.text = b""
+
+    def describe(self, exc: BaseException, traceback: TracebackType | None = None) -> None:
+        self.text = _reason(exc).encode(errors="backslashreplace")[:500] + b"\n"
+        if traceback is not None:
+            from traceback import format_exception  # here: few children fail
+
+            lines = "".join(format_exception(type(exc), exc, traceback))
+            told = lines.encode(errors="backslashreplace")
+            most = _LIMIT - len(self.text) - 50
+            if len(told) > most:
+                told = told[-most:].partition(b"\n")[2]
+                self.text += b"[its last %d bytes]\n" % len(told)
+            self.text += told
+
+    def send(self) -> None:
+        """Tell the parent, who reads when this process has ended: so this never waits."""
+        # The program may have closed all descriptors, and this one may be another file's by now.
+        if self.pid in (0, os.getpid()) and os.path.samestat(os.fstat(self._pipe), self._file):
+            os.set_blocking(self._pipe, False)
+            os.write(self._pipe, self.text)
+
+
+_OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
+
+
+def _reason(exc: BaseException) -> str:
+    text, kind = str(exc).partition("\n")[0], type(exc).__name__
+    outcome = getattr(sys.modules.get("_pytest.outcomes"), "OutcomeException", ())
+    if isinstance(exc, outcome):
+        kind = _OUTCOMES.get(kind, kind)
+        return f"pytest.{kind}({text!r}), of which the test in the parent knows nothing"
+    return f"{kind}: {text}" if text else kind
+
+
+def end(exc: BaseException | None, traceback: TracebackType | None, report: Report) -> NoReturn:
     """End this process, for the reason that a ``with`` block is left."""
     code = 0
     try:
-        if exc_type is not None and exc is not None:
+        if exc is not None:
             code = 1
-            code = _exit_code(exc_type, exc, traceback)
+            code = _exit_code(exc, traceback, report)
     except BaseException:  # noqa: S110 - a broken stderr or excepthook: the code stays 1
         pass
     finally:
         try:
-            _barrier.end_by(lambda: _finish(code))
+            _exit_handlers.end_by(lambda: _finish(code, report))
             # The first is what Process does.
             for function in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
                 try:
@@ -45,15 +94,28 @@ def end(
                 except BaseException as error:  # the rest goes on, and the process ends
                     _tell(error)
         finally:
-            _finish(code)
+            _finish(code, report)
 
 
-def _finish(code: int) -> NoReturn:
-    try:
-        if not _flush() and code == 0:
-            code = _FLUSH_FAILED
-    finally:
-        os._exit(code)
+def _exit_code(exc: BaseException, traceback: TracebackType | None, report: Report) -> int:
+    if isinstance(exc, SystemExit):  # as handle_system_exit() in CPython's pythonrun.c
+        code = exc.code
+        if code is None:
+            return 0
+        if isinstance(code, int):
+            return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
+        report.describe(exc)
+        if sys.stderr is not None:
+            print(code, file=sys.stderr)
+    elif isinstance(exc, KeyboardInterrupt):
+        report.describe(exc)
+        return _INTERRUPTED
+    else:
+        try:
+            report.describe(exc, traceback)
+        finally:
+            sys.excepthook(type(exc), exc, traceback)
+    return 1
 
 
 def _tell(error: BaseException) -> None:
@@ -63,34 +125,77 @@ def _tell(error: BaseException) -> None:
         pass
 
 
-def _exit_code(
-    exc_type: type[BaseException], exc: BaseException, traceback: TracebackType | None
-) -> int:
-    if isinstance(exc, SystemExit):
-        return _system_exit_code(exc.code)
-    if isinstance(exc, KeyboardInterrupt):
-        return _INTERRUPTED
-    sys.excepthook(exc_type, exc, traceback)
-    return 1
-
-
-def _system_exit_code(code: object) -> int:
-    # As handle_system_exit() in CPython's pythonrun.c.
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
-    if sys.stderr is not None:
-        print(code, file=sys.stderr)
-    return 1
-
-
-def _flush() -> bool:
-    clean = True
-    for stream in (sys.stdout, sys.stderr):
+def _finish(code: int, report: Report) -> NoReturn:
+    try:
         try:
-            if stream is not None:
-                stream.flush()
-        except Exception:
-            clean = clean and getattr(stream, "closed", False) is True
-    return clean
+            handlers, objects = _exit_handlers.own()
+            if handlers:
+                sys.modules["logging"].shutdown(handlers)
+            if objects:
+                _end_objects(objects)
+            if "coverage" in sys.modules:
+                _save_coverage()
+        except BaseException as error:
+            _tell(error)
+        if _flush((sys.stdout, sys.stderr)) and code == 0:
+            code = _FLUSH_FAILED
+        if report.text:
+            report.send()
+    finally:
+        os._exit(code)
+
+
+def _end_objects(objects: list[Any]) -> None:
+    files = [each for each in objects if type(each).__module__ == "_io"]
+    others = [each for each in objects if type(each).__module__ != "_io"]
+    _flush(files)  # into a GzipFile, for one, that has its own end to write then
+    for each in _holders_first(others):
+        if each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False):
+            continue
+        try:
+            type(each).__del__(each)
+        except BaseException as error:
+            _tell(error)
+    for problem in _flush(files):
+        _tell(problem)
+
+
+def _holders_first(objects: list[Any]) -> list[Any]:
+    """Sort objects as reference counts would end them: each before what it holds."""
+    if len(objects) < 2:
+        return objects
+    from graphlib import CycleError, TopologicalSorter  # here: most children have none
+
+    named = {id(each): each for each in objects}
+    held: TopologicalSorter[int] = TopologicalSorter()
+    for key, each in named.items():
+        attributes = getattr(each, "__dict__", None)
+        held.add(key, *{*map(id, gc.get_referents(each, attributes))} & named.keys() - {key})
+    try:
+        return [named[key] for key in held.static_order()][::-1]
+    except CycleError:
+        return objects  # as the collector does with a cycle
+
+
+def _save_coverage() -> None:
+    # The parent's exit handler and the frames around the block would save what coverage.py has
+    # measured here, and neither is reached. Unless each process has a data file of its own, this
+    # would be written over the parent's.
+    measuring: Any = getattr(sys.modules["coverage"], "Coverage", None)
+    current = measuring.current() if measuring is not None else None
+    if current is not None and current.get_option("run:parallel"):
+        current.save()
+
+
+def _flush(files: Iterable[Any]) -> list[BaseException]:
+    """Flush those that are open; return what the others raised."""
+    errors: list[BaseException] = []
+    for file in files:
+        try:
+            if file is not None:
+                file.flush()
+        except ValueError:
+            pass  # closed
+        except Exception as error:
+            errors.append(error)
+    return errors

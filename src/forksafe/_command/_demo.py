@@ -1,8 +1,9 @@
 """``forksafe demo``: one program under four ways to fork, and a table of what became of it.
 
-Nothing here forks, and nothing here is decided beforehand: each way runs in a fresh interpreter,
-and its row says what was seen there. What a run leaves behind, hung as it may be, is in a session
-of its own and is killed, also on Ctrl-C.
+A parent assigns to a dictionary in a manager's process while its forked child reads it. Under
+``os.fork()`` both write into the one connection that the parent had made, and each reads what was
+meant for the other (cpython gh-101320). That program is in this file, too, which is run by its
+path, in a session of its own: for os.fork forksafe is not even imported.
 """
 
 from __future__ import annotations
@@ -10,229 +11,120 @@ from __future__ import annotations
 import json
 import os
 import platform
-import selectors
+import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from contextlib import contextmanager, suppress
-
-from . import _demo_program
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, TextIO
+import textwrap
+from contextlib import suppress
+from multiprocessing.managers import SyncManager
+from typing import Any
 
 STYLES = ("os.fork", "safe_fork", "install + os.fork", "forked")
-PLAIN = STYLES[0]
-PATIENCE = 3.0  # seconds without a round trip until a side counts as hung
-START = 8.0  # seconds until the first round trip
-LIMIT = 18.0  # seconds, all in all
-_MUTE = "ended without a word"
-_NO_FORK = 2
+PROGRAM = os.path.abspath(__file__)
+LIMIT = 15.0  # seconds for a run
+_PATIENCE = 3  # seconds for one round trip
+_ROUND_TRIPS = 500  # of each side
 
 
 def demo(*, as_json: bool = False) -> int:
-    """Run the demonstration.
-
-    Args:
-        as_json: Write the result as JSON to stdout, and the progress to stderr.
-
-    Returns:
-        The exit status: 0 if every way to fork of forksafe's is ok, 1 if not, 2 where this
-        platform cannot fork, 130 after Ctrl-C.
-    """
-    if not hasattr(os, "fork"):
-        print("forksafe demo: this platform has no os.fork(), so nothing breaks", file=sys.stderr)
-        return _NO_FORK
+    """Run the demonstration; return 0 if each way to fork of forksafe's is ok, and 1 if not."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     out = sys.stderr if as_json else sys.stdout
-    try:
-        with _terminated_as_interrupted():
-            results = _run_all(out)
-    except KeyboardInterrupt:
-        print("forksafe demo: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    ok = all(result.ok for result in results if result.style != PLAIN)
-    if as_json:
-        print(json.dumps(_as_dict(results, ok), indent=2))
-    else:
-        _print_table(results)
-    return 0 if ok else 1
-
-
-class _Result:
-    """What was seen of one way to fork."""
-
-    def __init__(self, style: str) -> None:
-        self.style = style
-        self.round_trips = {"parent": 0, "child": 0}
-        self.outcomes: dict[str, str] = {}
-        self.end: str | None = None  # what went wrong besides
-        self.noise: list[str] = []
-
-    @property
-    def ok(self) -> bool:
-        return self.outcome == "ok"
-
-    @property
-    def outcome(self) -> str:
-        parent, child = (self.outcomes.get(side, _MUTE) for side in self.round_trips)
-        told = parent if parent == child else f"parent: {parent}; child: {child}"
-        if self.end is None:
-            return told
-        return self.end if told == "ok" else f"{told}; {self.end}"
-
-
-def _run_all(out: TextIO) -> list[_Result]:
-    print(
-        "A parent and its forked child use one dictionary of a manager at once, "
-        f"{_demo_program.ROUND_TRIPS} round trips each "
-        f"({platform.python_implementation()} {platform.python_version()}).",
-        file=out,
-        flush=True,
-    )
-    deadline = time.monotonic() + LIMIT
-    results = []
+    version, kind = platform.python_version(), platform.python_implementation()
+    print("A parent and its forked child use one dictionary of a manager at once,", file=out)
+    print(f"{_ROUND_TRIPS} round trips each ({kind} {version}):", file=out)
+    rows = []
     for style in STYLES:
         print(f"  {style} ...", end=" ", file=out, flush=True)
-        result = _run_style(style, deadline)
-        results.append(result)
-        print(result.outcome, file=out, flush=True)
-        if result.noise and not result.ok and style != PLAIN:
-            print(*result.noise, sep="\n", file=sys.stderr)
-    return results
+        rows.append(run_style(style))
+        print("ok" if rows[-1]["ok"] else "not ok", file=out, flush=True)
+    ok = all(row["ok"] for row in rows[1:])
+    if as_json:
+        told = {"python": version, "implementation": kind, "round_trips_wanted": _ROUND_TRIPS}
+        print(json.dumps({**told, "styles": rows, "ok": ok}, indent=2))
+        return int(not ok)
+    print(f"\n{'way to fork':18} parent  child  outcome")
+    for row in rows:
+        start = "{style:18} {parent:6} {child:6}  ".format(**row)
+        width = shutil.get_terminal_size().columns
+        print(textwrap.fill(start + row["outcome"], width, subsequent_indent=" " * len(start)))
+    return int(not ok)
 
 
-def _run_style(style: str, deadline: float) -> _Result:
-    program = os.path.abspath(_demo_program.__file__)
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", program, style]
-    result = _Result(style)
+def run_style(style: str) -> dict[str, Any]:
+    """Run the program in a fresh interpreter; return what was seen of it."""
     process = subprocess.Popen(
-        command,
-        # Here, since multiprocessing's helpers import from the directory they are started in.
-        cwd=os.path.dirname(program),
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-W", "ignore::DeprecationWarning", PROGRAM, style],
+        cwd=os.path.dirname(PROGRAM),  # multiprocessing's helpers import from where they start
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.DEVNULL if style == STYLES[0] else None,
         start_new_session=True,
     )
-    stopped: str | None = "interrupted"
     try:
-        stopped = _watch(process, result, deadline)
+        told, end = process.communicate(timeout=LIMIT)[0], ""
+    except subprocess.TimeoutExpired as exc:
+        told, end = exc.output or b"", f"unfinished after {LIMIT:g} s"
     finally:
-        # Before it is reaped: until then the number is its own.
-        with suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError):  # all of it has ended
             os.killpg(process.pid, signal.SIGKILL)
-        assert process.stdout is not None
-        process.stdout.close()
         code = process.wait()
-    if stopped is not None:
-        if len(result.outcomes) == len(result.round_trips):
-            result.end = "did not end"
-        for side in result.round_trips:
-            result.outcomes.setdefault(side, stopped)
-    elif code != 0 and all(outcome == "ok" for outcome in result.outcomes.values()):
-        result.end = f"exit status {code}"
-    return result
+    lines = re.findall(r"^(parent|child) (\d+) (.+)$", told.decode(), re.MULTILINE)
+    seen = {side: (int(trips), outcome) for side, trips, outcome in lines}
+    missing = (0, end or "died without a word")
+    (parent, p), (child, c) = (seen.get(side, missing) for side in ("parent", "child"))
+    outcome = f"both {p}" if p == c else f"parent {p}; child {c}"
+    if outcome == "both ok":
+        outcome = end or (f"exit status {code}" if code else "ok")
+    ok = outcome == "ok"
+    return {"style": style, "parent": parent, "child": child, "outcome": outcome, "ok": ok}
 
 
-def _watch(process: subprocess.Popen[bytes], result: _Result, deadline: float) -> str | None:
-    """Follow a run until all its processes have ended (None), or tell why it was given up."""
-    assert process.stdout is not None
-    fd = process.stdout.fileno()
-    rest = b""
-    begin = time.monotonic()
-    moved: dict[str, float] = {}  # when each side last did; empty before the first round trip
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        while True:
-            if moved:
-                running = [side for side in moved if side not in result.outcomes] or list(moved)
-                patient = max(moved[side] for side in running) + PATIENCE
-            else:
-                patient = begin + START
-            now = time.monotonic()
-            if now >= deadline:
-                return f"unfinished after {now - begin:.0f} s"
-            if now >= patient:
-                return f"hung after {PATIENCE if moved else START:g} s"
-            if not selector.select(min(patient, deadline) - now):
-                continue
-            data = os.read(fd, 65536)
-            if not data:
-                return None
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                side = _take(line.decode(errors="replace"), result)
-                if side is not None:
-                    moved = moved or dict.fromkeys(result.round_trips, now)
-                    moved[side] = time.monotonic()
+def _program(style: str) -> None:
+    manager = SyncManager()
+    manager.start()
+    shared: Any = manager.dict(dict.fromkeys(range(100), 0))
+    shared[0] = 0  # the first use connects
+    pipe = os.pipe()
+    if style != "os.fork":
+        sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(PROGRAM)))  # was: this one's
+        import forksafe
+
+        if style == "forked":
+            with forksafe.forked() as fork:
+                _use(shared, pipe, fork.is_child)
+            return
+        if style == "install + os.fork":
+            forksafe.install()
+    pid = forksafe.safe_fork() if style == "safe_fork" else os.fork()
+    _use(shared, pipe, in_child=pid == 0)
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
 
 
-def _take(line: str, result: _Result) -> str | None:
-    if line in result.round_trips:
-        result.round_trips[line] += 1
-        return line
-    if line.startswith('{"side": '):
-        end = json.loads(line)
-        side: str = end["side"]
-        result.outcomes[side] = end["outcome"]
-        return side
-    if line:
-        result.noise.append(line)
-    return None
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP, too, end the run by way of its ``finally`` clauses."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, interrupt) for number in _ENDINGS}
+def _use(shared: Any, pipe: tuple[int, int], in_child: bool) -> None:
+    signal.signal(signal.SIGALRM, signal.default_int_handler)  # raises KeyboardInterrupt
+    trips, outcome = 0, "ok"
     try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        # The parent waits for the child: both at once.
+        os.write(pipe[1], b".") if in_child else os.read(pipe[0], 1)
+        while trips < _ROUND_TRIPS and outcome == "ok":
+            signal.alarm(_PATIENCE)
+            answer = shared.values() if in_child else shared.__setitem__(0, 0)
+            if type(answer) is (list if in_child else type(None)):
+                trips += 1
+            else:
+                outcome = "got the other process's answer"
+    except KeyboardInterrupt:
+        outcome = f"hung for {_PATIENCE} s"
+    except Exception as exc:
+        outcome = " ".join(f"raised {type(exc).__name__}: {exc}".split())[:100]
+    signal.alarm(0)
+    os.write(1, f"\n{'child' if in_child else 'parent'} {trips} {outcome}\n".encode())  # at once
 
 
-_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-def _print_table(results: list[_Result]) -> None:
-    rows = [("style", "parent", "child", "outcome")]
-    for result in results:
-        counts = result.round_trips
-        rows.append((result.style, str(counts["parent"]), str(counts["child"]), result.outcome))
-    width = max(len(row[0]) for row in rows)
-    print()
-    for style, parent, child, outcome in rows:
-        print(f"{style:{width}}  {parent:>6}  {child:>5}  {outcome}")
-    print()
-    if results[0].ok:
-        print("os.fork() happened to work this time; it is not made to.")
-    broken = [result.style for result in results if not result.ok and result.style != PLAIN]
-    if broken:
-        print(f"Not ok, though forksafe made it: {', '.join(broken)}.")
-
-
-def _as_dict(results: list[_Result], ok: bool) -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "round_trips_wanted": _demo_program.ROUND_TRIPS,
-        "styles": [
-            {
-                "style": result.style,
-                "parent": result.round_trips["parent"],
-                "child": result.round_trips["child"],
-                "outcome": result.outcome,
-                "ok": result.ok,
-            }
-            for result in results
-        ],
-        "ok": ok,
-    }
+if __name__ == "__main__":
+    _program(sys.argv[1])

@@ -1,13 +1,7 @@
 """``forksafe run``: a program, run as ``python PROGRAM`` runs it, with the hook installed first.
 
-The program gets a ``__main__`` module of its own that *stays* in ``sys.modules`` to the end of the
-process: exit handlers, threads, pickle and multiprocessing's spawn method look there. (The public
-functions of runpy take theirs away when the program's last line has run.) How the process ends is
-left to the interpreter: whatever the program raises goes on through here, and only the report of it
-is kept free of this file's frames.
-
-``python -m`` and ``python DIRECTORY`` are ``runpy._run_module_as_main()``, called by name from the
-interpreter's C code; the same function is called here, so that these are alike to the last frame.
+Its ``__main__`` stays in ``sys.modules`` to the end of the process, where exit handlers, threads
+and pickle look for it; the public functions of runpy take theirs away.
 """
 
 from __future__ import annotations
@@ -15,199 +9,159 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import pkgutil
+import re
+import runpy
+import shlex
+import shutil
 import sys
-from types import ModuleType
+import textwrap
+from collections.abc import Sequence
+from importlib.machinery import BuiltinImporter, SourceFileLoader
+from os.path import basename, dirname, exists, isdir, join, realpath
+from types import CodeType, ModuleType
+from typing import Any
 
 from .. import install
-from ._program_file import NotAProgram, find, is_python, is_runnable_directory
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import CodeType, TracebackType
-    from typing import Any
-
-_PYPY = sys.implementation.name == "pypy"
-_NO_PROGRAM = 2  # as python has it for a file that is not there
+_PYTHON = re.compile(r"(python|pypy)(\d*(?:\.\d+)?)t?", re.IGNORECASE)
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
+_STDIN = "<stdin>"
 
 
-def run(
-    program: str, arguments: Sequence[str], *, module: bool = False, command: str = "run"
-) -> int:
-    """Run a program in this process, after `forksafe.install()`.
+class Refused(Exception):
+    """What was asked for cannot be done: exit status 2, and the message, of one line, says why."""
 
-    Args:
-        program: A path, the name of an installed command, or of a module.
-        arguments: What follows in the program's ``sys.argv``.
-        module: Whether `program` names a module.
-        command: The subcommand that runs it, for what is said where there is no program.
 
-    Returns:
-        0 where the program came to its end, 2 where there is none, said in one line on stderr.
-
-    Raises:
-        BaseException: Whatever the program raises, to end the process as it would under python.
-    """
+def run(program: list[str], hook: dict[str, Any]) -> int:
+    """Run a program, as `cut()` returns it, after ``install(**hook)``; return 0, or raise as it."""
+    how, name, arguments, installed = _resolve(program)
+    full, argv = join(os.getcwd(), name), [how or name, *arguments]
+    install(**hook)
     try:
-        path = program if module else find(program)
-        install()
-        if module:
-            _run_module(program, arguments)
-        elif is_runnable_directory(path):
-            _run_directory(path, arguments)
+        if how == "-m":
+            _start(argv, os.getcwd(), name)
+        elif how == "-c":
+            source = textwrap.dedent(name) if sys.version_info >= (3, 14) else name
+            code = compile(source, "<string>", "exec", dont_inherit=True)
+            _start(argv, "", code, __loader__=BuiltinImporter)
+        elif name in ("", "-"):
+            _start(argv, "", _compile(_STDIN), __loader__=BuiltinImporter, __file__=_STDIN)
+        elif pkgutil.get_importer(name):  # a directory or zip file
+            _start(argv, full, "__main__")
         else:
-            _run_file(path, arguments)
-    except NotAProgram as exc:
-        print(f"forksafe {command}: {exc}", file=sys.stderr)
-        return _NO_PROGRAM
+            code, loader = _compile(full, installed), SourceFileLoader("__main__", full)
+            _start(argv, dirname(realpath(name)), code, __loader__=loader, __file__=full)
+    except (SystemExit, Refused):
+        raise
     except BaseException as exc:
-        if not isinstance(exc, SystemExit):
-            _report_as_python_does(_without_us(exc.__traceback__))
+        report(exc)
         raise
     return 0
 
 
-def _run_file(path: str, arguments: Sequence[str]) -> None:
-    full = _absolute(path)
-    if path.endswith(".pyc"):
-        from importlib.machinery import SourcelessFileLoader
+def report(exc: BaseException) -> None:
+    """Report what a program raised from its own first frame on, and have python not do it again."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+        trace = trace.tb_next
+    sys.excepthook(type(exc), exc.with_traceback(trace), trace)
+    sys.excepthook = lambda *_: None
 
-        loader: Any = SourcelessFileLoader("__main__", full)
-        code = loader.get_code("__main__")
+
+def _start(argv: list[str], directory: str, code: CodeType | str, **names: Any) -> None:
+    """Run code, or the module of that name, as ``__main__``, with `directory` as sys.path[0]."""
+    isolated = getattr(sys.flags, "safe_path", False) or sys.flags.isolated
+    if not isolated or code == "__main__":  # as python has it with -I and -P
+        sys.path[: 0 if isolated else 1] = [directory]
+    sys.argv = argv
+    module = sys.modules["__main__"] = ModuleType("__main__")
+    vars(module).update(names, __builtins__=builtins)
+    if isinstance(code, str):
+        # The interpreter's C code calls it by its name, too, for -m and for directories.
+        runpy._run_module_as_main(code, argv[0] == "-m")  # type: ignore[attr-defined] # not public
     else:
-        from importlib.machinery import SourceFileLoader
-
-        # PyPy shows its loader the path as it was given.
-        loader = SourceFileLoader("__main__", path if _PYPY else full)
-        code = _compile(path, full)
-    _set_path0(_directory_of(path))
-    sys.argv = [path, *arguments]
-    main = _fresh_main()
-    main.__loader__ = loader
-    main.__file__ = full
-    if sys.version_info < (3, 15):
-        vars(main)["__cached__"] = None
-    exec(code, vars(main))  # noqa: S102 - to run a program is what this is for
+        exec(code, vars(module))  # noqa: S102 - to run a program is what this is for
 
 
-def _run_directory(path: str, arguments: Sequence[str]) -> None:
-    _set_path0(_absolute(path), always=True)
-    sys.argv = [path, *arguments]
-    _fresh_main()
-    _run_module_as_main("__main__", alter_argv=False)
+def _resolve(program: list[str]) -> tuple[str, str, list[str], bool]:
+    """Return how to run a program; its name, or path; its arguments; whether it is a command."""
+    how, name, *arguments = program
+    if not how and _PYTHON.fullmatch(basename(name)):
+        if not _is_this(name):
+            raise Refused(f"{name} is another interpreter than this one, {sys.executable}")
+        own, program = cut(arguments)
+        if own or (arguments and not program):
+            raise Refused(f"python {arguments[0]}: write python {arguments[0]} -m forksafe run ...")
+        how, name, *arguments = program or ["", ""]
+    # A directory that python cannot run is no rival to a command: gunicorn/ in its own checkout.
+    lacks_main = isdir(name) and not exists(join(name, "__main__.py"))
+    if how or name in ("", "-") or (exists(name) and not lacks_main):
+        return how, name, arguments, False
+    # Beside the interpreter: the commands of a virtual environment that was not activated.
+    places = os.pathsep.join([dirname(sys.executable), os.environ.get("PATH", "")])
+    path = shutil.which(name, path=places) if name == basename(name) else None
+    if path is None and not lacks_main:
+        raise Refused(f"{name}: no such file, nor a command on PATH")
+    return how, path or name, arguments, True
 
 
-def _run_module(name: str, arguments: Sequence[str]) -> None:
-    _set_path0(os.getcwd())
-    sys.argv = ["-m", *arguments]  # what python shows to the packages on the way to the module
-    _fresh_main()
-    _run_module_as_main(name, alter_argv=True)
-
-
-def _run_module_as_main(name: str, *, alter_argv: bool) -> None:
-    import runpy
-
-    function: Any = runpy._run_module_as_main  # type: ignore[attr-defined] # the top of this file
+def _compile(path: str, installed: bool = False) -> CodeType:
+    """Compile a file; or say in one line what it is, where it is no program for this python."""
     try:
-        function(name, alter_argv)
-    except SystemExit as exc:
-        # Its own, for a module that is not there: no frame of a program below it.
-        traceback = exc.__traceback__
-        while traceback is not None and traceback.tb_next is not None:
-            traceback = traceback.tb_next
-        if traceback is None or traceback.tb_frame.f_code is not function.__code__:
-            raise
-        raise NotAProgram(f"{exc.__context__ or exc}") from None
-
-
-def _fresh_main() -> ModuleType:
-    """Put a new ``__main__`` module in the place of our own, as the interpreter makes one."""
-    main = ModuleType("__main__")
-    if sys.version_info < (3, 14):
-        main.__annotations__ = {}
-    main.__dict__["__builtins__"] = builtins
-    sys.modules["__main__"] = main
-    return main
-
-
-def _compile(path: str, full: str) -> CodeType:
-    try:
-        with io.open_code(full) as file:
+        with open(0, "rb", closefd=False) if path == _STDIN else io.open_code(path) as file:
             source = file.read()
     except OSError as exc:
-        raise NotAProgram(f"{path}: {exc.strerror}") from None
+        raise Refused(f"{path}: {exc.strerror}") from None
+    interpreter = _interpreter(source)
+    name = basename(interpreter)
+    if name in _SHELLS:
+        raise Refused(f"{path} is a shell script, no Python program: put forksafe run inside it")
+    if installed and _PYTHON.fullmatch(name) and not _is_this(interpreter):
+        raise Refused(f"{path} belongs to another interpreter, {interpreter}: use its forksafe")
     try:
-        return compile(source, full, "exec", dont_inherit=True)
+        return compile(source, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as exc:
-        if is_python(path, source):
+        if path.endswith((".py", _STDIN)) or _PYTHON.fullmatch(name):
             raise
-        reason = exc.msg if isinstance(exc, SyntaxError) else exc
-    raise NotAProgram(f"{path} is not a Python program: {reason}")
+        reason = f"{name} runs it" if name else exc.msg if isinstance(exc, SyntaxError) else exc
+    raise Refused(f"{path} is not a Python program: {'it is a binary' if 0 in source else reason}")
 
 
-def _absolute(path: str) -> str:
-    # CPython joins and leaves the rest as it is, since 3.9; PyPy makes it normal.
-    if _PYPY:
-        return os.path.abspath(path)
-    return os.path.join(os.getcwd(), path)
+def _interpreter(source: bytes) -> str:
+    """Return what runs a script, by its first line, or ""."""
+    if not source.startswith(b"#!"):
+        return ""
+    first, second = (source[2:4096].decode("utf-8", "replace") + "\n\n").split("\n", 2)[:2]
+    # Where that would be too long, installers write another: exec to sh, to Python a string.
+    words = shlex.split(second)[1:] if second.startswith("'''exec' ") else first.split()
+    words = [w for w in words if w[:1] != "-" and "=" not in w and basename(w) != "env"] or [""]
+    return "python" if words[0].startswith("$(dirname ") else words[0]  # the one beside the script
 
 
-def _directory_of(path: str) -> str:
-    # As _PyPathConfig_ComputeSysPath0() does it: symbolic links are followed, but for a file that
-    # has no real path (a pipe under /dev/fd).
-    real = os.path.realpath(path)
-    return os.path.dirname(real if os.path.exists(real) else path)
+def _is_this(python: str) -> bool:
+    """Tell whether a path, or a bare name like ``python3``, stands for this interpreter."""
+    if dirname(python):
+        prefix = dirname(dirname(os.path.abspath(python)))
+        if sys.prefix != sys.base_prefix or exists(join(prefix, "pyvenv.cfg")):
+            return realpath(prefix) == realpath(sys.prefix)
+        return realpath(python) == realpath(sys.executable)
+    kind, version = _PYTHON.fullmatch(python).groups()  # type: ignore[union-attr] # asked before
+    ours = "{}.{}".format(*sys.version_info)
+    return kind.lower() in ("python", sys.implementation.name) and version in ("", ours[0], ours)
 
 
-def _set_path0(directory: str, *, always: bool = False) -> None:
-    """Set ``sys.path[0]`` to the program's, in the place of ours.
-
-    Args:
-        directory: The program's.
-        always: Set it also where the interpreter was told not to (``-P``, ``-I``), as it does
-            for a directory or zip file.
-    """
-    if getattr(sys.flags, "safe_path", False) or sys.flags.isolated:
-        if always:
-            sys.path.insert(0, directory)
-    else:
-        sys.path[:1] = [directory]
-
-
-def _without_us(traceback: TracebackType | None) -> TracebackType | None:
-    while traceback is not None and traceback.tb_frame.f_globals is globals():
-        traceback = traceback.tb_next
-    return traceback
-
-
-def _report_as_python_does(traceback: TracebackType | None) -> None:
-    """Let the uncaught exception, on its way out, be reported with `traceback`.
-
-    The frames that it still passes add themselves to its own traceback, so that is set right at
-    the last moment: when the interpreter calls ``sys.excepthook``.
-    """
-    hook = getattr(sys, "excepthook", sys.__excepthook__)
-
-    def excepthook(
-        exc_type: type[BaseException], exc: BaseException, _: TracebackType | None
-    ) -> None:
-        sys.excepthook = hook
-        sys.last_traceback = traceback
-        exc.__traceback__ = traceback
-        try:
-            hook(exc_type, exc, traceback)
-        except Exception as error:
-            # The interpreter would report this with the frame of this function.
-            _print_failure_of_hook(error, exc)
-
-    sys.excepthook = excepthook
-
-
-def _print_failure_of_hook(error: Exception, exc: BaseException) -> None:
-    # As PyErr_PrintEx(), and PyPy's app_main.py, have it.
-    verb = "calling" if _PYPY else "in"
-    print(f"Error {verb} sys.excepthook:", file=sys.stderr)
-    error.__traceback__ = _without_us(error.__traceback__)
-    sys.__excepthook__(type(error), error, error.__traceback__)
-    print("\nOriginal exception was:", file=sys.stderr)
-    sys.__excepthook__(type(exc), exc, exc.__traceback__)
+def cut(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options before a program; and ``-m``, ``-c`` or "", its name, its arguments."""
+    for index, word in enumerate(words):
+        own, rest = list(words[:index]), list(words[index + 1 :])
+        if own and own[-1] in ("--allow", "--audit"):
+            continue  # the word is that option's
+        if word[:2] in ("-m", "-c"):
+            rest = [word[2:], *rest] if word[2:] else rest  # -mMODULE, as python takes it
+            return own, [word[:2], *rest] if rest else []
+        if word == "--":
+            return own, ["", *rest] if rest else []
+        if word == "-" or not word.startswith("-"):
+            return own, ["", word, *rest]
+    return list(words), []

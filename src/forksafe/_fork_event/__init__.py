@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ._step import Step
     from ._threads import Stacks
     from ._who import Who
 
@@ -35,7 +34,7 @@ class ForkEvent:
         unflushed: Standard streams that did not take what waited in them.
         reentered: Standard streams that this very thread was writing to.
         stacks: What the other threads, and this one, were in the middle of.
-        notes: What the steps noted before the fork.
+        notes: By step, what it noted before the fork; a `Step` stands above this file.
         undo: What takes back in the parent what the notes changed there.
         callbacks: The program's own callbacks, to run when the process is whole.
         raised: What callbacks of the program raised.
@@ -50,7 +49,10 @@ class ForkEvent:
     unflushed: tuple[Any, ...] = ()
     reentered: tuple[Any, ...] = ()
     stacks: Stacks | None = None
-    notes: dict[Step, Any] | None = None
+    notes: dict[Any, Any] | None = None
+    undo: tuple[Callable[[], None], ...] = ()
+    callbacks: tuple[list[Any], ...] = ()
+    raised: tuple[BaseException, ...] = ()
     deferred = False
 
     def __init__(
@@ -69,9 +71,6 @@ class ForkEvent:
         self.signals = signals or Signals()
         self.drop_connections = drop_connections
         self.free_locks = free_locks
-        self.undo: list[Callable[[], None]] = []
-        self.callbacks: list[tuple[Callable[[Any], object], Any]] = []
-        self.raised: list[BaseException] = []
 
 
 class _ThisProcess:

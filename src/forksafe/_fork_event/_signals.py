@@ -76,7 +76,7 @@ class Signals:
     def __init__(self) -> None:
         self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
         self._found: Collection[int] = ()  # what was there when it was blocked
-        self._again: list[int] = []
+        self._again: tuple[int, ...] = ()
         self.kept = False  # whether who asked for the fork restores the mask in the parent
 
     def block(self, outer: Signals | None = None) -> None:
@@ -105,13 +105,13 @@ class Signals:
             What the hook is to return, and to hold on to nowhere else: when the interpreter drops
             it, with no Python frame of ours left, the handlers become due.
         """
-        due = self._again
-        self._again = []
+        due = [*self._again]
+        self._again = ()
         mask = self.program if child else self._found
         if self.program is not None and mask is not None:
             self.program = None
-            if _sigtimedwait and _sigpending:
-                due += _take(_sigpending(), mask)
+            if _sigtimedwait and _sigpending and (pending := _sigpending()):
+                due += _take(pending, mask)
             _sigmask(_SETMASK, mask)
         return [_arrived(number) for number in due] if due else None
 
@@ -120,7 +120,7 @@ class Signals:
         number = _signal_of(exc)
         if number is None:
             return False
-        self._again.append(number)
+        self._again += (number,)
         return True
 
 

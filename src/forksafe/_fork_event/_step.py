@@ -30,8 +30,7 @@ def expect(condition: object, what: str) -> None:
         raise UnknownLayout(what)
 
 
-# What `Step.note` returns where the child has nothing to do. The reset is then spared, unless
-# other threads may have changed that before the fork.
+# What `Step.note` returns where the child has nothing to do. The reset is then spared.
 NOTHING: Any = object()
 
 
@@ -67,8 +66,8 @@ class Step:
 
         Args:
             fork: The fork under way.
-            note: What `note` returned; None where it raised, where it found nothing and another
-                thread may have changed that since, and where the fork ran no ``before`` half.
+            note: What `note` returned; None where it raised, and where the fork ran no ``before``
+                half.
 
         Returns:
             Whether there was anything to do; or what `last_reset()` is to tell of it.

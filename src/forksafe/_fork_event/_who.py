@@ -79,6 +79,7 @@ _FORKERS = {module.partition(".")[0] for module, _ in _EXECUTES} | {
     __name__.partition(".")[0],
 }
 
+_BUILTIN = type(os.getpid)
 _AWAITS = opmap.get("SEND", opmap.get("YIELD_FROM"))
 _COROUTINE = 0x80  # inspect.CO_COROUTINE
 _DEPTH = 16  # frames: wrappers of wrappers of os.fork are no deeper
@@ -93,7 +94,7 @@ def who_forks(frame: FrameType | None) -> Who:
     """
     if frame is not None and "uvloop" in sys.modules and _awaits_c_code(frame):
         return EXEC
-    wrappers = {_code(os.fork), _code(getattr(os, "forkpty", None))} - {None}
+    wrappers = [_code(f) for f in (os.fork, os.forkpty) if type(f) is not _BUILTIN]
     forking = True  # every frame so far forks on behalf of its caller
     for _ in range(_DEPTH):
         if frame is None:

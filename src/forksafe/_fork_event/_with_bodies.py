@@ -1,12 +1,234 @@
-"""Placeholder until the analysis lands."""
+"""Which locks a thread holds, read off its stack: a proof, not a guess.
+
+A plain lock does not know who has taken it. But a thread whose instruction stands inside the body
+of ``with LOCK`` holds LOCK (`_lock_spans` tells what is inside, and of one more form). A lock has
+one holder: no other thread has it, the one that forks included, and in the child nobody will ever
+release it. Which lock it is we look up again in the frame, without running code of the program.
+Besides what `_lock_spans` makes sure of, a lock is proven to be held (`Held.sure`) only where
+
+- no function that the body has called, and that has not finished, is one that releases the lock.
+  ``Condition.wait()`` is; a Condition stands for the lock in it;
+- the lock is locked, and the thread has not moved on while we looked.
+
+Two things remain unproven: that no other function puts another lock into the attribute while the
+body runs, and that none that has finished has released the lock. Either is an error where a lock
+is to guard anything. It does harm only where the forking thread has that very lock, and the stack
+of the forking thread does not show it.
+
+A thread at the entry of a body, or at its exit, *may* have the lock: it was given the lock a moment
+ago, or has not yet released it. The other possibility is that the forking thread has it. So the
+child decides (`free`), and frees the lock in three cases:
+
+- It is re-entrant, and its owner is another thread.
+- It was free at the look. A hook that takes a lock before the fork releases it in the child: where
+  it is registered later than ours, it took the lock before our look; where earlier, it releases
+  the lock before our part in the child.
+- Up to 3.13: `locked()` says no, and yet it cannot be taken. A thread that is given a lock sets
+  that flag when it has the GIL again. The forking thread has had the GIL.
+
+What remains is in doubt (`in_doubt`). Mostly a thread was given the lock and waits for the GIL,
+from 3.14 on: give up the GIL for a moment, look again, and the thread stands inside the body.
+
+Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack`` or
+``@contextmanager`` (what is inside is not on the stack), by a wrapper, or by ``async with``, and
+other types of locks. On PyPy nothing is read, and without a GIL nothing may be.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import sys
+from _thread import LockType, RLock
+from threading import Condition
+from types import MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
+
+from ._lock_spans import Analysis, analyse, found
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import FrameType
+    from typing import Any
+
+    from ._lock_spans import Path
+
+_HOME = os.path.dirname(os.__file__) + os.sep
+
+# gevent and eventlet put classes of their own there, with other rules.
+_KNOWN = sys.implementation.name == "cpython" and all(
+    type(getattr(lock, "acquire", None)) is MethodDescriptorType for lock in (LockType, RLock)
+)
+
+# Where a thread in Condition.wait() sleeps, and has released the lock: behind the first acquire(),
+# by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
+_WAIT: Any = getattr(Condition.wait, "__code__", None)
+_ASLEEP: tuple[int, ...] = ()
+if _KNOWN:
+    _wait = Analysis(_WAIT)
+    for _place, _value in enumerate(_wait.values):
+        if _value == ("local", "waiter", "acquire"):
+            while not _wait.names[_place].startswith("CALL"):
+                _place += 1
+            _ASLEEP += (_wait.offsets[_place],)
+    _ASLEEP = _ASLEEP[1:]
 
 
 class Held:
-    lock: Any
-    sure: bool
-    where: str
-    of_standard_library: bool
+    """A lock that a thread holds, or may hold.
+
+    Attributes:
+        lock: A ``_thread.lock`` or ``_thread.RLock``.
+        sure: Whether the thread is proven to hold it.
+        was_free: Whether nobody held it at the look; always False of a re-entrant lock.
+    """
+
+    __slots__ = ("_code", "_line", "lock", "sure", "was_free")
+
+    def __init__(self, lock: Any, sure: bool, frame: FrameType) -> None:
+        self.lock = lock
+        self.was_free = type(lock) is LockType and not lock.locked()
+        self.sure = sure and not self.was_free
+        self._code = frame.f_code
+        self._line = frame.f_lineno
+
+    @property
+    def where(self) -> str:
+        """The file and the line that the thread is at, in the function that takes the lock."""
+        return f"{self._code.co_filename}:{self._line}"
+
+    @property
+    def of_standard_library(self) -> bool:
+        """Whether that function is the standard library's."""
+        path = self._code.co_filename
+        return path.startswith(_HOME) and "-packages" not in path
+
+
+def held_by(innermost: FrameType | None) -> Iterator[Held]:
+    """Yield the locks that a thread holds or may hold, from the inside out. One can come twice.
+
+    Args:
+        innermost: The frame that the thread is in. That of another thread may be read only while
+            the GIL keeps it from running.
+    """
+    frame = innermost if _KNOWN else None
+    sleeps_in: Any = None
+    releasing: list[tuple[FrameType, Path]] = []
+    while frame is not None:
+        spans = found.get(id(frame.f_code))
+        if spans is None:
+            spans = analyse(frame.f_code)
+        if spans:
+            position = frame.f_lasti
+            if position in _ASLEEP and frame.f_code is _WAIT:
+                sleeps_in = frame.f_locals.get("self")
+            for start, end, path, sure in spans:
+                if not start <= position < end:
+                    continue
+                if sure is None:
+                    releasing.append((frame, path))
+                    continue
+                thing = _resolve(frame, path)
+                lock = None if thing is sleeps_in else _lock_of(thing)
+                if lock is None or lock is _lock_of(sleeps_in):
+                    continue
+                if sure:
+                    sure = not any(
+                        not released or _lock_of(_resolve(at, released)) is lock
+                        for at, released in releasing
+                    )
+                # The GIL may have been given up in between, and the variables be other ones.
+                yield Held(lock, sure and frame.f_lasti == position, frame)
+        frame = frame.f_back
+
+
+def in_doubt(held: Iterable[Held]) -> bool:
+    """Tell whether one of these locks is held, for all that is known, by the forking thread."""
+    known = {id(one.lock) for one in held if one.sure or one.was_free or type(one.lock) is RLock}
+    return any(id(one.lock) not in known for one in held)
+
+
+def free(held: Held) -> bool:
+    """Free a lock in the child, if a thread held it that the child does not have.
+
+    Returns:
+        Whether that was so. A lock that this thread holds, or may hold, stays as it is.
+    """
+    lock = held.lock
+    if type(lock) is LockType and not (held.sure or held.was_free) and lock.locked():
+        return False
+    return free_lock(lock)
+
+
+def free_lock(lock: Any) -> bool:
+    """Free a lock in the child, unless it is free or this thread's.
+
+    Args:
+        lock: One that is known not to be this thread's, or a re-entrant one: it knows its owner.
+
+    Returns:
+        Whether that was needed.
+    """
+    # Not by locked(): up to 3.13 a thread can have taken the lock and not yet set the flag. A
+    # re-entrant lock of this thread can be taken.
+    if lock.acquire(False):
+        lock.release()
+        return False
+    lock._at_fork_reinit()
+    return True
+
+
+def _resolve(frame: FrameType, path: Path) -> Any:
+    """Return the object that `path` leads to, or None."""
+    kind, name = path[:2]
+    if kind == "name" and frame.f_locals is not frame.f_globals:
+        return None  # the body of a class, whose names may be anything
+    thing = frame.f_locals.get(name) if kind == "local" else dict.get(frame.f_globals, name)
+    for attribute in path[2:]:
+        thing = _attribute(thing, attribute)
+    return thing
+
+
+def _lock_of(thing: Any) -> Any:
+    """Return the lock that is taken with `thing`, or None where that is not known."""
+    cls: Any = type(thing)
+    if cls is Condition:
+        thing = thing._lock
+    elif issubclass(cls, Condition) and _member(cls, "__enter__") is Condition.__enter__:
+        thing = _attribute(thing, "_lock")
+    return thing if type(thing) is LockType or type(thing) is RLock else None
+
+
+_mro: Any = type.__dict__["__mro__"].__get__
+_names: Any = type.__dict__["__dict__"].__get__
+_NOTHING: Any = object()
+
+
+def _member(cls: type, name: str) -> Any:
+    """Return what a class or one of its bases has under this name, as it is there."""
+    for base in _mro(cls):
+        member = _names(base).get(name, _NOTHING)
+        if member is not _NOTHING:
+            return member
+    return _NOTHING
+
+
+def _attribute(thing: Any, name: str) -> Any:
+    """Return an attribute, or None where reading it may run code of the program."""
+    cls = type(thing)
+    if type(_member(cls, "__getattribute__")) is not WrapperDescriptorType:
+        return None
+    member = _member(cls, name)
+    if issubclass(cls, type):
+        own = _member(thing, name)
+        return own if member is _NOTHING and not _is_descriptor(own) else None
+    # A slot's descriptor is the interpreter's own.
+    if type(member) is MemberDescriptorType or not _is_descriptor(member):
+        try:
+            return object.__getattribute__(thing, name)
+        except AttributeError:
+            pass
+    return None
+
+
+def _is_descriptor(member: Any) -> bool:
+    return member is not _NOTHING and _member(type(member), "__get__") is not _NOTHING

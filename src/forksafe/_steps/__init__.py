@@ -11,6 +11,7 @@ The notes are taken in this order before the fork, and the resets run in this or
 from __future__ import annotations
 
 from ._conditions import ConditionsStep
+from ._connections import ConnectionsStep
 from ._executors._pools import PoolsStep
 from ._executors._process_executors import ProcessExecutorsStep
 from ._executors._thread_executors import ThreadExecutorsStep
@@ -47,6 +48,7 @@ STEPS: tuple[Step, ...] = (
     WatchdogStep(),
     LogHandlersStep(),
     WakeupFdStep(),
+    ConnectionsStep(),  # before the event loops, which watch descriptors
     EventLoopsStep(),  # before the pools, whose failed futures wake a loop up
     PoolsStep(),
     ProcessExecutorsStep(),

@@ -36,12 +36,15 @@ _BARRIER = "threading:Barrier.wait"
 interest(_WAIT, variables=("self", "waiter"))
 interest(_BARRIER)
 
+# Replaced by every reset beside other threads; a Condition that bears it is of this process.
+_now: object = None
+
 
 class ConditionsStep(Step):
     name = "conditions"
 
     def note(self, fork: ForkEvent) -> Any:
-        return NOTHING  # of use only where there are other threads
+        return NOTHING if fork.alone else None
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now
@@ -70,10 +73,6 @@ class ConditionsStep(Step):
 
 def _condition_class() -> Any:
     return sys.modules["threading"].Condition
-
-
-# Replaced by every reset beside other threads; a Condition that bears it is of this process.
-_now: object = None
 
 
 def _take_out(state: dict[str, Any], own: object = None) -> None:

@@ -1,28 +1,45 @@
-"""Row 18: the child of `forked()` runs its own exit handlers, none of the parent's.
+"""Row 18: the child of `forked()` ends what is its own, and nothing of its parent's.
 
-Those it inherited stay behind a barrier: see `forksafe._steps._barrier`.
+How it tells its own from what it inherited:
 
-Only there. After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it:
-servers rely on it to flush in their workers.
+- Exit handlers. ``atexit`` calls the last one first. The first that the child registers is `_stop`,
+  which ends the process. The inherited ones stay where they are: ``atexit._clear()`` would drop
+  what they alone hold, and so delete a ``NamedTemporaryFile`` of the parent's.
+- Handlers of logging. ``logging`` has a list of them, and the parent's are noted.
+- Objects that do something at their end: files, generators, whatever has a ``__del__()``.
+  ``gc.freeze()`` and ``gc.unfreeze()`` together make everything that exists one of the collector's
+  oldest generation, without a look at any object. What is younger at the end is the child's own.
+  What becomes as old meanwhile is noted before (`_keep`).
 
-The child of ``Process`` clears them itself and runs its own at its end since 3.13; that leaves out
-``weakref.finalize``, and with it what the child makes by ``TemporaryDirectory``, until the
-registration that was cleared is made again.
+Without generations (PyPy, free-threaded builds, the incremental collector of 3.14.0 to 3.14.4) and
+where the program has frozen its heap, which must stay so, only files are found: those over a
+descriptor that the child has opened.
+
+After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it: servers rely
+on it to flush in their workers. The child of ``Process`` clears them itself and runs its own at its
+end since 3.13; that leaves out ``weakref.finalize``, and with it what the child makes by
+``TemporaryDirectory``, until the registration that was cleared is made again.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
+import os
+import stat
 import sys
+from _io import _IOBase, _RawIOBase
+from _weakref import ref
+from itertools import compress
 
 from .._fork_event import _families
 from .._fork_event._step import NOTHING, Step
 from .._fork_event._who import Launch
-from . import _barrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
     from .._fork_event import ForkEvent
 
@@ -30,23 +47,24 @@ if TYPE_CHECKING:
 class ExitHandlersStep(Step):
     name = "exit handlers"
 
-    def note(self, fork: ForkEvent) -> tuple[list[Any], list[Any] | None]:
+    def note(self, fork: ForkEvent) -> Any:
         # Here and not in the child, where the walk would copy the page of each.
-        return (_utils(), _finalizers()) if _concerns(fork) else NOTHING
+        return _parents() if _concerns(fork) else NOTHING
 
-    def reset(self, fork: ForkEvent, note: tuple[list[Any], list[Any] | None] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: Any) -> bool:
         if not _concerns(fork):
             return False
         if note is None or not fork.alone:  # another thread may have made some since
-            note = _utils(), _finalizers()
-        utils, finalizers = note
+            note = _parents()
+        utils, finalizers, *others = note
         if fork.identity is not None:
-            atexit.register(_barrier.stop)
+            atexit.register(_stop)
             for util in utils:
                 atexit.register(util._exit_function)
                 if getattr(util, "_exiting", False):
                     # Forked while the parent is at its own end: the child's is still to come.
                     util._exiting = False
+            _inherit(*others)
         if finalizers is not None:
             for info in finalizers:
                 info.atexit = False
@@ -60,23 +78,158 @@ def _concerns(fork: ForkEvent) -> bool:
     return fork.identity is not None or isinstance(fork.who, Launch)
 
 
-def _utils() -> list[Any]:
-    """Return the modules whose ``_exit_function`` ends a process; each function once."""
-    found: dict[Any, Any] = {}
+def _parents() -> tuple[list[Any], list[Any] | None, list[Any], list[Any], bool]:
+    """Return what the parent has for its end.
+
+    The modules whose ``_exit_function`` ends a process, each function once; what
+    ``weakref.finalize`` would run, None where that runs nothing; the list of logging's handlers,
+    and what is in it; whether the heap is frozen.
+    """
+    global _frozen
+    utils: dict[Any, Any] = {}
     for util in _families.loaded(_UTILS):
         function = getattr(util, "_exit_function", None)
         if function is not None:
-            found.setdefault(function, util)
-    return list(found.values())
-
-
-def _finalizers() -> list[Any] | None:
-    """Return what ``weakref.finalize`` would run at exit; None where it would not run at all."""
+            utils.setdefault(function, util)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     registry = getattr(finalize, "_registry", None)
-    if not isinstance(registry, dict) or not getattr(finalize, "_registered_with_atexit", False):
-        return None
-    return [info for info in list(registry.values()) if info.atexit]
+    finalizers = None
+    if isinstance(registry, dict) and getattr(finalize, "_registered_with_atexit", False):
+        finalizers = [info for info in list(registry.values()) if info.atexit]
+    handlers = getattr(sys.modules.get("logging"), "_handlerList", None)
+    if not isinstance(handlers, list):
+        handlers = []  # a child that imports logging itself has an exit handler for them
+    # Asked until it is so: to count a million objects takes 10 ms.
+    _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > 0)
+    return list(utils.values()), finalizers, handlers, list(handlers), _frozen
 
 
 _UTILS = _families.submodules("util")
+
+_GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
+_frozen = False
+
+# In the child of `forked()`: how it ends, and what of it is the parent's.
+_end: Callable[[], NoReturn] | None = None
+_log_handlers: list[Any] = []
+_inherited_log_handlers: list[Any] = []
+_inherited_files: set[tuple[int, ...]] | None = None
+_own_are_young = False
+_grown_old: list[ref[Any]] = []
+
+
+def end_by(end: Callable[[], NoReturn]) -> None:
+    """Say how `_stop` is to end this process, which is about to run its exit handlers."""
+    global _end
+    _end = end
+
+
+def _stop() -> None:
+    """End this process, if it is at its end: the last of its own exit handlers."""
+    if _end is not None:
+        _end()
+
+
+def _inherit(handlers: list[Any], inherited: list[Any], frozen: bool) -> None:
+    """Take all that is there now for the parent's."""
+    global _log_handlers, _inherited_log_handlers, _inherited_files, _own_are_young
+    _log_handlers, _inherited_log_handlers = handlers, inherited
+    _grown_old.clear()
+    # The third threshold of the incremental collector is 0.
+    _own_are_young = _GENERATIONS and not frozen and gc.get_threshold()[2] > 0
+    if not _own_are_young:
+        _inherited_files = _open_files()
+        return
+    gc.freeze()
+    gc.unfreeze()
+    if _keep not in gc.callbacks:
+        gc.callbacks.append(_keep)
+
+
+def _keep(phase: str, info: dict[str, int]) -> None:
+    """Note what has an end before it becomes as old as what was inherited: for ``gc.callbacks``."""
+    if phase == "start" and info["generation"]:
+        _grown_old[:] = [each for each in _grown_old if each() is not None]
+        for each in _with_an_end(gc.get_objects(0) + gc.get_objects(1)):
+            try:
+                _grown_old.append(ref(each))
+            except TypeError:
+                pass  # its class has no room for weak references
+
+
+def own() -> tuple[list[Any], list[Any]]:
+    """Return what is this process's own, and has something to do at its end.
+
+    Weak references to handlers of logging, as ``logging.shutdown()`` takes them, and objects.
+    """
+    handlers, objects = _log_handlers, []
+    if handlers and _inherited_log_handlers:
+        if handlers[-1] is _inherited_log_handlers[-1]:
+            handlers = []  # the common case: new ones come last
+        else:
+            inherited = set(map(id, _inherited_log_handlers))
+            handlers = [each for each in handlers if id(each) not in inherited]
+    if _own_are_young:
+        objects = gc.get_objects(0) + gc.get_objects(1)
+        if _grown_old:
+            objects += [each() for each in _grown_old]
+            objects = list({id(each): each for each in objects}.values())
+        objects = _with_an_end(objects)
+    elif _inherited_files is not None:
+        files = {fd: kind for fd, kind, *_ in _open_files() - _inherited_files}
+        # A walk over the heap copies its pages, so only where it may find something.
+        if not {stat.S_IFREG, stat.S_IFIFO}.isdisjoint(files.values()):
+            objects = [each for each in gc.get_objects() if _IOBase in type(each).__mro__]
+            objects = [each for each in objects if _descriptor(each) in files]
+    return handlers, objects
+
+
+def _with_an_end(objects: list[Any]) -> list[Any]:
+    kinds = list(map(type, objects))
+    try:
+        different = set(kinds) - _PLAIN
+        if not different:
+            return []
+        wanted = set(filter(_has_an_end, different))
+    except Exception:  # a metaclass says what it likes to being hashed
+        return [each for each in objects if _has_an_end(type(each))]
+    return list(compress(objects, map(wanted.__contains__, kinds)))
+
+
+def _has_an_end(kind: type) -> bool:
+    for base in kind.__mro__:
+        if base is _RawIOBase:
+            return False  # it writes at once
+        if base is _IOBase or base is _Generator:
+            return True
+        finalizer = vars(base).get("__del__")
+        if finalizer is not None:  # those in C free memory and descriptors, as os._exit() does
+            return type(finalizer) is _Function
+    return False
+
+
+_Generator = type(_ for _ in ())
+_Function = type(_has_an_end)
+_PLAIN = frozenset({tuple, list, dict, _Function, type(_has_an_end.__get__(0))})
+
+
+def _open_files() -> set[tuple[int, ...]]:
+    """Return descriptors, each with the kind and the identity of its file."""
+    found: set[tuple[int, ...]] = set()
+    try:
+        for name in os.listdir("/dev/fd"):
+            try:
+                of = os.fstat(int(name))
+            except OSError:
+                continue  # that of the listing itself
+            found.add((int(name), stat.S_IFMT(of.st_mode), of.st_dev, of.st_ino))
+    except OSError:
+        pass  # there is no such directory
+    return found
+
+
+def _descriptor(file: Any) -> int | None:
+    try:
+        return file.fileno()  # type: ignore[no-any-return] # or whatever a class of the program has
+    except Exception:  # closed, or none
+        return None

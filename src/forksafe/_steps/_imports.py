@@ -41,12 +41,14 @@ class ImportsStep(Step):
         self._forgotten: list[Any] = []
 
     def note(self, fork: ForkEvent) -> Any:
-        return None if _references(sys.modules[_BOOTSTRAP]) else NOTHING
+        # Other threads may begin an import until the fork.
+        under_way = getattr(sys.modules[_BOOTSTRAP], "_module_locks", True)
+        return NOTHING if fork.alone and not under_way else None
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         # Looked at here and not before the fork: until then other threads go on importing.
         bootstrap = sys.modules[_BOOTSTRAP]
-        locks = _locks(bootstrap)
+        locks = _locks(bootstrap) if getattr(bootstrap, "_module_locks", True) else ()
         if not locks:
             return False
         me = get_ident()

@@ -59,29 +59,28 @@ class StreamsStep(Step):
 
 def flush(fork: ForkEvent) -> None:
     """Flush stdout and stderr, in the parent, before signals are blocked."""
+    poll = None
     for stream in _standard():
         try:
-            if _takes(stream):
-                stream.flush()
-            elif in_handler(sys._getframe()):
-                fork.reentered += (stream,)  # it may be inside this stream's write, which waits
-            else:
-                fork.unflushed += (stream,)
+            if type(stream) is io.TextIOWrapper:
+                # Does the file take a write now? A regular one always does.
+                if poll is None:
+                    poll = select.poll()
+                poll.register(stream.fileno(), select.POLLOUT)
+                takes = poll.poll(0)
+                poll.unregister(stream.fileno())
+                if not takes and in_handler(sys._getframe()):
+                    fork.reentered += (stream,)  # it may be inside this stream's write, which waits
+                    continue
+                if not takes:
+                    fork.unflushed += (stream,)
+                    continue
+            stream.flush()
         except RuntimeError:
             # "reentrant call": a signal handler forks inside this very stream's write.
             fork.reentered += (stream,)
         except Exception:  # closed, a full disk: the next write will tell
             fork.unflushed += (stream,)
-
-
-def _takes(stream: Any) -> bool:
-    """Tell whether the file below a stream takes a write now; a regular file always does."""
-    found = layers(stream)
-    if found is None:
-        return True
-    poll = select.poll()
-    poll.register(found[1].raw, select.POLLOUT)  # type: ignore[arg-type] # it has a fileno()
-    return bool(poll.poll(0))
 
 
 def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
@@ -100,6 +99,9 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
 
 
 def _standard() -> Iterable[Any]:
+    out, error = getattr(sys, "stdout", None), getattr(sys, "stderr", None)
+    if out is getattr(sys, "__stdout__", None) and error is getattr(sys, "__stderr__", None):
+        return [stream for stream in (out, error) if stream is not None]
     streams: dict[int, Any] = {}  # a stream's __eq__() and __hash__() may be the program's
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         stream = getattr(sys, name, None)

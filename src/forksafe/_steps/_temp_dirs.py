@@ -30,6 +30,9 @@ class TempDirsStep(Step):
     modules = ("tempfile",)
 
     def note(self, fork: ForkEvent) -> list[Any]:
+        weakref: Any = sys.modules.get("weakref")
+        if not weakref.finalize._registry:
+            return NOTHING  # type: ignore[no-any-return] # stands for itself
         # Here and not in the child, where a walk would copy the page of each finalizer.
         infos = [_info(finalizer) for finalizer, _ in live_directories()]
         if any(type(info.func) is not _Heir for info in infos):
@@ -37,9 +40,8 @@ class TempDirsStep(Step):
         return infos or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
-        # Looked at again where another thread may have made one since.
-        infos = note if note is not None and fork.alone else []
-        if not infos:
+        infos = note
+        if infos is None:
             infos = [_info(finalizer) for finalizer, _ in live_directories()]
         heirs.inherit(infos, fork.parent or os.getppid())
         return bool(infos)

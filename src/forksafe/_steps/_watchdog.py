@@ -40,7 +40,7 @@ class WatchdogStep(Step):
         if _armed is None or _cancel is None:
             return NOTHING
         _cancel()
-        fork.undo.append(_set_again)
+        fork.undo += (_set_again,)
         return None
 
     def reset(self, fork: ForkEvent, note: None) -> bool:

@@ -44,6 +44,7 @@ _SUBMITTING = (
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
 # multiprocessing's `with pool:` checks the state on entering, and would raise there.
 _CHECKING = "_check_running"
+_UTILS = _families.submodules("util")
 
 
 class PoolsStep(Step):
@@ -55,11 +56,13 @@ class PoolsStep(Step):
         self._parents: list[object] = []
 
     def note(self, fork: ForkEvent) -> list[tuple[Any, int]]:
-        return live_pools() or NOTHING
+        for name in _UTILS:
+            if getattr(sys.modules.get(name), "_finalizer_registry", None):
+                return live_pools() or NOTHING
+        return NOTHING  # type: ignore[no-any-return] # stands for itself
 
     def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
-        # Without a note, or where another thread may have made one since, they are looked for here.
-        pools = note if note is not None and fork.alone else live_pools()
+        pools = live_pools() if note is None else note
         unknown: UnknownLayout | None = None
         for pool, owner in pools:
             try:

@@ -57,14 +57,20 @@ class ProcessExecutorsStep(Step):
         self._parents: list[object] = []
 
     def note(self, fork: ForkEvent) -> list[LiveExecutor]:
-        wakeups = map_of_wakeups()
-        return (live_process_executors() if wakeups or registry() else []) or NOTHING
+        wakeups: Any = getattr(sys.modules[MODULE], "_threads_wakeups", None)
+        registered: Any = getattr(
+            sys.modules.get("multiprocessing.util"), "_afterfork_registry", {}
+        )
+        if not wakeups.data and not call_queues.references:
+            newest = next(reversed(registered.data), None)
+            if newest is None or newest[0] == call_queues.newest:
+                return NOTHING  # type: ignore[no-any-return] # stands for itself
+        return live_process_executors() or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:
         found = list(note or ())
-        if note is None or not fork.alone:  # another thread may have made one since
-            known = {id(live.queue) for live in found}
-            found += [live for live in live_process_executors() if id(live.queue) not in known]
+        if note is None:
+            found = live_process_executors()
         if fork.stacks is not None:
             # Since 3.14 the call queue does not lead to its executor, nor to the lock that a thread
             # in its first submit() holds; that thread does.
@@ -177,31 +183,31 @@ class _CallQueues:
     """
 
     def __init__(self) -> None:
-        self._newest = -1
-        self._references: list[Any] = []
+        self.newest = -1
+        self.references: list[Any] = []
 
     def found(self, module: ModuleType) -> list[Any]:
         """Return the queues that are alive."""
         self._look(module)
         # One that came by pickle, in a spawned worker, belongs to no executor there.
-        queues = [reference() for reference in self._references]
+        queues = [reference() for reference in self.references]
         return [queue for queue in queues if hasattr(queue, "thread_wakeup")]
 
     def _look(self, module: ModuleType) -> None:
         registered = registry()
         newest = next(reversed(registered), None)
-        if newest is None or newest[0] == self._newest:
+        if newest is None or newest[0] == self.newest:
             return
         callback = getattr(getattr(module, "_SafeQueue", None), "_after_fork", None)
         expect(callback is not None, f"{MODULE} has no _SafeQueue")
         for key in reversed(list(registered)):
-            if key[0] <= self._newest:
+            if key[0] <= self.newest:
                 break
             if key[2] is callback:
                 reference = registered.get(key)
                 if reference is not None:
-                    self._references.append(reference)
-        self._newest = newest[0]
+                    self.references.append(reference)
+        self.newest = newest[0]
 
 
 call_queues = _CallQueues()

@@ -55,7 +55,6 @@ class ThreadExecutor:
         queue: Its queue of work.
         threads: The threads that work for it.
         own: This thread, where it is one of them.
-        due: The futures of the work that was queued; not all of it may still be due.
     """
 
     def __init__(self, executor: Any, queue: Any) -> None:
@@ -63,7 +62,6 @@ class ThreadExecutor:
         self.queue = queue
         self.threads: list[Any] = []
         self.own: Any = None
-        self.due: list[Any] = []
 
 
 class ThreadExecutorsStep(Step):
@@ -74,32 +72,38 @@ class ThreadExecutorsStep(Step):
         # Kept: the work's arguments are the program's objects, with finalizers.
         self._parents: list[object] = []
 
-    def note(self, fork: ForkEvent) -> list[ThreadExecutor]:
-        found = live_thread_executors()
-        for one in found:
-            one.due += _futures(_waiting(one.queue))
-        return found or NOTHING
+    def note(self, fork: ForkEvent) -> list[Any]:
+        """Return the work that is queued: until the fork a thread may take it."""
+        queues: Any = getattr(sys.modules[_MODULE], "_threads_queues", None)
+        if fork.alone and not queues.data:
+            return NOTHING  # type: ignore[no-any-return] # stands for itself
+        waiting: list[Any] = []
+        for queue in {id(queue): queue for queue in queues.data.values()}.values():
+            if _is_python_queue(queue):
+                waiting += queue._queue
+            else:  # it refers to a list of the items up to 3.12, to the items since
+                for thing in gc.get_referents(queue):
+                    waiting += thing if type(thing) is list else (thing,)
+        return waiting
 
-    def reset(self, fork: ForkEvent, note: list[ThreadExecutor] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         module = sys.modules[_MODULE]
-        found = {id(one.queue): one for one in note or ()}
-        if note is None or not fork.alone:  # other threads went on since
-            for one in (*live_thread_executors(), *_in_submit(fork)):
-                known = found.setdefault(id(one.queue), one)
-                known.threads = one.threads or known.threads
+        found = {id(one.queue): one for one in live_thread_executors()}
+        for one in _in_submit(fork):
+            found.setdefault(id(one.queue), one)
         if not found:
             return False
         broken: type[Exception] = module.BrokenThreadPool
         message = _message(fork.parent or os.getppid())
         unknown: UnknownLayout | None = None
-        lost = _running(fork, found)
+        lost = _futures(note or ()) + _running(fork, found)
         for one in found.values():
             try:
                 _check(one)
             except UnknownLayout as exc:
                 unknown = exc  # the others are mended all the same
                 continue
-            lost += [*one.due, *_drain(one)]
+            lost += _drain(one)
             had = None if one.executor is None else _start_afresh(one)
             self._parents.append((one, had))
         self._parents.append(lost)
@@ -178,14 +182,6 @@ def _running(fork: ForkEvent, found: dict[int, ThreadExecutor]) -> list[Any]:
 def _futures(items: Iterable[Any]) -> list[Any]:
     work = getattr(sys.modules[_MODULE], "_WorkItem", None)
     return [item.future for item in items if type(item) is work]
-
-
-def _waiting(queue: Any) -> list[Any]:
-    """Return what is in an executor's queue, and leave it there."""
-    if _is_python_queue(queue):
-        return list(queue._queue)
-    things = gc.get_referents(queue)  # a list of the items up to 3.12, the items since
-    return [item for thing in things for item in (thing if type(thing) is list else (thing,))]
 
 
 def _is_python_queue(queue: Any) -> bool:

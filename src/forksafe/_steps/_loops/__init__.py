@@ -7,10 +7,11 @@ both from 3.12 on (cpython gh-66285), and with the last reference to it a loop c
 deregisters its self-pipe from the epoll that the parent uses.
 
 Other loops are in some variable, and nothing lists them. They are told apart when they are first
-used: in a child ``_selector`` of asyncio's selector loops is a property, and whatever a loop does
-to its epoll, running, adding and removing readers, closing, begins with that attribute. A loop that
-this process made, or told apart already, carries its mark. An access costs about 0.1 microseconds
-more. The parent's loops are left as they are.
+used: from the first fork on, until `uninstall()`, ``_selector`` of asyncio's selector loops is a
+property, and whatever a loop does to its epoll, running, adding and removing readers, closing,
+begins with that attribute. A loop that this process made, or told apart already, carries its mark,
+or was there before the property in the process that put it there. An access costs about 0.1
+microseconds more.
 
 What the child does *not* get: a running loop. None runs in it, ``asyncio.run()`` works. A loop
 that ran in a thread of the parent's is in the middle of a step that will never end; so it still
@@ -24,9 +25,9 @@ from __future__ import annotations
 import sys
 
 from ..._fork_event import this_process
-from ..._fork_event._step import Step, UnknownLayout, expect
+from ..._fork_event._step import NOTHING, Step, UnknownLayout, expect
 from ._descriptors import refresh
-from ._signal_handlers import put_back_at_first_wait, suspend, suspendable
+from ._signal_handlers import ENDING, put_back_at_first_wait, suspend, suspendable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from ..._fork_event import ForkEvent
 
 _MARK = "_forksafe_process"
+
+getsignal: Any = sys.modules["_signal"].getsignal
+_PLAIN = (int, type(getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
 
 
 class EventLoopsStep(Step):
@@ -47,16 +51,22 @@ class EventLoopsStep(Step):
         self._loops: list[Any] = []
 
     def note(self, fork: ForkEvent) -> tuple[list[Any], list[tuple[int, Any]]]:
-        return current_loops(), suspendable()
+        base = getattr(sys.modules["asyncio.selector_events"], "BaseSelectorEventLoop", None)
+        if getattr(base, "_selector", None) is not _selector:
+            _begin(inherited=False)
+        loops = current_loops()
+        for number in ENDING:
+            if type(getsignal(number)) not in _PLAIN:
+                return loops, suspendable()
+        return (loops, []) if loops else NOTHING
 
     def reset(self, fork: ForkEvent, note: tuple[list[Any], list[tuple[int, Any]]] | None) -> bool:
         base = _loop_class()
-        plain = getattr(base, "_selector", None)
-        expect(plain in (None, _selector), "BaseSelectorEventLoop._selector is no plain attribute")
+        if note is None and getattr(base, "_selector", None) is not _selector:
+            _begin(inherited=True)
         loops, handlers = note or (current_loops(), suspendable())
         suspend(handlers)
         self._loops += loops
-        base._selector = _selector
         failure: Exception | None = None
         for loop in loops:
             try:
@@ -98,10 +108,26 @@ def name_of(loop: Any) -> str:
     return f"{type(loop).__module__}:{type(loop).__qualname__}"
 
 
+# The mark of those loops that were there before the property.
+_first: object = None
+
+
+def _begin(*, inherited: bool) -> None:
+    """Put the property there; take the loops that are there for inherited ones, or for our own."""
+    global _first
+    base = _loop_class()
+    expect(
+        getattr(base, "_selector", None) is None,
+        "BaseSelectorEventLoop._selector is no plain attribute",
+    )
+    _first = None if inherited else this_process.mark
+    base._selector = _selector
+
+
 def _claim(loop: Any) -> None:
     """Make an inherited loop one of this process; do nothing where it is."""
     state = loop.__dict__
-    if state.get(_MARK) is not this_process.mark:
+    if state.get(_MARK, _first) is not this_process.mark:
         selector = state.get("_selector")
         refresh(loop, selector)
         state[_MARK] = this_process.mark
@@ -111,7 +137,7 @@ def _claim(loop: Any) -> None:
 
 def _get(loop: Any) -> Any:
     state = loop.__dict__
-    if state.get(_MARK) is not this_process.mark:
+    if state.get(_MARK, _first) is not this_process.mark:
         try:
             _claim(loop)
         except UnknownLayout:

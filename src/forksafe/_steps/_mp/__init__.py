@@ -20,17 +20,21 @@ another family took in the child is given back there, so that family's finalizer
 from __future__ import annotations
 
 import sys
+from itertools import chain
 
 from ..._fork_event import _families, this_process
 from ..._fork_event._step import NOTHING, Step, expect, tell
-from ..._fork_event._who import Launch
+from ..._fork_event._who import PLAIN, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from ..._fork_event import ForkEvent
+
+    # Its key, and a weak reference to the object.
+    Entry = tuple[tuple[int, int, Callable[[Any], object]], Callable[[], Any]]
 
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
@@ -39,22 +43,28 @@ class RegistryStep(Step):
     name = "registry"
     modules = _families.submodules("util")
 
-    def note(self, fork: ForkEvent) -> list[tuple[Registry, list[Any]]]:
-        noted = [(one, one.in_order(fork)) for one in registries()]
-        if isinstance(fork.who, Launch) or any(e or one.finalizers for one, e in noted):
+    def note(self, fork: ForkEvent) -> list[tuple[Registry, list[Entry], list[Entry]]]:
+        noted = [(one, *one.in_order(fork)) for one in registries()]
+        if isinstance(fork.who, Launch) or any(o or p or r.finalizers for r, o, p in noted):
             return noted
         return NOTHING  # type: ignore[no-any-return] # stands for itself
 
-    def reset(self, fork: ForkEvent, note: list[tuple[Registry, list[Any]]] | None) -> bool:
+    def reset(
+        self, fork: ForkEvent, note: list[tuple[Registry, list[Entry], list[Entry]]] | None
+    ) -> bool:
         # In order already where that is possible: a walk in the child would copy the page of each.
-        if note is None or not fork.alone:
-            note = [(one, one.in_order(fork)) for one in registries()]
-        for one, entries in note:
+        for one, own, programs in note or ():
+            if not fork.alone and len(one.entries) != len(own) + len(programs):
+                note = None  # another thread has registered something since
+        if note is None:
+            note = [(one, *one.in_order(fork)) for one in registries()]
+        for one, own, programs in note:
             if not one.is_of(fork.who):
                 one.finalizers.clear()
-                run_own(fork, entries)
-        families = [one for one, _ in note]
-        for one in families:
+                run_own(fork, own)
+                fork.callbacks += (programs,)
+        families = [one for one, _, _ in note]
+        for one in families if len(families) > 1 or isinstance(fork.who, Launch) else ():
             if one.is_of(fork.who):
                 if fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
                     _TakeTheRun(fork, one, families)
@@ -87,10 +97,23 @@ class Registry:
         """Tell whether the `Process` that is being started runs this registry itself."""
         return isinstance(who, Launch) and who.registry is self._registry
 
-    def in_order(self, fork: ForkEvent) -> list[Any]:
-        """Return the entries in the order of their registration, none where they are not ours."""
-        # The keys are (index, id, callback), and no two indexes are the same.
-        return [] if self.is_of(fork.who) else sorted(self.entries.items())
+    def in_order(self, fork: ForkEvent) -> tuple[list[Entry], list[Entry]]:
+        """Return what is registered, in order: multiprocessing's own entries, and the program's.
+
+        None where the `Process` that is being started runs them itself.
+        """
+        own: list[Entry] = []
+        programs: list[Entry] = []
+        if not self.is_of(fork.who):
+            known: dict[Any, Any] = {}  # by callback, the list that its entries belong to
+            # The keys are (index, id, callback), and no two indexes are the same.
+            for entry in sorted(self.entries.items()):
+                callback = entry[0][2]
+                where = known.get(callback)
+                if where is None:
+                    where = known[callback] = own if _is_own(callback) else programs
+                where.append(entry)
+        return own, programs
 
     def utils(self) -> list[Any]:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
@@ -118,25 +141,21 @@ def registries() -> list[Registry]:
     return list(found.values())
 
 
-def is_own(callback: Any) -> bool:
+def _is_own(callback: Any) -> bool:
     """Tell whether a registered callback is multiprocessing's, or one of its kin."""
     module = getattr(callback, "__module__", None)
     return isinstance(module, str) and module.partition(".")[0] in _families.NAMES
 
 
-def run_own(fork: ForkEvent, entries: Iterable[Any]) -> None:
-    """Run the entries that are multiprocessing's own; leave the program's for `finish`."""
+def run_own(fork: ForkEvent, entries: list[Entry]) -> None:
+    """Run entries that are multiprocessing's own."""
     for (_index, _ident, callback), reference in entries:
         obj = reference()
-        if obj is None:
-            continue
-        if not is_own(callback):
-            fork.callbacks.append((callback, obj))
-            continue
-        try:
-            callback(obj)
-        except BaseException as exc:  # the others must run, and the fork must return
-            _raised(fork, exc, callback)
+        if obj is not None:
+            try:
+                callback(obj)
+            except BaseException as exc:  # the others must run, and the fork must return
+                _raised(fork, exc, callback)
 
 
 def finish(fork: ForkEvent) -> object:
@@ -148,24 +167,26 @@ def finish(fork: ForkEvent) -> object:
     due = [fork.signals.release_in_hook(child=True)]
     if fork.callbacks:
         _free_locks_of_later_hooks()
-    callbacks = iter(fork.callbacks)
+    callbacks = chain.from_iterable(fork.callbacks)
     running = True
     while running:
         callback: Any = None
         try:
-            for callback, obj in callbacks:
-                callback(obj)
+            for (_index, _ident, callback), reference in callbacks:
+                obj = reference()
+                if obj is not None:
+                    callback(obj)
             running = False
         except BaseException as exc:
             if not fork.signals.raised(exc):
                 _raised(fork, exc, callback)
-    fork.callbacks.clear()
+    fork.callbacks = ()
     due.append(fork.signals.release_in_hook(child=True))
     return due
 
 
 def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
-    fork.raised.append(exc)
+    fork.raised += (exc,)
     tell(exc, f"forksafe, in a forked child: after-fork callback {callback!r}")
     exc.__traceback__ = None  # its frames hold what the program wants to let go of
 
@@ -201,9 +222,10 @@ class _TakeTheRun:
         if fork is None or self._forks != this_process.forks:
             self._original()
             return
-        others, fork.callbacks = fork.callbacks, []
-        run_own(fork, sorted(self._theirs.entries.items()))
-        fork.callbacks += others
+        fork.who = PLAIN  # the rest is as at any fork
+        own, programs = self._theirs.in_order(fork)
+        run_own(fork, own)
+        fork.callbacks = (programs, *fork.callbacks)
         _join_finalizers(self._theirs, self._families)
         finish(fork)
 

@@ -18,6 +18,7 @@ its own on demand. Children of ``Process`` share their parent's by design, and i
 from __future__ import annotations
 
 import os
+import sys
 from itertools import count
 
 from ..._fork_event import _families
@@ -48,7 +49,10 @@ class ChildrenStep(Step):
         self._strangers: list[set[object]] = []
 
     def note(self, fork: ForkEvent) -> Any:
-        return None if any(found for _, found in children()) else NOTHING
+        for name in self.modules:
+            if getattr(sys.modules.get(name), "_children", None):
+                return None
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = []
@@ -76,6 +80,12 @@ class IdentityStep(Step):
 
     def note(self, fork: ForkEvent) -> list[_Change]:
         # The objects are made here: in the child that would copy a dozen pages more.
+        if fork.identity is None:
+            for name in self.modules:
+                if getattr(sys.modules.get(name), "_parent_process", None) is not None:
+                    break
+            else:
+                return NOTHING  # type: ignore[no-any-return] # stands for itself
         return _changes(fork) or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[_Change] | None) -> bool:
@@ -151,7 +161,11 @@ class ScratchDirStep(Step):
     modules = _families.submodules("util")  # which makes the directory
 
     def note(self, fork: ForkEvent) -> Any:
-        return None if any(config.get("tempdir") for config in _configs(fork)) else NOTHING
+        for name in ChildrenStep.modules:
+            current = getattr(sys.modules.get(name), "_current_process", None)
+            if current is not None and current._config.get("tempdir"):
+                return None
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..._fork_event._step import Step, expect
+from ..._fork_event._step import NOTHING, Step, expect
 from .._lifeline import Lifeline
 
 TYPE_CHECKING = False
@@ -73,11 +73,18 @@ class TrackerStep(Step):
         self._lifelines: dict[str, Lifeline] = {}
 
     def note(self, fork: ForkEvent) -> list[_Preserve]:
+        for name, attribute in _TRACKERS.items():
+            module = sys.modules.get(name)
+            tracker = getattr(module, attribute, None)
+            if hasattr(module, "_fork_intent") or getattr(tracker, "_pid", None) is not None:
+                break
+        else:
+            return NOTHING  # type: ignore[no-any-return] # stands for itself
         kept = []
         for one in trackers():
             if one.intent is not None:
                 preserve = _Preserve(one.intent)
-                fork.undo.append(preserve.take_back)
+                fork.undo += (preserve.take_back,)
                 one.intent.preserve_fd = preserve
                 kept.append(preserve)
             if one.is_waited_for and one.tracker._pid is not None:

@@ -1,0 +1,215 @@
+"""Where in a function a lock is held: told by its instructions, once for each code object.
+
+We know two forms: the body of ``with LOCK``, and the ``try`` right behind ``LOCK.acquire()`` whose
+handler (a ``finally``) calls ``LOCK.release()``. LOCK is a name, or an attribute that a name leads
+to. An instruction belongs to the body if an exception raised there reaches the body's handler: from
+3.11 on the table of handlers tells, before that the blocks that are open.
+
+The lock is held from its taking to the call that releases it, provided that
+
+- no jump leads in between from elsewhere, so that each way in leads through the taking;
+- the body stores nothing in that name or those attributes, and does not release the lock.
+
+At the two calls the lock may be held or not; likewise where the second condition fails. What we do
+not understand is left out, as on a Python that compiles it in another way.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from _weakref import ref
+from bisect import bisect_right
+from itertools import groupby
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType
+    from typing import Any, Optional
+
+    # Where a value is looked up: "global", "name" or "local"; the name; the attributes.
+    Path = tuple[str, ...]
+    # The first offset, the one behind the last, what leads to the lock, and whether it is held
+    # there: True, False for perhaps, None for a function that releases it, or, if nothing leads to
+    # it, some lock.
+    Span = tuple[int, int, Path, Optional[bool]]
+
+_KINDS = {"LOAD_GLOBAL": "global", "LOAD_NAME": "name", "LOAD_DEREF": "local"}
+_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+_RELEASES = ("release", "_release_save")  # the latter in Condition.wait()
+# Beginnings of names: what may call a function, and what the next instruction does not follow.
+_CALLS = ("CALL", "WITH_EXCEPT_START")
+_ENDS = ("RETURN_VALUE", "RETURN_CONST", "RAISE", "RERAISE", "JUMP_F", "JUMP_A", "JUMP_B")
+# They do nothing, and count as part of the instruction before.
+_FILLERS = {"EXTENDED_ARG", "CACHE", "PRECALL", "NOT_TAKEN"}
+_JUMPS = {*dis.hasjrel, *dis.hasjabs}
+_WITH = {dis.opmap.get(name) for name in ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")}
+_table: Any = getattr(dis, "_parse_exception_table", None)  # since 3.11
+
+# Up to 3.12 the variables of a frame are read by way of the dictionary that locals() has given to
+# the function, and renew it. A function that may have asked for it is left alone.
+_LOCALS = set() if sys.version_info >= (3, 13) else {"locals", "vars", "dir", "eval", "exec"}
+
+# By id, as the hash of a code object takes all that is in it; and what ends that with the object.
+found: dict[int, tuple[Span, ...]] = {}
+_watched: dict[int, ref[CodeType]] = {}
+
+
+def analyse(code: CodeType) -> tuple[Span, ...]:
+    """Find the locks that a function takes. Called ahead of a fork, it spares the fork the time."""
+    key = id(code)
+    spans = found.get(key)
+    if spans is None:
+        names = code.co_names
+        releases = any(name in names for name in _RELEASES)
+        spans = ((0, len(code.co_code), (), None),) if releases else ()
+        if (releases or not _WITH.isdisjoint(code.co_code[::2])) and _LOCALS.isdisjoint(names):
+            try:
+                spans = tuple(Analysis(code).spans())
+            except Exception:  # noqa: S110 - no compiler's code; nothing is raised inside os.fork()
+                pass
+
+        def forget(_: object) -> None:
+            found.pop(key, None)
+            _watched.pop(key, None)
+
+        _watched[key] = ref(code, forget)
+        found[key] = spans
+    return spans
+
+
+class Analysis:
+    """The instructions of a function, each by its place among them."""
+
+    def __init__(self, code: CodeType) -> None:
+        at: dict[int, int] = {}
+        self.ops: list[dis.Instruction] = []
+        # From where the value is that the instruction leaves, if it is read there.
+        self.values: list[Path] = []
+        for op in dis.get_instructions(code):
+            at[op.offset] = len(self.ops)
+            if op.opname in _FILLERS:
+                continue
+            value: Path = ()
+            kind = "local" if "LOAD_FAST" in op.opname else _KINDS.get(op.opname)
+            if kind is not None:
+                value = (kind, op.argval[-1] if type(op.argval) is tuple else op.argval)
+            elif op.opname in _ATTRIBUTE and self.values and self.values[-1]:
+                value = (*self.values[-1], op.argval)
+            self.ops.append(op)
+            self.values.append(value)
+        self.names = [op.opname for op in self.ops]
+        self.offsets = [*(op.offset for op in self.ops), len(code.co_code)]
+        self.jumps = {
+            place: at[op.argval] for place, op in enumerate(self.ops) if op.opcode in _JUMPS
+        }
+        # The handlers around each instruction, innermost first.
+        self.handlers = self._by_table(_table(code), at) if _table else self._by_blocks()
+
+    def _by_table(self, table: Any, at: dict[int, int]) -> list[tuple[int, ...]]:
+        starts = [entry.start for entry in table]
+
+        def handlers(offset: int) -> tuple[int, ...]:
+            entry = bisect_right(starts, offset) - 1
+            if entry < 0 or offset >= table[entry].end:
+                return ()
+            target = table[entry].target
+            return (at[target], *handlers(target))
+
+        return [handlers(op.offset) for op in self.ops]
+
+    def _by_blocks(self) -> list[tuple[int, ...]]:
+        around: dict[int, tuple[int, ...]] = {}
+        todo: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+        while todo:
+            place, blocks = todo.pop()
+            while place not in around:
+                around[place] = blocks
+                name, target = self.names[place], self.jumps.get(place)
+                if target is None:
+                    blocks = blocks[name in ("POP_BLOCK", "POP_EXCEPT", "END_ASYNC_FOR") :]
+                elif name.startswith("SETUP_"):
+                    todo.append((target, (-1, *blocks)))  # a handler runs in a block of its own
+                    blocks = (target, *blocks)
+                else:
+                    todo.append((target, blocks))
+                if name.startswith(_ENDS):
+                    break
+                place += 1
+        # The compilers of that time leave jumps that nothing leads to.
+        self.jumps = {place: to for place, to in self.jumps.items() if place in around}
+        return [around.get(place, ()) for place in range(len(self.ops))]
+
+    def spans(self) -> Iterator[Span]:
+        """Yield where locks are held, and then which are released."""
+        released = set()
+        for place, (name, value) in enumerate(zip(self.names, self.values)):
+            if name in ("SETUP_WITH", "BEFORE_WITH"):
+                yield from self._held(place, place - 1, place + 1)
+            elif name == "LOAD_SPECIAL" and self.ops[place].argrepr == "__enter__":
+                # Since 3.14: the object, COPY, LOAD_SPECIAL, SWAP, SWAP, this one, CALL.
+                yield from self._held(place + 1, place - 5, place + 2)
+            elif value[2:][-1:] == ("acquire",) and self.names[place + 2] == "POP_TOP":
+                inside = place + 3
+                while self.names[inside] in ("NOP", "SETUP_FINALLY"):
+                    inside += 1
+                if self.names[place + 1].startswith("CALL") and not self.ops[place + 1].arg:
+                    yield from self._held(place + 1, place - 1, inside, by_hand=True)
+            elif self._is_release(place):
+                released.add(value[:-1])
+        for path in released:
+            yield 0, self.offsets[-1], path, None
+
+    def _held(
+        self, taking: int, operand: int, inside: int, by_hand: bool = False
+    ) -> Iterator[Span]:
+        """Yield where the lock is held that the call at `taking` takes for the body at `inside`."""
+        path = self.values[operand]
+        entered = [one for one in self.handlers[inside] if one not in self.handlers[taking]]
+        if by_hand:
+            entered = [one for one in entered if self._releases(one, path)][-1:]
+        if not path or not entered:
+            return
+        handler = entered[0]
+        body = {place for place, around in enumerate(self.handlers) if handler in around}
+        sure = not any(self._changes(place, path) for place in body)
+        held = dict.fromkeys((*range(taking + 1, inside), *body), sure)
+        held[taking] = False
+        # On every way out, to the first call. Parts of the body are met again on these ways: what
+        # cannot raise anything may be missing in the table.
+        ways = [handler, *(to for place in body for to in self._next(place))]
+        while ways:
+            place = ways.pop()
+            if place not in held:
+                called = self.names[place].startswith(_CALLS)
+                held[place] = sure and not called
+                if not called:
+                    ways += self._next(place)
+        first = operand - len(path[2:])
+        if any(first < to <= inside and place not in held for place, to in self.jumps.items()):
+            return
+        for state, run in groupby(range(len(self.ops)), held.get):
+            if state is not None:
+                places = [*run]
+                yield self.offsets[places[0]], self.offsets[places[-1] + 1], path, state
+
+    def _next(self, place: int) -> list[int]:
+        following = [self.jumps[place]] if place in self.jumps else []
+        return following if self.names[place].startswith(_ENDS) else [*following, place + 1]
+
+    def _releases(self, handler: int, path: Path) -> bool:
+        end = self.names.index("RERAISE", handler) if "RERAISE" in self.names[handler:] else None
+        return (*path, "release") in self.values[handler:end]
+
+    def _changes(self, place: int, path: Path) -> bool:
+        """Tell whether the lock may be another one, or another's, after this instruction."""
+        name, stored = self.names[place], self.ops[place].argval
+        if name.startswith(("STORE_", "DELETE_")):
+            stored = stored if type(stored) is tuple else (stored,)
+            stored = stored[:1] if "LOAD" in name else stored
+            return not {*(path[2:] if "_ATTR" in name else path[1:2])}.isdisjoint(stored)
+        return self._is_release(place) and self.values[place][:-1] in (path, ())
+
+    def _is_release(self, place: int) -> bool:
+        return self.names[place] in _ATTRIBUTE and self.ops[place].argval in _RELEASES

@@ -1,0 +1,289 @@
+"""How a child lets go of the connections that it had in the parent: a table, one row a class.
+
+Two things are done to each, in this order.
+
+**The descriptor is cut.** In the child alone, the number of the socket is given to a socket whose
+peer has closed it. Whoever reads there meets the end of the stream at once, whoever writes gets
+EPIPE, as if the server had hung up. So nothing of the child reaches the parent's conversation,
+whatever runs there later: a goodbye of ``PQfinish()`` when the object is collected or the
+interpreter ends, ``shutdown()``, TLS's close_notify, ``epoll_ctl()`` by a transport. Closing it
+would not do: the number would go to the next file that the child opens, and the goodbye into that.
+
+**The library forgets it**, so that it connects anew when it is next used, and need not find out
+first. A single connection of a database cannot: what it was in the middle of is the parent's. Its
+use in the child fails at once, with the library's own error for a lost connection.
+
+What is forgotten is kept alive: collected inside the fork, it would run code of the program.
+The rules of at-fork code hold here: see ``_fork_event/_step.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from .._fork_event._step import expect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+# What the child has let go of.
+_kept: list[Any] = []
+
+
+class Row:
+    """How a child lets go of the instances of one class, and of its subclasses.
+
+    Attributes:
+        path: ``"module:Class"``, where it is defined.
+        socket: Returns the descriptor, or something with a ``fileno()``, of an instance; None where
+            it is not connected.
+        forget: Has an instance connect anew when it is next used.
+        anchors: For a class that its instances do not refer to, as one that is static in C: returns
+            what they refer to.
+    """
+
+    __slots__ = ("anchors", "forget", "path", "socket")
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        socket: Callable[[Any], Any] | None = None,
+        forget: Callable[[Any], None] | None = None,
+        anchors: Callable[[], Iterable[Any]] | None = None,
+    ) -> None:
+        self.path = path
+        self.socket = socket
+        self.forget = forget
+        self.anchors = anchors
+
+
+def _expect(thing: Any, *names: str) -> None:
+    """Raise `UnknownLayout` unless `thing` has attributes of these names."""
+    for name in names:
+        expect(hasattr(thing, name), f"{type(thing).__qualname__} has no {name}")
+
+
+def _of_transport(transport: Any) -> Any:
+    """Return the socket of an asyncio transport, uvloop's and TLS ones too."""
+    return None if transport is None else transport.get_extra_info("socket")
+
+
+# --- databases ------------------------------------------------------------------------------------
+
+
+class _Silent:
+    """Stands in for a logger: nothing may be printed in a fork."""
+
+    def info(self, *args: object) -> None:
+        """Say nothing."""
+
+
+def _engine(engine: Any) -> None:
+    # What engine.dispose(close=False) does, less the log record, and less its event, which is
+    # heard by the program.
+    pool = engine.pool
+    _expect(pool, "logger", "recreate")
+    if _in_memory(engine):
+        return  # the child has a copy of its own
+    logger, pool.logger = pool.logger, _Silent()
+    try:
+        engine.pool = pool.recreate()
+    finally:
+        pool.logger = logger
+    _kept.append(pool)
+
+
+def _in_memory(engine: Any) -> bool:
+    if engine.dialect.name != "sqlite":
+        return False
+    database = engine.url.database or ":memory:"
+    return ":memory:" in database or engine.url.query.get("mode") == "memory"
+
+
+def _django(wrapper: Any) -> None:
+    _expect(wrapper, "connection", "in_atomic_block", "closed_in_transaction", "needs_rollback")
+    if wrapper.connection is None:
+        return
+    if wrapper.vendor == "sqlite" and wrapper.is_in_memory_db():
+        return
+    _kept.append(wrapper.connection)
+    # As its close() does: inside atomic() all fails until the block is left.
+    if wrapper.in_atomic_block:
+        wrapper.closed_in_transaction = wrapper.needs_rollback = True
+    else:
+        wrapper.connection = None
+
+
+_POOL = {
+    "_closed": True,
+    "_opened": False,
+    "_growing": False,
+    "_pool_full_event": None,
+    "_sched_runner": None,
+}
+
+
+def _psycopg_pool(pool: Any) -> None:
+    # Back to what it was before it was opened, to be opened by the first use. Its threads, or
+    # tasks, start with that, and so in the process, and the loop, that needs them.
+    if pool.closed:
+        return
+    state = vars(pool)
+    _expect(pool, *_POOL, "_lock", "_pool", "_waiting", "_workers", "_nconns", "_nconns_min")
+    _expect(pool, "_open", "_check_open_getconn")
+    _kept.append(dict(state))
+    state.update(_POOL, _workers=[], _nconns=pool._min_size, _nconns_min=pool._min_size)
+    state["_pool"], state["_waiting"] = type(pool._pool)(), type(pool._waiting)()
+    is_async = hasattr(pool, "__aenter__")
+    if is_async:
+        del pool._lock  # one of the other loop: open() makes another
+    else:
+        pool._lock = threading.Lock()
+
+    def open_first() -> None:
+        if not pool._opened:
+            if is_async:
+                pool._open()
+            else:
+                pool.open()
+        state.pop("_check_open_getconn", None)
+        pool._check_open_getconn()
+
+    state["_check_open_getconn"] = open_first
+
+
+def _psycopg2_pool(pool: Any) -> None:
+    _expect(pool, "_pool")
+    _kept.append(pool._pool)
+    pool._pool = []
+    if hasattr(pool, "_lock"):
+        pool._lock = threading.Lock()
+
+
+def _asyncpg_holder(holder: Any) -> None:
+    if holder._in_use is None and holder._con is not None:
+        _kept.append(holder._con)
+        holder._con = None
+
+
+# --- Redis ----------------------------------------------------------------------------------------
+
+# Of pipelines that WATCH: to connect anew would lose that in silence. Cut off, redis-py says so.
+_watching: list[Any] = []
+
+
+def _redis_pipeline(pipeline: Any) -> None:
+    if pipeline.watching and pipeline.connection is not None:
+        _watching.append(pipeline.connection)
+
+
+def _redis(connection: Any) -> None:
+    _expect(connection, "_sock")
+    if not any(watched is connection for watched in _watching):
+        _kept.append(connection._sock)
+        connection._sock = None
+
+
+def _redis_async(connection: Any) -> None:
+    _expect(connection, "_reader", "_writer")
+    if not any(watched is connection for watched in _watching):
+        _kept.append((connection._reader, connection._writer))
+        connection._reader = connection._writer = None
+
+
+# --- HTTP -----------------------------------------------------------------------------------------
+
+
+def _http(connection: Any) -> None:
+    _expect(connection, "_HTTPConnection__response")
+    # close() would close the response as well, and wait for the thread that reads it.
+    _kept.append(connection._HTTPConnection__response)
+    connection._HTTPConnection__response = None
+    connection.close()
+
+
+def _urllib3_pool(pool: Any) -> None:
+    queue = pool.pool
+    if queue is None or not pool.block:
+        return
+    _expect(queue, "queue", "maxsize")
+    # What another thread had borrowed does not come back.
+    _kept.append(list(queue.queue))
+    queue.queue.clear()
+    queue.queue.extend([None] * queue.maxsize)
+
+
+def _httpcore_pool(pool: Any) -> None:
+    _expect(pool, "_connections", "_requests", "_optional_thread_lock")
+    _kept.append((pool._connections, pool._requests))
+    pool._connections = []
+    # Those that wait for a connection wait in threads of the parent's. The others are taken out
+    # when their responses are closed.
+    pool._requests = [request for request in pool._requests if request.connection is not None]
+    pool._optional_thread_lock = type(pool._optional_thread_lock)()
+
+
+def _aiohttp(connector: Any) -> None:
+    _expect(connector, "_conns")
+    _kept.append(connector._conns.copy())
+    connector._conns.clear()
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def _stream(stream: Any) -> Any:
+    return stream.get_extra_info("socket")
+
+
+def _codecs() -> list[Any]:
+    """Return the decoders that have been looked up: a connection of psycopg2 refers to its own."""
+    cache = vars(sys.modules["encodings"])["_cache"]
+    return [codec.decode for codec in list(cache.values()) if codec is not None]
+
+
+def _psycopg(connection: Any) -> Any:
+    return None if connection.closed else connection.pgconn.socket
+
+
+ROWS = (
+    Row("sqlalchemy.engine.base:Engine", forget=_engine),
+    Row("django.db.backends.base.base:BaseDatabaseWrapper", forget=_django),
+    Row("psycopg.connection:Connection", socket=_psycopg),
+    Row("psycopg.connection_async:AsyncConnection", socket=_psycopg),
+    Row("psycopg_pool.pool:ConnectionPool", forget=_psycopg_pool),
+    Row("psycopg_pool.pool_async:AsyncConnectionPool", forget=_psycopg_pool),
+    Row(
+        "psycopg2.extensions:connection",
+        socket=lambda c: None if c.closed else c.fileno(),
+        anchors=_codecs,
+    ),
+    Row("psycopg2.pool:AbstractConnectionPool", forget=_psycopg2_pool),
+    Row("asyncpg.connection:Connection", socket=lambda c: _of_transport(c._transport)),
+    Row("asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
+    Row("redis.client:Pipeline", forget=_redis_pipeline),
+    Row("redis.asyncio.client:Pipeline", forget=_redis_pipeline),
+    Row("redis.connection:AbstractConnection", socket=lambda c: c._sock, forget=_redis),
+    Row(
+        "redis.asyncio.connection:AbstractConnection",
+        socket=lambda c: _of_transport(c._writer),
+        forget=_redis_async,
+    ),
+    Row("http.client:HTTPConnection", socket=lambda c: c.sock, forget=_http),  # urllib3's too
+    Row("urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
+    Row("httpcore._backends.sync:SyncStream", socket=_stream),
+    Row("httpcore._backends.anyio:AnyIOStream", socket=_stream),
+    Row("httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
+    Row("httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),
+    # Kombu has its pools closed in the child, by a callback that shuts these down for both.
+    Row("amqp.transport:_AbstractTransport", socket=lambda t: t.sock),
+    Row("aiohttp.client_proto:ResponseHandler", socket=lambda p: _of_transport(p.transport)),
+    Row("aiohttp.connector:BaseConnector", forget=_aiohttp),
+)
+
+# For the audit, which tells them as fixed.
+DROPPED: tuple[str, ...] = tuple(row.path for row in ROWS)

@@ -1,0 +1,129 @@
+"""``drop_connections=True``: the child lets go of the connections that it had in the parent.
+
+How, the table ``_libraries/_connections.py`` says. Here is when, and which. Where one of the
+libraries is loaded, their objects are looked for on the heap, in the parent, where no look copies
+its pages. Only the objects are noted. What they are connected to is read in the child, so that
+nothing is missed that another thread did meanwhile.
+
+This step comes before the event loops, which then watch the descriptors that were cut, and before
+the callbacks of the program, which may then close what they like.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+import sys
+
+from .._fork_event._step import NOTHING, Step, UnknownLayout
+from .._libraries._connections import ROWS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._fork_event import ForkEvent
+    from .._libraries._connections import Row
+
+    Found = list[tuple[Row, list[Any]]]
+
+_PYPY = sys.implementation.name == "pypy"
+
+
+class ConnectionsStep(Step):
+    name = "connections"
+    modules = tuple(row.path.partition(":")[0] for row in ROWS)
+
+    def note(self, fork: ForkEvent) -> Found:
+        return _find() if fork.drop_connections else NOTHING
+
+    def reset(self, fork: ForkEvent, note: Found | None) -> bool:
+        if not fork.drop_connections:
+            return False
+        found = _find() if note is None else note
+        unknown: list[UnknownLayout] = []
+        try:
+            _cut(_each(found, "socket", unknown))
+        finally:
+            _each(found, "forget", unknown)
+        if unknown:
+            raise unknown[0]
+        done = bool(found)
+        found.clear()  # they live as long as the program has them
+        return done
+
+
+def _find() -> Found:
+    """Return the instances of each row that has any."""
+    rows: list[tuple[Row, list[type]]] = []
+    anchors: list[Any] = []
+    for row in ROWS:
+        module, _, name = row.path.partition(":")
+        loaded = sys.modules.get(module)
+        cls = None if loaded is None else vars(loaded).get(name)
+        if isinstance(cls, type):
+            classes: list[type] = [cls]  # it grows as it is read
+            for each in classes:
+                classes += set(type.__subclasses__(each)) - set(classes)
+            rows.append((row, classes))
+            anchors += classes if row.anchors is None else (*classes, *row.anchors())
+    if not rows:
+        return []
+    every: dict[type, list[Any]] = {each: [] for _, classes in rows for each in classes}
+    for thing in _referrers(anchors):
+        if type(thing) in every:
+            every[type(thing)].append(thing)
+    found = [(row, [thing for each in classes for thing in every[each]]) for row, classes in rows]
+    return [(row, things) for row, things in found if things]
+
+
+def _referrers(anchors: list[Any]) -> list[Any]:
+    """Return what refers to `anchors`, among other things: an object refers to its class.
+
+    Not ``gc.get_objects()``: it counts a reference to every object, which copies pages that are
+    shared with older children. And where another thread is at work on a tuple, CPython refuses to
+    resize one that others refer to (``SystemError``). PyPy counts no references.
+    """
+    # The collector does not show what it was told to leave alone.
+    frozen = getattr(gc, "get_freeze_count", int)()
+    if frozen:
+        gc.collect(1)  # young garbage, which would be left alone for ever
+        gc.unfreeze()
+    found = gc.get_objects() if _PYPY else gc.get_referrers(*anchors)
+    if frozen:
+        gc.freeze()
+    return found
+
+
+def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:
+    """Do to each object what its row says; return the results."""
+    results = []
+    for row, things in found:
+        do = getattr(row, what)
+        for thing in things if do is not None else ():
+            try:
+                results.append(do(thing))
+            except UnknownLayout as exc:
+                unknown.append(exc)
+            except Exception as exc:  # the next one is let go of all the same
+                unknown.append(UnknownLayout(f"{row.path}: {exc!r}"))
+    return results
+
+
+def _cut(sockets: list[Any]) -> None:
+    """Give their descriptors, in this process alone, to a socket that its peer has closed."""
+    sockets = [sock for sock in sockets if sock is not None]
+    if not sockets:
+        return
+    # From C: nothing of the socket module need be whole yet.
+    dead, peer = sys.modules["_socket"].socketpair()
+    peer.close()
+    for sock in sockets:
+        try:
+            number = sock if isinstance(sock, int) else sock.fileno()
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.dup2(dead.fileno(), number, False)
+        except OSError:
+            pass  # it is closed
+    dead.close()

@@ -1,0 +1,3 @@
+"""Nothing that a fork would meet."""
+
+app = object()

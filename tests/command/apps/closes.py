@@ -1,0 +1,5 @@
+"""It closes stdout."""
+
+import sys
+
+sys.stdout.close()

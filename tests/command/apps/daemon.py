@@ -1,0 +1,5 @@
+"""A daemon thread."""
+
+from dirty import create
+
+create(daemon=True)

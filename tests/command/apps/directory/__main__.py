@@ -1,0 +1,3 @@
+"""A program."""
+
+print("ran", __name__)

@@ -1,0 +1,3 @@
+"""A program that fails before it forks."""
+
+raise ValueError("no")

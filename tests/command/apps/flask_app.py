@@ -1,0 +1,5 @@
+"""A clean Flask application."""
+
+import flask
+
+app = flask.Flask("clean")

@@ -1,0 +1,5 @@
+"""A program that gives up before it forks."""
+
+import sys
+
+sys.exit("no configuration")

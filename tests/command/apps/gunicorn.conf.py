@@ -1,0 +1,3 @@
+from forksafe.gunicorn import log_audit
+
+log_audit()

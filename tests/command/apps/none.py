@@ -1,0 +1,5 @@
+"""It has no stdout."""
+
+import sys
+
+sys.stdout = None

@@ -1,0 +1,3 @@
+"""A program that does not fork."""
+
+print("ran")
