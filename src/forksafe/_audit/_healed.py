@@ -11,7 +11,7 @@ import os
 from _thread import get_ident
 from collections import Counter
 
-from .._fork_event import _families
+from .._fork_event import _who
 from .._hazard import tell
 from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._scene import Scene
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop.loop:Loop"
-_SHARED_MEMORY = tuple(f"{name}:SharedMemory" for name in _families.submodules("shared_memory"))
+_SHARED_MEMORY = tuple(f"{name}:SharedMemory" for name in _who.submodules("shared_memory"))
 WANTED = (_ASYNCIOS, _UVLOOPS, *_SHARED_MEMORY)
 
 
@@ -144,7 +144,7 @@ def _of_registries(scene: Scene) -> Iterator[Hazard]:
                 others.append(path_of(obj))
         for finalizer in list(one.finalizers.values()):
             callback = getattr(finalizer, "_callback", None)
-            for family in _families.NAMES:
+            for family in _who.NAMES:
                 manager = loaded(f"{family}.managers:BaseManager")
                 if callback and callback is getattr(manager, "_finalize_manager", None):
                     process, address = finalizer._args[:2]
@@ -158,7 +158,7 @@ def _of_registries(scene: Scene) -> Iterator[Hazard]:
 
 
 def _is_a(obj: Any, path: str) -> bool:
-    classes = (loaded(f"{family}.{path}") for family in _families.NAMES)
+    classes = (loaded(f"{family}.{path}") for family in _who.NAMES)
     return any(isinstance(cls, type) and isinstance(obj, cls) for cls in classes)
 
 
@@ -174,13 +174,13 @@ def _address(address: Any) -> str:
 HEALED = (
     ("imports", (), _of_imports),
     ("resource tracker", _tracker.TrackerStep.modules, _of_trackers),
-    ("children", _families.submodules("process"), _of_children),
-    ("fork server", _families.submodules("forkserver"), _of_fork_servers),
+    ("children", _who.submodules("process"), _of_children),
+    ("fork server", _who.submodules("forkserver"), _of_fork_servers),
     ("temporary directories", ("tempfile",), _of_directories),
     ("log handlers", ("logging.handlers",), _of_log_handlers),
     ("event loops", ("asyncio.selector_events", "uvloop.loop"), _of_loops),
-    ("pools", _families.submodules("pool"), _of_pools),
+    ("pools", _who.submodules("pool"), _of_pools),
     ("process executors", ("concurrent.futures.process",), _of_process_executors),
     ("thread executors", ("concurrent.futures.thread",), _of_thread_executors),
-    ("registry", _families.submodules("util"), _of_registries),
+    ("registry", _who.submodules("util"), _of_registries),
 )

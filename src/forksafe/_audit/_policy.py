@@ -16,7 +16,6 @@ import sys
 import warnings
 from _thread import get_ident
 
-from .._fork_event._filters import would_raise
 from .._hazard import ACTION
 from ..exceptions import ForkHazardWarning, UnsafeForkError
 from . import AllowList, look
@@ -25,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
+    from typing import Any
 
     from .._hazard import Hazard
 
@@ -153,3 +153,33 @@ def _would_raise(hazards: _Hazards) -> bool:
     place = (frame.f_globals.get("__name__", "<unknown>"), frame.f_lineno)
     told = _key(hazards) in _told
     return not told and would_raise(_text(hazards), ForkHazardWarning, *place)
+
+
+def would_raise(text: str, category: type[Warning], module: str, line: int) -> bool:
+    """Tell whether the warning, given now, would be an exception: as ``warnings.warn()`` decides.
+
+    Args:
+        text: Its message.
+        category: Its class.
+        module: The name of the module that it is given in.
+        line: The line there.
+    """
+    # Since 3.14 filters may belong to a context.
+    filters: Any = getattr(warnings, "_get_filters", None)
+    for action, message, kind, place, number in filters() if filters else warnings.filters:
+        if (
+            _matches(message, text)
+            and issubclass(category, kind)
+            and _matches(place, module)
+            and number in (0, line)
+        ):
+            return bool(action == "error")
+    return bool(getattr(warnings, "defaultaction", "default") == "error")
+
+
+def _matches(pattern: Any, text: str) -> bool:
+    # The interpreter's own filters have plain strings, which must be equal: check_matched() in
+    # CPython's _warnings.c.
+    if pattern is None or isinstance(pattern, str):
+        return pattern in (None, text)
+    return bool(pattern.match(text))

@@ -234,7 +234,7 @@ _WARNS_BEHIND = sys.version_info >= (3, 15)
 def _warn_before(frame: FrameType) -> None:
     """Raise it before the fork, in the name of the code that runs in `frame`."""
     __tracebackhide__ = True
-    from .._fork_event._filters import would_raise
+    from .._audit._policy import would_raise
 
     try:
         threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's

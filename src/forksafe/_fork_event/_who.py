@@ -19,12 +19,31 @@ import os
 import sys
 from opcode import opmap
 
-from . import _families
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import CodeType, FrameType, ModuleType
     from typing import Any
+
+
+# The packages that fork as ``multiprocessing`` does. ``multiprocess`` (pathos) is a copy with
+# registries and children of its own. ``billiard`` (Celery) has children of its own, and shares the
+# registries of ``multiprocessing.util``.
+NAMES = ("multiprocessing", "multiprocess", "billiard")
+
+
+def submodules(submodule: str) -> tuple[str, ...]:
+    """Return the full names of `submodule` in every family: what a step's ``modules`` is."""
+    return tuple(f"{name}.{submodule}" for name in NAMES)
+
+
+def loaded(names: tuple[str, ...]) -> Iterator[ModuleType]:
+    """Yield the modules among `names` that are loaded, in order."""
+    modules = sys.modules
+    for name in names:
+        module = modules.get(name)
+        if module is not None:
+            yield module
 
 
 class Who:
@@ -75,7 +94,7 @@ for _module, _path in _EXECUTES:
 
 # Packages whose functions fork on behalf of their callers.
 _FORKERS = {module.partition(".")[0] for module, _ in _EXECUTES} | {
-    *_families.NAMES,
+    *NAMES,
     __name__.partition(".")[0],
 }
 
@@ -104,7 +123,7 @@ def who_forks(frame: FrameType | None) -> Who:
         if paths is not None and forking:
             if any(code is _find(module, path) for module, path in paths):
                 return EXEC
-            for module in _families.loaded(_families.NAMES):
+            for module in loaded(NAMES):
                 launch = _launch(frame, module.__name__)
                 if launch is not None:
                     return launch

@@ -32,7 +32,7 @@ from _io import _IOBase, _RawIOBase
 from _weakref import ref
 from itertools import compress
 
-from .._fork_event import _families
+from .._fork_event import _who
 from .._fork_event._step import NOTHING, Step
 from .._fork_event._who import Launch
 
@@ -87,7 +87,7 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any], list[Any], bool]
     """
     global _frozen
     utils: dict[Any, Any] = {}
-    for util in _families.loaded(_UTILS):
+    for util in _who.loaded(_UTILS):
         function = getattr(util, "_exit_function", None)
         if function is not None:
             utils.setdefault(function, util)
@@ -104,7 +104,7 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any], list[Any], bool]
     return list(utils.values()), finalizers, handlers, list(handlers), _frozen
 
 
-_UTILS = _families.submodules("util")
+_UTILS = _who.submodules("util")
 
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
 _frozen = False

@@ -1,4 +1,4 @@
-"""What the audit says of a client that is connected: before, and where children drop connections."""
+"""What the audit says of a connected client: before, and where children drop connections."""
 
 from __future__ import annotations
 

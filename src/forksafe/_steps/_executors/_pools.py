@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..._fork_event import _families
+from ..._fork_event import _who
 from ..._fork_event._step import NOTHING, Step, UnknownLayout, expect
 from . import free, release_waiters
 
@@ -44,12 +44,12 @@ _SUBMITTING = (
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
 # multiprocessing's `with pool:` checks the state on entering, and would raise there.
 _CHECKING = "_check_running"
-_UTILS = _families.submodules("util")
+_UTILS = _who.submodules("util")
 
 
 class PoolsStep(Step):
     name = "pools"
-    modules = _families.submodules("pool")
+    modules = _who.submodules("pool")
 
     def __init__(self) -> None:
         # Kept: the queues and the workers are objects with finalizers.
@@ -81,7 +81,7 @@ def live_pools() -> list[tuple[Any, int]]:
 
     Reads only. A pool that was terminated, or refuses work already, is not among them.
     """
-    types = tuple(module.Pool for module in _families.loaded(_families.submodules("pool")))
+    types = tuple(module.Pool for module in _who.loaded(_who.submodules("pool")))
     found: list[tuple[Any, int]] = []
     for registry in _registries():
         for key in list(registry):
@@ -96,7 +96,7 @@ def live_pools() -> list[tuple[Any, int]]:
 
 def _registries() -> list[dict[Any, Any]]:
     found: list[dict[Any, Any]] = []
-    for util in _families.loaded(_families.submodules("util")):
+    for util in _who.loaded(_who.submodules("util")):
         registry: Any = getattr(util, "_finalizer_registry", None)
         expect(isinstance(registry, dict), f"{util.__name__}._finalizer_registry is no dict")
         if not any(registry is other for other in found):
@@ -192,7 +192,7 @@ def _is_billiards(pool: Any) -> bool:
 
 def _closed(pool: Any) -> object:
     for cls in type(pool).__mro__:
-        if cls.__module__ in _families.submodules("pool"):
+        if cls.__module__ in _who.submodules("pool"):
             return sys.modules[cls.__module__].CLOSE
     return pool._state
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 from itertools import chain
 
-from ..._fork_event import _families, this_process
+from ..._fork_event import _who, this_process
 from ..._fork_event._step import NOTHING, Step, expect, tell
 from ..._fork_event._who import PLAIN, Launch
 
@@ -41,7 +41,7 @@ _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5
 
 class RegistryStep(Step):
     name = "registry"
-    modules = _families.submodules("util")
+    modules = _who.submodules("util")
 
     def note(self, fork: ForkEvent) -> list[tuple[Registry, list[Entry], list[Entry]]]:
         noted = [(one, *one.in_order(fork)) for one in registries()]
@@ -119,7 +119,7 @@ class Registry:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
         return [
             util
-            for util in _families.loaded(RegistryStep.modules)
+            for util in _who.loaded(RegistryStep.modules)
             if getattr(util, "_afterfork_registry", None) is self._registry
         ]
 
@@ -136,7 +136,7 @@ class Registry:
 def registries() -> list[Registry]:
     """Return every registry once. Reads only."""
     found: dict[int, Registry] = {}
-    for util in _families.loaded(RegistryStep.modules):
+    for util in _who.loaded(RegistryStep.modules):
         found.setdefault(id(getattr(util, "_afterfork_registry", None)), Registry(util))
     return list(found.values())
 
@@ -144,7 +144,7 @@ def registries() -> list[Registry]:
 def _is_own(callback: Any) -> bool:
     """Tell whether a registered callback is multiprocessing's, or one of its kin."""
     module = getattr(callback, "__module__", None)
-    return isinstance(module, str) and module.partition(".")[0] in _families.NAMES
+    return isinstance(module, str) and module.partition(".")[0] in _who.NAMES
 
 
 def run_own(fork: ForkEvent, entries: list[Entry]) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 
-from ..._fork_event import _families
+from ..._fork_event import _who
 from ..._fork_event._step import Step, expect
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..._fork_event import ForkEvent
 
-_MODULES = _families.submodules("forkserver")
+_MODULES = _who.submodules("forkserver")
 
 # Of 3.9 to 3.15: billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
 _FORGOTTEN = (
@@ -81,7 +81,7 @@ def live_fork_servers() -> Iterator[tuple[ModuleType, Any]]:
 
 
 def _servers() -> Iterator[tuple[ModuleType, Any]]:
-    for module in _families.loaded(_MODULES):
+    for module in _who.loaded(_MODULES):
         server = getattr(module, "_forkserver", None)
         lock = getattr(server, "_lock", None)
         expect(

@@ -21,7 +21,7 @@ import os
 import sys
 from itertools import count
 
-from ..._fork_event import _families
+from ..._fork_event import _who
 from ..._fork_event._step import NOTHING, Step, expect
 from ..._fork_event._who import Launch
 
@@ -41,7 +41,7 @@ _POLL = 0.05  # seconds between two looks at the parent, where there is no pidfd
 
 class ChildrenStep(Step):
     name = "children"
-    modules = _families.submodules("process")
+    modules = _who.submodules("process")
 
     def __init__(self) -> None:
         # Kept: dropping the objects here would run their finalizers inside the fork, and write to
@@ -67,7 +67,7 @@ class ChildrenStep(Step):
 
 def children() -> Iterator[tuple[ModuleType, set[object]]]:
     """Yield the modules that list the children of a family, each with its list. Reads only."""
-    for process in _families.loaded(ChildrenStep.modules):
+    for process in _who.loaded(ChildrenStep.modules):
         found = getattr(process, "_children", None)
         expect(isinstance(found, set), f"{process.__name__}._children is not a set")
         assert found is not None
@@ -104,7 +104,7 @@ def _changes(fork: ForkEvent) -> list[_Change]:
     launcher = _launcher(fork)
     pid = fork.parent or os.getppid()
     changes: list[_Change] = []
-    for process in _families.loaded(IdentityStep.modules):
+    for process in _who.loaded(IdentityStep.modules):
         name = process.__name__
         if name == launcher:
             continue
@@ -158,7 +158,7 @@ def _launcher(fork: ForkEvent) -> str | None:
 
 class ScratchDirStep(Step):
     name = "scratch directory"
-    modules = _families.submodules("util")  # which makes the directory
+    modules = _who.submodules("util")  # which makes the directory
 
     def note(self, fork: ForkEvent) -> Any:
         for name in ChildrenStep.modules:
@@ -177,7 +177,7 @@ class ScratchDirStep(Step):
 def _configs(fork: ForkEvent) -> list[dict[str, Any]]:
     launcher = _launcher(fork)
     configs: list[dict[str, Any]] = []
-    for module in _families.loaded(ChildrenStep.modules):
+    for module in _who.loaded(ChildrenStep.modules):
         if module.__name__ != launcher:
             config = getattr(getattr(module, "_current_process", None), "_config", None)
             expect(isinstance(config, dict), f"{module.__name__}: no _config")

@@ -18,7 +18,7 @@ import os
 import sys
 
 from ..._fork_event._step import NOTHING, Step, expect
-from .._lifeline import Lifeline
+from .._temp_dirs import Lifeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
