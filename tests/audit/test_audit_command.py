@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import inspect
 import json
 import os
 import pty
@@ -16,6 +17,8 @@ import termios
 from pathlib import Path
 
 import pytest
+
+from forksafe._audit import look
 
 APPS = Path(__file__).parents[1] / "command" / "apps"
 FORKSAFE = (sys.executable, "-W", "ignore::DeprecationWarning", "-m", "forksafe")
@@ -474,10 +477,6 @@ class TestRun:
         assert "no kind 'threads'" in done.stderr
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("forksafe._libraries._connections") is None,
-    reason="no table of what drop_connections can do: it is a step to come",
-)
 class TestDropConnections:
     def test_run(self, apps: Path) -> None:
         """The child has the connection, and with the option not."""
@@ -485,6 +484,10 @@ class TestDropConnections:
             done = forksafe(apps, "run", *words, "connected.py")
             assert (done.returncode, done.stdout) == (0, said), done
 
+    @pytest.mark.skipif(
+        "drops" not in inspect.signature(look).parameters,
+        reason="this audit does not know yet what children let go of",
+    )
     @pytest.mark.parametrize("target", ["connected", "connected.py"])
     def test_audit(self, apps: Path, target: str) -> None:
         """It tells what would be fixed with it."""
