@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Callable
 
 import pytest
 from harness import Forker, run, run_plain
+
+NO_SUCH_THREAD = "no thread of the child has the number of the one that is gone"
 
 # The modules stop at `gate`, a module of the program's, where another thread imports them.
 HALF_WAY = """
@@ -362,7 +365,7 @@ def program_recurring_thread(fork: Forker) -> None:
     waiting.join()
     assert module.answer in (2, None)
     if module.answer is None:
-        print("no thread of the child has the number of the one that is gone")
+        print(NO_SUCH_THREAD)
 
 
 def program_nothing(fork: Forker) -> None:
@@ -383,7 +386,12 @@ PROGRAMS = [
     program_submodule,
     program_finder,
     program_waiting_thread,
-    program_recurring_thread,
+    pytest.param(
+        program_recurring_thread,
+        marks=pytest.mark.skipif(
+            sys.version_info < (3, 12), reason="such a thread's first import made up for it"
+        ),
+    ),
 ]
 
 
@@ -401,4 +409,6 @@ def test_the_child_imports_from_scratch(program: Callable[..., None], style: str
 def test_breaks_elsewhere(program: Callable[..., None], style: str) -> None:
     """The child waits for the thread that is gone, or finds half a module."""
     outcome = run_plain(program, style)
+    if NO_SUCH_THREAD in outcome.stdout:
+        pytest.skip(NO_SUCH_THREAD)
     assert outcome.shows("hung", "partially initialized module", "_DeadlockError"), outcome

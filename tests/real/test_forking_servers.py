@@ -23,5 +23,5 @@ def test_every_request_is_answered_and_counted_once(kind: str, style: str) -> No
 @pytest.mark.parametrize("kind", ["tcp", "http"])
 def test_fails_without_forksafe(kind: str) -> None:
     """The handlers read one another's replies from the manager."""
-    outcome = run_file(SERVERS, "raw", kind, CLIENTS, REQUESTS, "2", timeout=8)
+    outcome = run_file(SERVERS, "raw", kind, CLIENTS, REQUESTS, "2", idle=3.0)
     assert outcome.shows("clients failed"), outcome
