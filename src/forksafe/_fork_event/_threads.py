@@ -13,10 +13,11 @@ beside other threads. Three places cannot be looked at, and steps must do withou
 from __future__ import annotations
 
 import sys
+import time
 from _thread import get_ident
-from time import sleep
+from types import BuiltinFunctionType
 
-from ._with_bodies import held_by, in_doubt
+from ._with_bodies import held_by, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
     from ._with_bodies import Held
 
+# Not gevent's or eventlet's, which would run other code of the program in this thread.
+pause: Any = time.sleep if type(time.sleep) is BuiltinFunctionType else bool
 _DEPTH = 1000  # frames: more is no stack that waits for a lock
 # Seconds without the GIL before each look. The first begins this thread's turn anew: see `_Turn`.
-# The others: a thread that was given a lock, and waits for the GIL, shows in a moment whether it
-# has the lock.
-_PAUSES = (0, 0.0005, 0.002)
+# The others: a thread that was given a lock, and waits for the GIL, shows in a moment that it has
+# the lock; on a busy machine in a long one. All are spent only where this thread holds a lock that
+# another waits for, in a way that its stack does not show.
+_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
 
 
 class _Interest:
@@ -175,20 +179,30 @@ turn = _Turn()
 def look() -> Stacks:
     """Look at all stacks, and begin a `turn`, which is to be ended in parent and child."""
     me = get_ident()
-    sleep(0)
+    pause(0)
     turn.begin()
-    for pause in _PAUSES:
-        if pause:
-            sleep(pause)
+    foreign: dict[int, Any] = {}
+    for seconds in _PAUSES:
+        if seconds:
+            pause(seconds)
         stacks = Stacks()
+        places = _places(me)
         frames = sys._current_frames()
         stacks.take(me, frames)
         frames.clear()  # their locals are not ours to keep
         mine = {id(one.lock) for one in stacks.own_held}
         stacks.held = [one for one in stacks.held if id(one.lock) not in mine]
-        if not in_doubt(stacks.held):
+        if settle(stacks.held, foreign) and places == _places(me):
             break
     return stacks
+
+
+def _places(me: int) -> list[tuple[int, int]]:
+    """Return where the other threads are: the same again if none has run meanwhile."""
+    if not others_can_be_read():
+        return []
+    frames = sys._current_frames()
+    return [(id(frame), frame.f_lasti) for thread, frame in frames.items() if thread != me]
 
 
 def own_stack() -> dict[str, list[tuple[Any, ...]]]:
