@@ -31,7 +31,7 @@ from __future__ import annotations
 import os
 import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
-from _thread import get_ident
+from _thread import _count, get_ident
 
 from . import _reset
 from ._fork_event import ForkEvent, _freeze, this_process
@@ -215,6 +215,9 @@ def _before() -> None:
                 _watch()  # before the next line, which hides objects from the audit
             if _freeze.requested:
                 _freeze.freeze()
+            # The first counts threads that Python started, the second those that run it: a C
+            # library can have its own, and call back.
+            event.alone = not _count() and len(sys._current_frames()) < 2
             flush(event)
             if event.signals.program is None:
                 event.signals.block(event.outer.signals if event.outer else None)
@@ -272,6 +275,7 @@ def _make_whole(event: ForkEvent) -> object:
 # modules `this_process.later_hooks` has noted whose hooks are the later ones.
 if HAVE_FORK:
     os.register_at_fork(after_in_parent=_meet_handlers)
+    os.register_at_fork(after_in_parent=_meet_handlers)  # two signals may have come
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )

@@ -10,7 +10,6 @@ anything to do, and most often there is not: that spares the child the step.
 from __future__ import annotations
 
 import sys
-from _thread import _count
 
 from ._fork_event import this_process
 from ._fork_event._step import NOTHING, UnknownLayout, tell
@@ -35,9 +34,6 @@ _told: set[str] = set()
 
 def note(event: ForkEvent) -> None:
     """Let every step look at the parent; then look at the stacks of its threads."""
-    event.alone = not _count() and len(sys._current_frames()) < 2
-    # The first counts threads that Python started, the second those that run it: a C library can
-    # have its own, and call back.
     event.notes = notes = {}
     loaded = sys.modules
     for step in STEPS:

@@ -92,7 +92,11 @@ def fork(
         _in_the_name_of(caller)(made, starmap(function, ((),)))
         return made[0]
     finally:
-        _hook.over(event)
+        try:
+            _hook.over(event)
+        finally:  # nothing is left to do here, but where handlers have raised in all of the hooks
+            if not event.signals.kept:
+                event.signals.release()
 
 
 _extend: Any = lambda made, forks: made.extend(forks)  # noqa: E731 - it has just one line

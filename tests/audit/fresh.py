@@ -25,6 +25,7 @@ class Found(NamedTuple):
     detail: str
     remedy: str
     where: str
+    library: str = ""
 
 
 class Answer(list[Found]):

@@ -343,7 +343,7 @@ class TestReport:
         assert answer["fork"] == ""
         (thread,) = (h for h in answer["hazards"] if h["kind"] == "thread")
         assert thread["severity"] == "action"
-        keys = {"kind", "severity", "summary", "subject", "detail", "remedy", "where"}
+        keys = {*("kind", "severity", "summary", "subject", "detail", "remedy", "where"), "library"}
         assert set(thread) == keys
         assert "loading" in done.stderr
         done = forksafe(apps, "audit", "--json", "prints")

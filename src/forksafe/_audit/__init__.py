@@ -1,13 +1,7 @@
 """`audit()`: say what a fork here and now would break, before it does.
 
-One file for each kind of thing that only the audit knows; what the reset handles is told by the
-steps of the reset themselves (`Step.describe`), so that nothing is claimed that is not done.
-
-The order in which it is looked:
-
-1. the steps, since threads, sockets and locks of what they handle are then known to be handled;
-2. databases, since their pools say which sockets their library lets go of by itself;
-3. the rest, in the order in which it bites.
+The order in which it is looked: what the steps heal first, since threads, sockets and locks of that
+are then known to be handled; then descriptors, since pools answer for their threads; then the rest.
 
 The rules for a part: it reads only; it imports nothing, takes no lock of the program, and runs none
 of its code where that can be helped. Whatever goes wrong in one part becomes a hazard of the kind
@@ -16,49 +10,19 @@ of its code where that can be helped. Whatever goes wrong in one part becomes a 
 
 from __future__ import annotations
 
-from functools import partial
-
 from .._fork_event._step import UnknownLayout
-from .._hazard import ACTION, ADVICE, KINDS, SEVERITIES, Hazard
-from .._steps import STEPS
-from . import (
-    _databases,
-    _exit_handlers,
-    _interpreters,
-    _loaded,
-    _locks,
-    _memory,
-    _modules,
-    _native_threads,
-    _open_files,
-    _sockets,
-    _temp_files,
-    _threads,
-)
-from ._allow import AllowList as AllowList
-from ._heap import Heap
-from ._scene import Scene
+from .._hazard import KINDS, SEVERITIES, tell
+from .._hazard import AllowList as AllowList
+from . import _descriptors, _healed, _runtime, _threads
+from ._scene import NO_DESCRIPTOR, Scene, find, is_half, is_loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .._fork_event._step import Step
+    from .._hazard import Hazard
 
-_PARTS = (
-    _databases,
-    _interpreters,
-    _threads,
-    _native_threads,
-    _sockets,
-    _temp_files,
-    _open_files,
-    _exit_handlers,
-    _modules,
-    _memory,
-)
-_WANTED = frozenset(path for source in (*STEPS, *_PARTS) for path in getattr(source, "WANTED", ()))
-
+_WANTED = (*_healed.WANTED, *_descriptors.WANTED, *_runtime.WANTED)
 _TRIES = 5
 
 
@@ -72,9 +36,10 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
 
     Args:
         locks: Look for locks that are held, too. That takes up to a second.
-        allow: Hazards that are accepted, and left out of the answer: patterns ``kind:subject``,
-            in the style of file names. ``"thread:MyMetrics*"`` allows threads of such names,
-            ``"socket:*:5432"`` connections to that port, ``"native-thread"`` all of a kind.
+        allow: Hazards that are accepted, and left out of the answer: patterns ``kind:subject`` or
+            ``kind:library``, in the style of file names. ``"thread:MyMetrics*"`` allows threads of
+            such names, ``"socket:*:5432"`` connections to that port, ``"*:sentry-sdk"`` all that
+            is known to be of that library, ``"native-thread"`` all of a kind.
 
     Returns:
         What it found: first what needs action, then what forksafe fixes in the forks that it is
@@ -88,77 +53,56 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
     return look(AllowList(allow), locks)
 
 
-def look(allowed: AllowList, locks: bool = False) -> list[Hazard]:
+def look(allowed: AllowList, locks: bool = False, drops: bool | None = None) -> list[Hazard]:
     """Return what a fork here and now would meet, what needs action first.
 
     Args:
         allowed: What is not to be told.
         locks: Whether to look for locks that are held, which may take a second.
+        drops: Whether the child lets go of its parent's connections; None: as `install()` was told.
     """
+    if drops is None:
+        drops = (find("forksafe._hook:drops_connections") or bool)()
     try:
-        heap = Heap(_WANTED)
+        scene = Scene(_WANTED, drops, find("forksafe._libraries._connections:DROPPED") or ())
     except Exception as exc:  # never seen; a hole in the answer all the same
-        heap = Heap(())
-        unseen = [_unknown("the heap", exc)]
-    else:
-        unseen = []
-    scene = Scene(heap)
-    scene.found += unseen
-    for step in STEPS:
-        scene.found += _part(step.name, partial(_of_step, step, scene))
-    for part in _PARTS:
-        name = part.__name__.rpartition("._")[2].replace("_", " ")
-        scene.found += _part(name, partial(part.find, scene))
-    if locks:
-        scene.found += _part("locks", partial(_locks.find, scene))
+        scene = Scene((), drops, ())
+        scene.found.append(_unknown("the heap", exc))
+    for name, modules, part in (
+        *_healed.HEALED,
+        ("descriptors", (), _descriptors.find),
+        ("threads", (), _threads.find),
+        ("native threads", (), _runtime.find_native_threads),
+        ("the rest", (), _runtime.find),
+        *([("locks", (), _threads.find_locks)] if locks else []),
+    ):
+        if not modules or any(map(is_loaded, modules)):
+            scene.found += _look(name, modules, part, scene)
     found = [hazard for hazard in scene.found if hazard not in allowed]
     return sorted(found, key=lambda h: (SEVERITIES.index(h.severity), KINDS.index(h.kind)))
 
 
-def _of_step(step: Step, scene: Scene) -> Iterable[Hazard]:
-    if not step.loaded():
-        return ()
-    # Asked first: the import may come to its end meanwhile.
-    half = any(_loaded.is_half(module) for module in step.modules)
-    try:
-        return []
-    except UnknownLayout:
-        if half:
-            return ()  # the module has no state yet, and the step of the imports tells of it
-        raise
-
-
-def _part(name: str, look: Callable[[], Iterable[Hazard]]) -> list[Hazard]:
-    """Run one part; other threads may change under it what it walks over, so it may try again."""
-    error: Exception | None = None
-    for _ in range(_TRIES):
+def _look(
+    name: str,
+    modules: tuple[str, ...],
+    part: Callable[[Scene], Iterable[Hazard]],
+    scene: Scene,
+) -> list[Hazard]:
+    error = Exception()
+    half = any(map(is_half, modules))  # asked first: the import may come to its end meanwhile
+    for _ in range(_TRIES):  # other threads may change under it what it walks over
         try:
-            return list(look())
+            return list(part(scene))
         except UnknownLayout as exc:
-            return [_unknown_layout(name, exc)]
+            # A module half imported has no state yet, and the step of the imports tells of it.
+            return [] if half else [tell("unknown layout", name, "", name, detail=(exc,))]
         except Exception as exc:
             error = exc
-    assert error is not None
     return [_unknown(name, error)]
 
 
 def _unknown(name: str, error: Exception) -> Hazard:
-    return Hazard(
-        "unknown",
-        ADVICE,
-        f"{name} could not be looked at",
-        subject=name,
-        detail=f"The audit failed there with {type(error).__name__}: {error}",
-        remedy="please report it",
-    )
-
-
-def _unknown_layout(name: str, error: UnknownLayout) -> Hazard:
-    return Hazard(
-        "unknown",
-        ACTION,
-        f"{name}: not as on any Python that forksafe knows, so that it is left alone",
-        subject=name,
-        detail=str(error),
-        remedy="use a version of forksafe that knows this Python",
-    )
+    remedy = None
+    if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+        remedy = "raise the limit of descriptors (ulimit -n), or run the audit while some are left"
+    return tell("unknown", name, "", name, remedy=remedy, detail=(type(error).__name__, error))

@@ -1,25 +1,293 @@
-"""The open file descriptors of this process, where the system lists them."""
+"""What parent and child would share through descriptors: connections, databases, files.
+
+Sockets: the kernel is asked which are connected, so that none is missed whoever opened it; the heap
+only tells whose it is. A pool tells its connections, and they are not told again.
+
+SQLite databases are found by their first bytes, read through the descriptor that is open already.
+Closing another one would drop all locks that the process has on the file: fcntl(2).
+
+Files with data that is not written yet: Python does not say how much waits. The binary layer tells
+by the distance of its position from the descriptor's, which pipes do not have; the text layer by
+what its memory refers to, on CPython only.
+"""
 
 from __future__ import annotations
 
+import gc
+import io
 import os
+import socket
+import stat
+import sys
 
-_LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs
+from .._hazard import ACTION, ADVICE, FIXED, tell
+from .._libraries import LIBRARIES, SOCKETS, UNKNOWN
+from ._scene import NO_DESCRIPTOR, descriptors, is_loaded, path_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .._hazard import Hazard
+    from .._libraries import Library
+    from ._scene import Scene
+
+    _Holders = list[tuple[Library, Any]]
+    # Whose pool, the pool, its name, its connections, and whether the child does without them.
+    _Pools = Iterator[tuple[str, Any, str, list[Any], bool]]
+
+_ROWS = {known.name: known for known in LIBRARIES}
+_OWNERS = [(path, name, known) for known in LIBRARIES for path, name in known.connections.items()]
+_OWNERS += [(path, "", UNKNOWN) for path in SOCKETS]
+_LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"
+_ENGINES, _RECORDS = "sqlalchemy.engine.base:Engine", "sqlalchemy.pool.base:_ConnectionRecord"
+_PSYCOPG_POOLS = ("psycopg_pool:ConnectionPool", "psycopg_pool:AsyncConnectionPool")
+_PSYCOPG = ("psycopg:Connection", "psycopg:AsyncConnection")
+_REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
+_BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
+_TEXT, _CLOSER, _POPEN = "_io:TextIOWrapper", "tempfile:_TemporaryFileCloser", "subprocess:Popen"
+# What writes when it is closed or collected: the attribute of its file, and whether it is due.
+_FINISHED: dict[str, tuple[str, Any]] = {
+    "gzip:GzipFile": ("fileobj", lambda file: file.writable()),
+    "zipfile:ZipFile": ("fp", lambda file: file._didModify),
+    "dbm.dumb:_Database": ("_index", lambda file: file._modified),
+}
+WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _ENGINES, _RECORDS, *_PSYCOPG_POOLS,
+          *_PSYCOPG, *_REDIS, *_BINARY, _TEXT, _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
+
+_FAMILIES = ("AF_INET", "AF_INET6", "AF_UNIX", "AF_VSOCK")
+_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux
+_ESTABLISHED = 1  # in tcp_states.h of Linux, the first byte of TCP_INFO
+_UNNAMED = "(unnamed)"
+_SQLITE_HEADER = b"SQLite format 3\0"  # sqlite.org/fileformat.html, 1.3
+_NEWLINES = ("", "\n", "\r", "\r\n")
 
 
-def descriptors() -> list[int] | None:
-    """Return the numbers of all open descriptors; None where there is no such list.
-
-    0, 1 and 2 are left out: under systemd and the like they are sockets, and meant to be shared.
-    """
-    for directory in _LISTS:
+def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield pools first, and then what no pool has told."""
+    holders: dict[int, _Holders] = {}  # of each descriptor, the one to be told first
+    for path, name, known in _OWNERS:
+        for holder in scene.instances(path):
+            fd = _follow(holder, name)
+            if fd is not None:
+                holders.setdefault(fd, []).append((known, holder))
+    told = {_follow(loop, end) for loop in scene.instances(_LOOPS) for end in ("_ssock", "_csock")}
+    for library, pool, name, connections, dropped in (
+        *_engines(scene), *_psycopg_pools(scene), *_redis_pools(scene)
+    ):  # fmt: skip
+        # SQLAlchemy has the connections of asyncio's libraries wrapped.
+        mine = {id(getattr(one, "_connection", None) or one) for one in connections}
+        told |= {fd for fd, found in holders.items() if any(id(one) in mine for _, one in found)}
+        severity, remedy = scene.judge(ACTION, _ROWS[library].connect, pool)
+        if dropped:
+            severity, remedy = ADVICE, "none needed: the pool opens its own in the child"
+        if getattr(getattr(pool, "dialect", None), "is_async", False):
+            remedy = "await " + remedy.replace("fork(engine,", "fork(engine.sync_engine,")
+        what = (library, name, f"{len(connections)} connection{'s' * (len(connections) != 1)}")
+        yield tell("connection-pool", name, path_of(pool), *what, severity=severity,
+                   remedy=remedy, library=library)  # fmt: skip
+    managers = {hazard.subject for hazard in scene.found if hazard.kind == "proxy"}
+    numbers = descriptors()
+    if numbers is None:
+        yield tell("socket unseen", "(unknown)")
+    for fd in numbers or ():
         try:
-            names = os.listdir(directory)
-        except OSError:
-            continue
-        found = sorted(int(name) for name in names if name.isdigit())
-        # Without fdescfs(5), FreeBSD's /dev/fd shows these three whatever is open.
-        if directory == "/dev/fd" and found[-1:] <= [2]:
-            continue
-        return [fd for fd in found if fd > 2]
-    return None
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISSOCK(mode) and fd not in told:
+                yield from _socket(scene, fd, holders.get(fd, [(UNKNOWN, None)]), managers)
+            elif stat.S_ISREG(mode) and is_loaded("_sqlite3"):
+                yield from _sqlite(fd)
+        except OSError as exc:  # closed meanwhile, or not connected
+            if exc.errno in NO_DESCRIPTOR:
+                raise
+    yield from _files(scene)
+
+
+def _follow(thing: Any, path: str) -> int | None:
+    """Return the descriptor at `path` from `thing`; None where there is none."""
+    try:
+        for name in path.split(".") if path else ():
+            thing = getattr(thing, name)
+        fd = thing if isinstance(thing, int) else thing.fileno()
+    except Exception:  # closed, half made, another version of the library
+        return None
+    return fd if isinstance(fd, int) and fd >= 0 else None
+
+
+def _engines(scene: Scene) -> _Pools:
+    held: dict[int, list[Any]] = {}
+    for record in scene.instances(_RECORDS):
+        if getattr(record, "dbapi_connection", None) is not None:
+            pool = getattr(record, "_ConnectionRecord__pool", None)
+            held.setdefault(id(pool), []).append(record.dbapi_connection)
+    for engine in {id(engine.pool): engine for engine in scene.instances(_ENGINES)}.values():
+        in_memory = engine.dialect.name == "sqlite" and engine.url.database in (
+            None,
+            "",
+            ":memory:",
+        )
+        if id(engine.pool) in held and not in_memory:  # that is the child's own copy
+            name = engine.url.render_as_string(hide_password=True)
+            yield "SQLAlchemy", engine, name, held[id(engine.pool)], False
+
+
+def _psycopg_pools(scene: Scene) -> _Pools:
+    for pool in scene.instances(*_PSYCOPG_POOLS):
+        if not getattr(pool, "_closed", True):
+            lent = [one for one in scene.instances(*_PSYCOPG) if getattr(one, "_pool", 0) is pool]
+            yield "psycopg_pool", pool, pool.name, [*pool._pool, *lent], False
+
+
+def _redis_pools(scene: Scene) -> _Pools:
+    for pool in scene.instances(*_REDIS):
+        if hasattr(pool, "_available_connections"):
+            idle = list(pool._available_connections)
+            every = [*idle, *getattr(pool, "_in_use_connections", ())]
+        else:  # a BlockingConnectionPool lists all, and those that wait in a queue
+            idle = list(getattr(getattr(pool, "pool", None), "queue", ()))
+            every = list(getattr(pool, "_connections", ()))
+        every = [one for one in every if getattr(one, "_sock", getattr(one, "_writer", None))]
+        lent = [one for one in every if not any(one is other for other in idle)]
+        options = getattr(pool, "connection_kwargs", {})
+        name = str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
+        # Since 3.4 the pool looks at its pid first, and starts afresh; what was handed out stays
+        # with whoever has it. The asyncio pool belongs to its loop, and looks at nothing.
+        if every:
+            yield "redis-py", pool, name, every, hasattr(type(pool), "_checkpid") and not lent
+
+
+def _socket(scene: Scene, fd: int, holders: _Holders, managers: set[str]) -> Iterator[Hazard]:
+    """Yield what descriptor `fd` is; OSError unless it is a connected, or listening, socket."""
+    blocking = os.get_blocking(fd)
+    duplicate = os.dup(fd)  # so that nothing here can close the program's own
+    # With a default timeout set, socket() would make the shared file description non-blocking: for
+    # the program too. It does not where the type says that it is so already.
+    try:
+        sock = socket.socket(-1, socket.SOCK_STREAM | _NONBLOCK, 0, fileno=duplicate)
+    except BaseException:
+        os.close(duplicate)
+        raise
+    with sock:
+        if not _NONBLOCK:
+            os.set_blocking(fd, blocking)
+        family = getattr(sock.family, "name", str(sock.family))
+        if family not in _FAMILIES:
+            return
+        own = _address(family, sock.getsockname())
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            yield tell("socket listening", own, f"fd {fd}", own)
+            return
+        peer = _address(family, sock.getpeername())
+        stream = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+        if stream and _NONBLOCK and family in ("AF_INET", "AF_INET6"):
+            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+            if state != _ESTABLISHED:
+                return
+    known, holder = holders[0]
+    severity, remedy = known.severity, known.connect
+    if known.name == "multiprocessing" and peer in managers:
+        severity, remedy = FIXED, "nothing under forksafe: the child's proxies open their own"
+    elif peer == own == _UNNAMED:
+        severity, remedy = ADVICE, "let each process use, and keep open, one end of the pair"
+    elif not stream:
+        severity = ADVICE
+        remedy = remedy if known.name else "none, if only one process reads from it"
+    elif holder is None and peer.startswith("[::ffff:") and _ROWS["gRPC"].settled:
+        # gRPC makes sockets for both families, and no other library is known for that.
+        severity, remedy = ADVICE, f"none needed, if it is gRPC's: {_ROWS['gRPC'].settled} is set"
+    severity, remedy = scene.judge(severity, remedy, *(thing for _, thing in holders))
+    subject = own if peer == _UNNAMED else peer
+    kind = ("connection" if stream else "datagram socket") + (
+        f" of {known.name}" * bool(known.name)
+    )
+    held_by = path_of(holder) if holder is not None else "no Python object"
+    secure = any(type(thing).__name__ == "SSLSocket" for _, thing in holders)
+    more = " It is encrypted: both processes would go on from one state of the cipher." * secure
+    detail = (family, own, peer, held_by, more)
+    yield tell("socket", subject, f"fd {fd}, {held_by}", kind, subject, severity=severity,
+               remedy=remedy, detail=detail, library=known.name)  # fmt: skip
+
+
+def _address(family: str, address: Any) -> str:
+    if family == "AF_UNIX":
+        if isinstance(address, bytes):
+            address = "@" + address[1:].decode(errors="replace")  # abstract: unix(7)
+        return address or _UNNAMED
+    host, port = address[:2]
+    return f"[{host}]:{port}" if family == "AF_INET6" else f"{host}:{port}"
+
+
+def _sqlite(fd: int) -> Iterator[Hazard]:
+    if os.pread(fd, len(_SQLITE_HEADER), 0) == _SQLITE_HEADER:
+        link = f"/proc/self/fd/{fd}"
+        name = os.readlink(link) if os.path.islink(link) else f"(descriptor {fd})"
+        yield tell("database", name, f"fd {fd}", name)
+
+
+def _files(scene: Scene) -> Iterator[Hazard]:
+    for closer in scene.instances(_CLOSER):
+        values = vars(closer)
+        # 3.12 has both: with delete_on_close=False a closed file is still there to be deleted.
+        done = values.get("cleanup_called" if hasattr(type(closer), "cleanup") else "close_called")
+        if values.get("delete") and not done:
+            name = str(values.get("name"))
+            yield tell("temporary-file", name, "tempfile:NamedTemporaryFile", name)
+    for process in scene.instances(_POPEN):
+        if process.returncode is None:
+            name = str(process.args if isinstance(process.args, str) else process.args[0])
+            yield tell("child-process of subprocess", name, f"pid {process.pid}", name)
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)  # a step's business
+    handled = {id(s) for s in streams} | {id(getattr(s, "buffer", None)) for s in streams}
+    for path, (attribute, is_due) in _FINISHED.items():
+        for file in scene.instances(path):
+            below = getattr(file, attribute, None)
+            if below is not None and is_due(file):
+                handled.add(id(below))
+                names = (getattr(file, name, None) for name in ("name", "filename", "_datfile"))
+                name = os.fsdecode(next(filter(None, names), "(without a name)"))
+                yield tell("open-file at its end", name, path, name)
+    waiting = {id(file): (file, _of_binary(file)) for file in scene.instances(*_BINARY)}
+    for file in scene.instances(_TEXT):
+        size = _of_text(file)
+        if size:
+            waiting[id(file)] = (file, size + waiting.pop(id(file.buffer), (file, 0))[1])
+    for file, size in waiting.values():
+        if size > 0 and id(file) not in handled:
+            fd, called = _follow(file, ""), getattr(file, "name", None)
+            path = called if isinstance(called, str) else f"(descriptor {called})"
+            yield tell("open-file", path, "" if fd is None else f"fd {fd}", size, path)
+
+
+def _of_binary(file: Any) -> int:
+    try:
+        # A raw layer of the program's own is not asked: that would run its code.
+        regular = type(file.raw) is io.FileIO and not file.closed
+        return int(file.tell() - file.raw.tell()) if regular else 0
+    except (OSError, ValueError, AttributeError):
+        return 0
+
+
+def _of_text(file: Any) -> int:
+    try:
+        if sys.implementation.name != "cpython" or file.closed or not file.writable():
+            return 0
+        things = gc.get_referents(file)
+        if file.readable():
+            # Also open for reading: a tuple stands for what was read since it was last written to.
+            if any(type(thing) is tuple for thing in things):
+                return 0
+            if str(getattr(file, "mode", "r")).startswith("r"):
+                things = [thing for thing in things if type(thing) is not str]  # read, or written?
+        known = (file.encoding, file.errors)
+        return sum(_size(thing) for thing in things if thing not in known)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return 0
+
+
+def _size(thing: Any) -> int:
+    if type(thing) is list:
+        return sum(_size(part) for part in list(thing))
+    # A text is the `newline` that it was opened with.
+    waits = type(thing) is bytes or (type(thing) is str and thing not in _NEWLINES)
+    return len(thing) if waits else 0

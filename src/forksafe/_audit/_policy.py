@@ -11,10 +11,10 @@ filters would make an exception of it is found out before the fork, and is then 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from _thread import get_ident
-from re import compile as pattern
 
 from .._fork_event._filters import would_raise
 from .._hazard import ACTION
@@ -28,24 +28,34 @@ if TYPE_CHECKING:
 
     from .._hazard import Hazard
 
+    _Hazards = tuple[Hazard, ...]
+
 _ON_HAZARD = ("ignore", "warn", "raise")
-_NUMBERS = pattern(r"\d+")
 _MANY = 1000
-_PACKAGE = __name__.partition(".")[0]
 
 # Sets of hazards that were told, numbers aside: a port or a thread's number is no news.
 _told: set[frozenset[str]] = set()
 
+# What the hook is to tell after its fork, by thread. Its registration is one of its own: it runs
+# after the one that restores the signals, and an exception of it (warnings as errors) is reported
+# by the interpreter.
+_found: dict[int, _Hazards] = {}
+_registered = False
+
 
 def before(
-    on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = ()
-) -> tuple[Hazard, ...]:
+    on_hazard: str,
+    allow: Iterable[str],
+    harmless: tuple[str, ...] = (),
+    drops: bool | None = None,
+) -> _Hazards:
     """Look before a fork; return what `after` is to tell.
 
     Args:
-        on_hazard: See `safe_fork()`.
-        allow: See `safe_fork()`.
-        harmless: Kinds that do no harm to this fork, whatever is allowed.
+        on_hazard: See `safe_fork()`, and so for `allow`.
+        allow: See there.
+        harmless: Kinds that do no harm to this fork.
+        drops: Whether the child drops its parent's connections; None: as `install()` was told.
 
     Raises:
         UnsafeForkError: With ``"raise"``, or where a warning would be turned into an exception.
@@ -54,13 +64,13 @@ def before(
     _check(on_hazard)
     if on_hazard == "ignore":
         return ()
-    hazards = tuple(h for h in _hazards(AllowList(allow)) if h.kind not in harmless)
+    hazards = tuple(h for h in _hazards(AllowList(allow), drops) if h.kind not in harmless)
     if hazards and (on_hazard == "raise" or _would_raise(hazards)):
         raise UnsafeForkError(hazards)
     return hazards
 
 
-def after(hazards: tuple[Hazard, ...]) -> None:
+def after(hazards: _Hazards) -> None:
     """Tell, in the parent and after the fork, what `before` found. Never raises."""
     try:
         _tell(hazards)
@@ -73,19 +83,26 @@ def watcher(on_hazard: str, allow: Iterable[str]) -> Callable[[], None] | None:
 
     ``"raise"`` is as ``"warn"`` here: the interpreter drops what an at-fork hook raises.
     """
+    global _registered
     _check(on_hazard)
     allowed = AllowList(allow)
     if on_hazard == "ignore":
         return None
-    _register()
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_parent=_after_in_parent, after_in_child=_found.clear)
 
     def watch() -> None:
         try:
-            _found[get_ident()] = _hazards(allowed)
+            _found[get_ident()] = _hazards(allowed, None)
         except Exception:  # the fork goes on, whatever is wrong with its audit
             _found.pop(get_ident(), None)
 
     return watch
+
+
+def _after_in_parent() -> None:
+    _tell(_found.pop(get_ident(), ()))
 
 
 def _check(on_hazard: str) -> None:
@@ -93,34 +110,15 @@ def _check(on_hazard: str) -> None:
         raise ValueError(f"on_hazard must be one of {', '.join(_ON_HAZARD)}, not {on_hazard!r}")
 
 
-def _hazards(allowed: AllowList) -> tuple[Hazard, ...]:
-    return tuple(hazard for hazard in look(allowed) if hazard.severity == ACTION)
+def _hazards(allowed: AllowList, drops: bool | None) -> _Hazards:
+    return tuple(hazard for hazard in look(allowed, drops=drops) if hazard.severity == ACTION)
 
 
-# The hook's part. Its registration is one of its own: it runs after the one that restores the
-# signals, and an exception of it (warnings as errors) is reported by the interpreter.
-_registered = False
-_found: dict[int, tuple[Hazard, ...]] = {}
+def _key(hazards: _Hazards) -> frozenset[str]:
+    return frozenset(re.sub(r"\d+", "#", f"{hazard.kind}:{hazard.subject}") for hazard in hazards)
 
 
-def _register() -> None:
-    global _registered
-    if not _registered:
-        _registered = True
-        os.register_at_fork(after_in_parent=_after_in_parent, after_in_child=_found.clear)
-
-
-def _after_in_parent() -> None:
-    hazards = _found.pop(get_ident(), None)
-    if hazards:
-        _tell(hazards)
-
-
-def _key(hazards: tuple[Hazard, ...]) -> frozenset[str]:
-    return frozenset(_NUMBERS.sub("#", f"{hazard.kind}:{hazard.subject}") for hazard in hazards)
-
-
-def _tell(hazards: tuple[Hazard, ...]) -> None:
+def _tell(hazards: _Hazards) -> None:
     key = _key(hazards)
     if not hazards or key in _told:
         return
@@ -128,17 +126,13 @@ def _tell(hazards: tuple[Hazard, ...]) -> None:
         _told.clear()
     _told.add(key)
     frame = _caller()
-    warnings.warn_explicit(
-        _text(hazards),
-        ForkHazardWarning,
-        frame.f_code.co_filename,
-        frame.f_lineno,
-        frame.f_globals.get("__name__", "<unknown>"),
-        frame.f_globals.setdefault("__warningregistry__", {}),
-    )
+    module = frame.f_globals.get("__name__", "<unknown>")
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    place = (frame.f_code.co_filename, frame.f_lineno, module, registry)
+    warnings.warn_explicit(_text(hazards), ForkHazardWarning, *place)
 
 
-def _text(hazards: tuple[Hazard, ...]) -> str:
+def _text(hazards: _Hazards) -> str:
     things = "1 thing" if len(hazards) == 1 else f"{len(hazards)} things"
     lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in hazards)
     return f"this fork breaks {things} in the child that forksafe cannot mend:{lines}"
@@ -147,18 +141,15 @@ def _text(hazards: tuple[Hazard, ...]) -> str:
 def _caller() -> FrameType:
     """Return the frame that forks: the innermost that is none of forksafe's."""
     frame = sys._getframe(1)
-    while frame.f_back is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name != _PACKAGE and not name.startswith(f"{_PACKAGE}."):
-            break
+    package = __name__.partition(".")[0]
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame = frame.f_back
     return frame
 
 
-def _would_raise(hazards: tuple[Hazard, ...]) -> bool:
+def _would_raise(hazards: _Hazards) -> bool:
     """Tell whether the warning, as things stand, would be an exception: as warnings.warn() does."""
-    if _key(hazards) in _told:
-        return False
     frame = _caller()
-    module = frame.f_globals.get("__name__", "<unknown>")
-    return would_raise(_text(hazards), ForkHazardWarning, module, frame.f_lineno)
+    place = (frame.f_globals.get("__name__", "<unknown>"), frame.f_lineno)
+    told = _key(hazards) in _told
+    return not told and would_raise(_text(hazards), ForkHazardWarning, *place)

@@ -1,179 +1,267 @@
-"""Live Python threads: a fork keeps the one that calls it, and none of the others.
+"""Live Python threads, and the locks that they hold: a fork keeps the thread that calls it alone.
 
-No reset can bring a thread back: what it was about to do, and the locks it holds, are known to it
-alone. A thread counts when the interpreter has a frame for it; greenlets, which gevent and
-eventlet put into ``threading``'s list, have none, and a fork does keep them.
+No reset can bring a thread back: what it was about to do is known to it alone. A thread counts when
+the interpreter has a frame for it. Greenlets, which gevent and eventlet put into ``threading``'s
+list, have none, and a fork keeps them. Without a GIL other threads run while their frames are read,
+which crashes the process: there ``threading``'s own list must do.
+
+Locks are looked for on request: which are held is a matter of the moment. One audit proves little;
+one that finds a lock twice proves something.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+from _thread import LockType, RLock, get_ident
+from fnmatch import fnmatchcase
 from functools import partial
+from re import compile as pattern
 
-from .._hazard import ACTION, ADVICE, FIXED, Hazard
-from .._libraries._thread_owners import UNKNOWN, Owner, owner
-from ._allow import AllowList
+from .._fork_event._threads import others_can_be_read
+from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
+from .._libraries import LIBRARIES, UNKNOWN, Library
+from ._scene import find as loaded
+from ._scene import names, path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
-    from typing import Any, Literal
+    from typing import Any
 
+    from .._hazard import Hazard, Severity
     from ._scene import Scene
 
 WANTED: tuple[str, ...] = ()
 
 # The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = ("threading", "queue", "concurrent.futures", "selectors", "_pyrepl")
-_MAIN = Owner(
+_MADE_UP = pattern(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
+_DEPTH = 1000  # frames: enough to find the outermost of any sane thread
+_MAIN = Library(
     "",
-    remedy=(
-        "fork in the main thread, before others start; or mind that in the child nothing of it "
-        "goes on, and the thread that forks is the main one"
-    ),
+    "fork in the main thread. In the child of another thread sys.exit() ends with status 0 and "
+    "runs no exit handlers, for it ends no more than a thread: end that child by os._exit(status)",
 )
-_DEPTH = 200  # frames: enough to find the outermost of any sane thread
+
+# Python itself starts these afresh in the child, and the steps those.
+_BY_PYTHON = ("threading._active_limbo_lock", "threading._shutdown_locks_lock", "logging._lock",
+    "logging:Handler.lock", "concurrent.futures.thread._global_shutdown_lock")  # fmt: skip
+_BY_STEPS = ("multiprocessing.resource_tracker:ResourceTracker._lock",
+             "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
+_HELD_BY = "forksafe._fork_event._with_bodies:held_by"
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
-    """Yield what is found of it."""
+    """Yield the threads that a fork by this one would lose."""
     # Asked both before and after, so that one that starts or ends meanwhile has its name.
-    before = _named()
-    frames = sys._current_frames()
-    threads = {**_named(), **before}
+    before = active()
+    frames: Any = frames_of_others()
+    threads = {thread.ident: thread for thread in (*active(), *before)}
+    if frames is None:
+        me = threading.get_native_id()
+        frames = {ident: None for ident, t in threads.items() if t.native_id != me}
+    for ident, frame in frames.items():
+        thread, calls = threads.get(ident), stack(frame)
+        # One that is about to start or to end runs no more than that.
+        if thread is not None or any(_module(call) != "threading" for call in calls):
+            yield _hazard(scene, thread, calls)
+    frames.clear()  # their locals are not ours to keep
+
+
+def frames_of_others() -> dict[int, FrameType] | None:
+    """Return the innermost frame of each other thread; None where they must not be read."""
+    if not others_can_be_read():
+        return None
     own = sys._getframe()
-    try:
-        for ident, frame in frames.items():
-            thread = threads.get(ident)
-            # Not by get_ident(): gevent puts that of a greenlet in its place.
-            if frame is not own and not (thread is None and _is_bootstrap(frame)):
-                yield _hazard(scene, thread, frame)
-    finally:
-        frames.clear()  # their locals are not ours to keep
+    # Not by get_ident(): gevent puts that of a greenlet in its place.
+    return {ident: frame for ident, frame in sys._current_frames().items() if frame is not own}
 
 
-def _named() -> dict[int, threading.Thread]:
+def active() -> list[threading.Thread]:
     """Return the threads that ``threading`` knows, those that are just starting among them."""
     # Not threading.enumerate(): its lock may be held by the frame that a signal handler interrupts.
-    limbo = list(getattr(threading, "_limbo", {}).values())
-    starting = {thread.ident: thread for thread in limbo if thread.ident is not None}
-    return {**starting, **getattr(threading, "_active", {})}
+    started = (getattr(threading, name, {}) for name in ("_limbo", "_active"))
+    return [thread for threads in started for thread in list(threads.values())]
 
 
-def _is_bootstrap(frame: FrameType) -> bool:
-    """Tell whether a thread runs but what `threading` itself does before and after its work."""
-    stack = _stack(frame)
-    outermost = stack[-1].f_code.co_name
-    return outermost == "_bootstrap" and all(_module(f) == "threading" for f in stack)
-
-
-def _hazard(scene: Scene, thread: threading.Thread | None, frame: FrameType) -> Hazard:
+def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameType]) -> Hazard:
     target = _target(thread)
-    stack = _stack(frame)
-    here = next((f for f in stack if not _is_machinery(_module(f))), stack[0])
-    around = [_module(f) for f in stack]
+    owner = getattr(target, "__self__", None)
     if target is not None:
-        modules = [_text(getattr(target, "__module__", "")), type(thread).__module__]
-        name = getattr(target, "__qualname__", None) or type(target).__qualname__
-        label = f"{modules[0]}:{name}"
+        # Whose function it was started with is what counts: a library that watches threads
+        # (sentry-sdk and others do) has frames in those of everybody.
+        modules = [str(getattr(target, "__module__", "")), type(thread).__module__]
+        label = f"{modules[0]}:{getattr(target, '__qualname__', type(target).__qualname__)}"
+        modules += [str(cls.__module__) for cls in type(owner).__mro__]
+    elif not frames:
+        label, modules = path_of(thread), []
     else:
-        outer = next((f for f in reversed(stack) if _module(f) != "threading"), stack[-1])
-        modules = [_module(outer)]
-        label = f"{modules[0]}:{getattr(outer.f_code, 'co_qualname', outer.f_code.co_name)}"
-    name = str(thread.name) if thread is not None else "(no name)"
-    # Whose function it was started with is what counts: a library that watches threads (sentry-sdk
-    # and others do) has frames in those of everybody.
-    known = owner(label, modules if target is not None else around, name)
-    told = _told(scene, known)
-    if known.answered_by and not told:
-        known = UNKNOWN
-    if thread is threading.main_thread():
-        known = _MAIN
-    severity = _severity(known, target, told)
-    daemon = "" if thread is None else "daemon " if thread.daemon else "non-daemon "
-    whose = f" of {known.library}" if known.library else ""
-    if thread is None:
-        daemon = "raw "  # _thread.start_new_thread, or C code that called into Python
-    becomes = {
-        ACTION: "would be gone in the child",
-        FIXED: "would be gone in the child, which does without it",
-        ADVICE: "would be gone in the child, where its library starts it again",
-    }[severity]
-    if told and severity == ADVICE:
-        becomes = f"would be gone in the child, as the {told[0].kind} tells"
-    return Hazard(
-        "thread",
-        severity,
-        f"{daemon}thread {name!r}{whose} {becomes}",
-        subject=name,
-        detail=(
-            f"It stands at {here.f_code.co_filename}:{here.f_lineno} in {here.f_code.co_name}(). "
-            "Locks that it holds stay locked in the child for ever; what waits in its queues is "
-            "never done there."
-        ),
-        remedy=known.remedy,
-        where=label,
-    )
-
-
-def _told(scene: Scene, known: Owner) -> list[Hazard]:
-    """Return what the steps tell of that the thread belongs to."""
+        modules = [_module(frame) for frame in frames]
+        outer = next((f for f in reversed(frames) if _module(f) != "threading"), frames[-1])
+        label = f"{_module(outer)}:{getattr(outer.f_code, 'co_qualname', outer.f_code.co_name)}"
+    name = "(no name)" if thread is None else str(thread.name)
+    known = _MAIN if thread is threading.main_thread() else _owner(label, modules, name)
     answers = AllowList(known.answered_by)
-    return [hazard for hazard in scene.found if hazard in answers]
+    told = [hazard for hazard in scene.found if hazard in answers]
+    if known.targets and known.answered_by and not told:
+        known = UNKNOWN
+    idle = bool(frames) and frames[0].f_code is getattr(target, "__code__", None)
+    severity, remedy = scene.judge(*verdict(known, owner, told, idle), thread, owner)
+    because = {ACTION: "", FIXED: ", which does without it", ADVICE: ", which is prepared for that"}
+    becomes = f", as the {told[0].kind} tells" if told and severity == ADVICE else because[severity]
+    # A raw one is of _thread.start_new_thread, or of C code that called into Python.
+    sort = "raw" if thread is None else "daemon" if thread.daemon else "non-daemon"
+    places = [f for f in frames if not _is_in(_module(f), _MACHINERY)] or frames
+    place = (f"It stands at {f.f_code.co_filename}:{f.f_lineno}. " for f in places)
+    subject = name
+    if _MADE_UP.fullmatch(name):
+        subject = f"{known.name}:{label.partition(':')[2]}" if known.name else label
+    whose = f" of {known.name}" if known.name else ""
+    return tell("thread", subject, label, sort, name, whose, becomes, severity=severity,
+                remedy=remedy, detail=(next(place, ""),), library=known.name)  # fmt: skip
 
 
-def _severity(
-    known: Owner, target: Any, told: list[Hazard]
-) -> Literal["action", "fixed", "advice"]:
-    if told:
-        # What needs action is told once, by the step.
-        return FIXED if all(hazard.severity == FIXED for hazard in told) else ADVICE
-    if known is not UNKNOWN and known.restarts:
-        instance = getattr(target, "__self__", None)
-        return ADVICE if hasattr(type(instance), known.restarts) else ACTION
-    return known.severity
+def _owner(target: str, modules: list[str], name: str) -> Library:
+    for known in LIBRARIES:
+        if any(fnmatchcase(target, pattern) for pattern in known.targets):
+            return known
+    for known in LIBRARIES:
+        if any(_is_in(module, known.modules) for module in modules):
+            return known
+    for known in LIBRARIES:
+        if any(fnmatchcase(name, pattern) for pattern in known.names):
+            return known
+    return UNKNOWN
+
+
+def verdict(
+    known: Library, owner: object = None, told: list[Hazard] | None = None, idle: bool = False
+) -> tuple[Severity, str]:
+    """Return severity and remedy of a library's thread, of which `told` tells, or which is idle."""
+    if told:  # what needs action is told once, by that
+        return FIXED if all(hazard.severity == FIXED for hazard in told) else ADVICE, known.remedy
+    if known.settled:
+        return ADVICE, f"none needed: {known.settled} is set"
+    if known.restarts:
+        of_module = ":" in known.restarts
+        restarts = loaded(known.restarts) if of_module else hasattr(type(owner), known.restarts)
+        return ADVICE if restarts and (idle or not known.idle) else ACTION, known.remedy
+    return known.severity, known.remedy
 
 
 def _target(thread: threading.Thread | None) -> Any:
     """Return the function that a thread was started with; None where it cannot be known."""
-    if thread is None:
-        return None
-    cls = type(thread)
-    if cls.run is not threading.Thread.run:
-        # A subclass does the work itself; of threading's own only Timer has a function.
-        function = (
-            getattr(thread, "function", None) if isinstance(thread, threading.Timer) else None
-        )
-        return _unwrap(function) if function is not None else cls.run
-    return _unwrap(getattr(thread, "_target", None))
+    if isinstance(thread, threading.Timer) and type(thread).run is threading.Timer.run:
+        target: Any = thread.function
+    elif thread is None or type(thread).run is threading.Thread.run:
+        target = getattr(thread, "_target", None)
+    else:
+        target = type(thread).run  # a subclass does the work itself
+    while isinstance(target, partial):
+        target = target.func
+    return target
 
 
-def _unwrap(function: Any) -> Any:
-    while isinstance(function, partial):
-        function = function.func
-    return function
-
-
-def _stack(frame: FrameType | None) -> list[FrameType]:
-    stack: list[FrameType] = []
-    while frame is not None and len(stack) < _DEPTH:
-        stack.append(frame)
+def stack(frame: FrameType | None) -> list[FrameType]:
+    """Return a frame and those that it was called from, the outermost last."""
+    found: list[FrameType] = []
+    while frame is not None and len(found) < _DEPTH:
+        found.append(frame)
         try:
             frame = frame.f_back
         except SystemError:
             break  # PyPy's compiler keeps the frames of another thread in a form of its own
-    return stack
+    return found
 
 
 def _module(frame: FrameType) -> str:
-    return _text(frame.f_globals.get("__name__", ""))
+    return str(frame.f_globals.get("__name__", ""))
 
 
-def _is_machinery(module: str) -> bool:
-    return any(module == known or module.startswith(known + ".") for known in _MACHINERY)
+def _is_in(module: str, packages: tuple[str, ...] | list[str]) -> bool:
+    return any(module == known or module.startswith(known + ".") for known in packages)
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def find_locks(scene: Scene) -> Iterator[Hazard]:
+    """Yield the locks that other threads hold."""
+    things = gc.get_objects()
+    if not gc.is_tracked(LockType()):  # up to 3.9
+        things = gc.get_referents(*things)
+    held = {id(lock): lock for lock in things if type(lock) in (LockType, RLock) and _is_held(lock)}
+    del things
+    threads, held_by = {thread.ident: thread for thread in active()}, loaded(_HELD_BY)
+    mine: set[int] = set()
+    holders: dict[int, str] = {}
+    if held_by is not None:
+        mine = {id(one.lock) for one in held_by(sys._getframe())}
+        for ident, frame in (frames_of_others() or {}).items():
+            name = getattr(threads.get(ident), "name", "(no name)")
+            for one in held_by(frame):
+                if one.sure:
+                    holders[id(one.lock)] = f"by thread {name!r} at {one.where}"
+    called = _called(list(held.values()))
+    for number, lock in held.items():
+        if number not in mine and (number in called or number in holders):
+            yield _lock(lock, called.get(number, "(of local variables)"), holders.get(number, ""))
+
+
+def _is_held(lock: Any) -> bool:
+    if isinstance(lock, RLock):
+        # Only its text tells the owner: "<locked _thread.RLock object owner=123 count=1 ...>".
+        text = repr(lock)
+        return text.startswith("<locked") and f"owner={get_ident()} " not in text
+    return bool(lock.locked())
+
+
+def _lock(lock: Any, name: str, holder: str) -> Hazard:
+    kind = "re-entrant lock" if isinstance(lock, RLock) else "lock"
+    what = (kind, name, holder or "by a thread that is not known")
+    if name in _BY_PYTHON:
+        remedy = "none needed: Python starts it afresh in the child"
+        return tell("lock", name, name, *what, severity=ADVICE, remedy=remedy)
+    if holder or name in _BY_STEPS:
+        remedy = "nothing under forksafe: it is free in the child"
+        return tell("lock", name, name, *what, severity=FIXED, remedy=remedy)
+    return tell("lock", name, name, *what)
+
+
+def _called(locks: list[Any]) -> dict[int, str]:
+    """Return, by id, the names of locks: as a module's global, or as an attribute of a class.
+
+    A lock that only local variables lead to has none; nor has one that is locked by design: of a
+    Thread, while it lives, and of whoever waits in a Condition.
+    """
+    modules = {id(names(module)): module for module in list(sys.modules)}
+    handler = loaded("logging:Handler")
+    found: dict[int, str] = {}
+    todo = {id(lock): (lock, "", id(lock)) for lock in locks}
+    for _ in range(5):  # from a lock over the dictionaries of its Condition and of that one's owner
+        upper: dict[int, tuple[Any, str, int]] = {}
+        for holder in gc.get_referrers(*(thing for thing, _, _ in todo.values())):
+            kind: Any = holder if isinstance(holder, type) else type(holder)
+            if kind is not dict and kind.__module__ in ("builtins", "collections"):
+                continue  # a frame, a cell, a list
+            values = holder if kind is dict else _attributes(holder)
+            for part in gc.get_referents(holder):
+                if id(part) in todo and not issubclass(kind, threading.Thread):
+                    _, rest, lock = todo[id(part)]
+                    rest = next((f".{k}" for k, v in list(values.items()) if v is part), "") + rest
+                    if id(holder) in modules:
+                        found[lock] = modules[id(holder)] + rest
+                    elif kind is dict or kind.__module__ == "threading":
+                        upper[id(holder)] = (holder, rest, lock)
+                    else:
+                        kind = handler if handler and issubclass(kind, handler) else kind
+                        found.setdefault(lock, f"{kind.__module__}:{kind.__qualname__}{rest}")
+        todo = {number: one for number, one in upper.items() if one[2] not in found}
+    return found
+
+
+def _attributes(holder: Any) -> Any:
+    try:
+        return object.__getattribute__(holder, "__dict__")  # runs no code of the program
+    except AttributeError:
+        return {}

@@ -15,7 +15,6 @@ from __future__ import annotations
 import sys
 import time
 from _thread import get_ident
-from types import BuiltinFunctionType
 
 from ._with_bodies import held_by, settle
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
     from ._with_bodies import Held
 
-# Not gevent's or eventlet's, which would run other code of the program in this thread.
-pause: Any = time.sleep if type(time.sleep) is BuiltinFunctionType else bool
 _DEPTH = 1000  # frames: more is no stack that waits for a lock
 # Seconds without the GIL before each look. The first begins this thread's turn anew: see `_Turn`.
 # The others: a thread that was given a lock, and waits for the GIL, shows in a moment that it has
@@ -139,6 +136,11 @@ def _yes() -> bool:
     return True
 
 
+# In C: gevent puts a function in its place that lets other greenlets run.
+_time: Any = time
+_sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
+
+
 class _Turn:
     """The turn of a thread that forks: from the look to the fork no other is given the GIL.
 
@@ -179,12 +181,12 @@ turn = _Turn()
 def look() -> Stacks:
     """Look at all stacks, and begin a `turn`, which is to be ended in parent and child."""
     me = get_ident()
-    pause(0)
+    _sleep(0)
     turn.begin()
     foreign: dict[int, Any] = {}
-    for seconds in _PAUSES:
-        if seconds:
-            pause(seconds)
+    for pause in _PAUSES:
+        if pause:
+            _sleep(pause)
         stacks = Stacks()
         places = _places(me)
         frames = sys._current_frames()

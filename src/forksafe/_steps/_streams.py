@@ -58,29 +58,37 @@ class StreamsStep(Step):
 
 
 def flush(fork: ForkEvent) -> None:
-    """Flush stdout and stderr, in the parent, before signals are blocked."""
-    poll = None
-    for stream in _standard():
+    """Flush stdout and stderr, in the parent, before signals are blocked.
+
+    Where this is the only thread, also the streams of the handlers of `logging`. Beside others the
+    lock of such a stream may be held; then the child starts it afresh in any case.
+    """
+    for stream in [*_standard(), *_of_handlers()] if fork.alone else _standard():
         try:
-            if type(stream) is io.TextIOWrapper:
-                # Does the file take a write now? A regular one always does.
-                if poll is None:
-                    poll = select.poll()
-                poll.register(stream.fileno(), select.POLLOUT)
-                takes = poll.poll(0)
-                poll.unregister(stream.fileno())
-                if not takes and in_handler(sys._getframe()):
-                    fork.reentered += (stream,)  # it may be inside this stream's write, which waits
-                    continue
-                if not takes:
-                    fork.unflushed += (stream,)
-                    continue
-            stream.flush()
+            if _takes(stream):
+                stream.flush()
+            elif in_handler(sys._getframe()):
+                fork.reentered += (stream,)  # it may be inside this stream's write, which waits
+            else:
+                fork.unflushed += (stream,)
         except RuntimeError:
             # "reentrant call": a signal handler forks inside this very stream's write.
             fork.reentered += (stream,)
         except Exception:  # closed, a full disk: the next write will tell
             fork.unflushed += (stream,)
+
+
+# In C: gevent puts functions in its place that let other greenlets run.
+_poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
+
+
+def _takes(stream: Any) -> bool:
+    """Tell whether the file below a stream takes a write now; a regular file always does."""
+    if _poll is None or layers(stream) is None:
+        return True
+    poll = _poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:

@@ -1,0 +1,186 @@
+"""What the steps of the reset heal, told by the steps' own finders.
+
+So the audit claims nothing that the reset does not do. A finder raises `UnknownLayout` where the
+reset would leave its subsystem alone. Pools, executors of processes and loops of other threads are
+healed so far that they do not hang; the program has to do something as well.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import get_ident
+from collections import Counter
+
+from .._fork_event import _families
+from .._hazard import tell
+from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
+from .._steps._executors import _pools, _process_executors, _thread_executors
+from .._steps._mp import _fork_server, _process, _tracker
+from ._scene import find as loaded
+from ._scene import path_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .._hazard import Hazard
+    from ._scene import Scene
+
+_ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop.loop:Loop"
+_SHARED_MEMORY = tuple(f"{name}:SharedMemory" for name in _families.submodules("shared_memory"))
+WANTED = (_ASYNCIOS, _UVLOOPS, *_SHARED_MEMORY)
+
+
+def _of_imports(scene: Scene) -> Iterator[Hazard]:
+    for name in _imports.half_imported():
+        yield tell("import", name, name, name)
+
+
+def _of_trackers(scene: Scene) -> Iterator[Hazard]:
+    for one in _tracker.trackers():
+        pid = one.state.get("_pid")
+        if pid is not None:
+            package = one.module.partition(".")[0]
+            yield tell("resource-tracker", one.module, f"pid {pid}", package)
+    for memory in scene.instances(*_SHARED_MEMORY):
+        if getattr(memory, "_mmap", None) is not None:
+            name = str(getattr(memory, "_name", "?")).lstrip("/")
+            yield tell("shared-memory", name, path_of(memory), name)
+
+
+def _of_children(scene: Scene) -> Iterator[Hazard]:
+    for _, children in _process.children():
+        for child in list(children):
+            name = str(getattr(child, "_name", "?"))
+            pid = getattr(getattr(child, "_popen", None), "pid", None)
+            yield tell("child-process", name, f"pid {pid}", name)
+
+
+def _of_fork_servers(scene: Scene) -> Iterator[Hazard]:
+    for module, server in _fork_server.live_fork_servers():
+        name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
+        yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
+
+
+def _of_directories(scene: Scene) -> Iterator[Hazard]:
+    for _, directory in _temp_dirs.live_directories():
+        name = str(directory.name)
+        yield tell("temporary-directory", name, "tempfile:TemporaryDirectory", name)
+
+
+def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
+    for handler, attribute in _log_handlers.waiting_handlers():
+        if attribute == "buffer":
+            name = type(handler).__name__
+            yield tell("open-file of logging", name, path_of(handler), len(handler.buffer), name)
+        else:
+            scene.mended.add(id(handler))
+
+
+def _of_loops(scene: Scene) -> Iterator[Hazard]:
+    current = [id(loop) for loop in _loops.current_loops()]
+    for loop in scene.instances(_ASYNCIOS):
+        name = path_of(loop)
+        if loop.__dict__.get("_ssock") is None:
+            continue  # closed, or not made yet
+        if loop.__dict__.get("_thread_id") not in (None, get_ident()):
+            yield tell("event-loop running", name, name)
+        else:
+            yield tell("event-loop", name, name, "the current" if id(loop) in current else "an")
+        if getattr(loop, "_signal_handlers", None):
+            yield tell("wakeup-fd", name, f"fd {loop._csock.fileno()}")
+    for loop in scene.instances(_UVLOOPS):
+        if not loop.is_closed():
+            yield tell("event-loop in C", path_of(loop), path_of(loop))
+
+
+def _of_pools(scene: Scene) -> Iterator[Hazard]:
+    for pool, owner in _pools.live_pools():
+        _pools._check(pool)
+        if vars(pool)["_worker_handler"].is_alive():  # else it was closed, and came to its end
+            name = type(pool).__name__
+            yield tell("pool", name, f"{path_of(pool)}, of process {owner}", name)
+
+
+def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
+    name = "ProcessPoolExecutor"
+    where = f"concurrent.futures.process:{name}"
+    for live in _process_executors.live_process_executors():
+        _process_executors._check(live)
+        if live.thread is None:
+            if type(live.queue) is loaded("concurrent.futures.process:_SafeQueue"):  # not loky's
+                unused = f"{name} (not used yet)"
+                yield tell("executor", unused, where, unused)
+        elif live.thread.is_alive():  # else it was shut down
+            owner = live.owner or os.getpid()
+            yield tell("executor at work", name, f"{where}, of process {owner}", name)
+
+
+def _of_thread_executors(scene: Scene) -> Iterator[Hazard]:
+    kind = "ThreadPoolExecutor"
+    # No child of these comes to its reset: `interpreter` tells that.
+    interpreters = loaded("concurrent.futures.interpreter:InterpreterPoolExecutor") or ()
+    for pool in _thread_executors.live_thread_executors():
+        _thread_executors._check(pool)
+        alive = any(thread.is_alive() for thread in pool.threads)  # else it was shut down
+        if alive and not isinstance(pool.executor, interpreters):
+            name = str(getattr(pool.executor, "_thread_name_prefix", "(dropped)"))
+            name = name if name.startswith(kind) else f"{kind} {name}"
+            yield tell("executor", name, f"concurrent.futures.thread:{kind}", name)
+
+
+def _of_registries(scene: Scene) -> Iterator[Hazard]:
+    proxies: Counter[str] = Counter()
+    others: list[str] = []
+    for one in _mp.registries():
+        for obj in [reference() for reference in list(one.entries.values())]:
+            thread = getattr(obj, "_thread", None)
+            if _is_a(obj, "managers:BaseProxy"):
+                proxies[_address(getattr(getattr(obj, "_token", None), "address", "?"))] += 1
+            elif _is_a(obj, "queues:Queue") and thread is not None and thread.is_alive():
+                yield tell("queue", str(thread.name), path_of(obj), type(obj).__name__)
+            elif obj is not None:
+                others.append(path_of(obj))
+        for finalizer in list(one.finalizers.values()):
+            callback = getattr(finalizer, "_callback", None)
+            for family in _families.NAMES:
+                manager = loaded(f"{family}.managers:BaseManager")
+                if callback and callback is getattr(manager, "_finalize_manager", None):
+                    process, address = finalizer._args[:2]
+                    where = f"manager at {_address(address)}, pid {process.pid}"
+                    yield tell("manager", str(process.name), where, process.name)
+    for address, count in proxies.items():
+        yield tell("proxy", address, f"manager at {address}", count)
+    if others:
+        where = "multiprocessing.util:register_after_fork"
+        yield tell("after-fork-callbacks", ", ".join(sorted({*others})), where, len(others))
+
+
+def _is_a(obj: Any, path: str) -> bool:
+    classes = (loaded(f"{family}.{path}") for family in _families.NAMES)
+    return any(isinstance(cls, type) and isinstance(obj, cls) for cls in classes)
+
+
+def _address(address: Any) -> str:
+    if isinstance(address, tuple):
+        return ":".join(str(part) for part in address)
+    if isinstance(address, bytes):
+        address = address.decode(errors="replace")
+    return str(address).replace("\0", "@", 1)
+
+
+# Each with the name and the modules of its step: while none of them is loaded there is no state.
+HEALED = (
+    ("imports", (), _of_imports),
+    ("resource tracker", _tracker.TrackerStep.modules, _of_trackers),
+    ("children", _families.submodules("process"), _of_children),
+    ("fork server", _families.submodules("forkserver"), _of_fork_servers),
+    ("temporary directories", ("tempfile",), _of_directories),
+    ("log handlers", ("logging.handlers",), _of_log_handlers),
+    ("event loops", ("asyncio.selector_events", "uvloop.loop"), _of_loops),
+    ("pools", _families.submodules("pool"), _of_pools),
+    ("process executors", ("concurrent.futures.process",), _of_process_executors),
+    ("thread executors", ("concurrent.futures.thread",), _of_thread_executors),
+    ("registry", _families.submodules("util"), _of_registries),
+)

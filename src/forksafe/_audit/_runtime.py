@@ -1,0 +1,243 @@
+"""What belongs to C code and to the interpreter: native threads, modules, exit handlers, memory.
+
+Linux lists all threads of a process. Those that ``threading`` does not know were started by C, C++
+or Rust code, or are about to start or to end. So they are watched for a few milliseconds. A Python
+thread that starts gets a number, one that ends goes away, and neither sleeps meanwhile: a thread
+that waits for the interpreter wakes at every switch interval (take_gil() in CPython's ceval_gil.c).
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from fnmatch import fnmatchcase
+from functools import partial
+
+from .._hazard import ACTION, ADVICE, tell
+from .._libraries import LIBRARIES, Library
+from ._scene import NO_DESCRIPTOR, is_loaded
+from ._scene import find as loaded
+from ._threads import active, frames_of_others, stack, verdict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any
+
+    from .._hazard import Hazard
+    from ._scene import Scene
+
+_GENERATOR = "numpy.random._generator:Generator"
+WANTED = (_GENERATOR,)
+TASKS = "/proc/self/task"
+
+_SLEEP = 4.8  # switch intervals: among threads that come and go one waits for others' locks, too
+_PAUSE = 0.006  # seconds between two looks
+_LONGEST = 0.25  # seconds that threads are watched, unless this one had to wait for the processor
+_NATIVE = Library("", "find the library that starts it, and import or use it in the child")
+_WATCHDOG = Library(
+    "faulthandler",
+    "faulthandler.cancel_dump_traceback_later() before the fork, for it hangs the child at its "
+    "exit; or arm it after the import of forksafe, which then disarms it for each fork",
+)
+_DISARMED = Library("faulthandler", "nothing under forksafe: it is disarmed for the child",
+                    severity="fixed")  # fmt: skip
+_ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all there are
+
+# Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
+_HARMLESS = ("multiprocessing", "multiprocess", "billiard", "concurrent", "weakref", "logging",
+             "threading", "tempfile", "forksafe")  # fmt: skip
+_SHOWN = 10
+# Python 3.12 freezes a few hundred objects of its own when it starts; a program has thousands.
+_AT_START = 1000
+
+
+def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of it."""
+    yield from _interpreters()
+    yield from _exit_handlers()
+    yield from _signal_handlers()
+    yield from _modules()
+    generators = scene.instances(_GENERATOR)
+    if generators:
+        yield tell("random-state of objects", _GENERATOR, _GENERATOR, len(generators))
+    yield from _memory()
+
+
+def find_native_threads(scene: Scene) -> Iterator[Hazard]:
+    """Yield the threads that Python does not know."""
+    try:
+        strangers = _strangers()
+    except OSError as exc:
+        if exc.errno in NO_DESCRIPTOR:
+            raise
+        yield tell("native-thread unseen", "(unknown)")
+        return
+    groups: dict[tuple[str, Library], list[int]] = {}
+    unnamed = _inherited()
+    for task, status in strangers.items():
+        name = "" if status["Name"] in unnamed else status["Name"]
+        groups.setdefault((name, _owner(name, status["SigBlk"])), []).append(task)
+    for (name, known), tasks in groups.items():
+        severity, remedy = verdict(known)
+        count = "a native thread" if len(tasks) == 1 else f"{len(tasks)} native threads"
+        which = repr(name) if name else "without a name"
+        whose = f" (most likely {known.name})" if known.name else ""
+        prepared = "" if severity == ACTION else ", which the library is prepared for"
+        where = "tid " + ", ".join(map(str, tasks))
+        yield tell("native-thread", name or known.name or "(unnamed)", where, count, which, whose,
+                   prepared, severity=severity, remedy=remedy, library=known.name)  # fmt: skip
+
+
+def _owner(name: str, mask: str) -> Library:
+    if name:
+        named = (known for known in LIBRARIES if any(fnmatchcase(name, p) for p in known.natives))
+        return next(named, _NATIVE)
+    if mask == _ALL_BLOCKED and is_loaded("faulthandler"):
+        return _DISARMED if loaded("forksafe._steps._watchdog:_armed") else _WATCHDOG
+    files = {line.rpartition("/")[2] for line in _read("/proc/self/maps").splitlines()}
+    mapped = [k for k in LIBRARIES if k.mapped and any(k.mapped in file for file in files)]
+    if len(mapped) < 2:
+        return mapped[0] if mapped else _NATIVE
+    # Which of them it is cannot be told, so the one that would hurt counts.
+    mapped.sort(key=lambda known: known.severity != ACTION)
+    name = " or ".join(known.name for known in mapped)
+    return Library(name, mapped[0].remedy, severity=mapped[0].severity)
+
+
+def _inherited() -> set[str]:
+    """Return the names that a thread has by whom it was started: the process's and Python's own."""
+    tasks = [os.getpid(), *(getattr(thread, "native_id", None) for thread in active())]
+    return {_status(task).get("Name", "") for task in tasks}
+
+
+def _strangers() -> dict[int, dict[str, str]]:
+    """Return the native threads, with what the system says of each.
+
+    Raises:
+        OSError: This system has no list of threads, or no descriptor is left to read it by.
+    """
+    tasks, raw = _look()
+    asleep: dict[int, tuple[str, float]] = {}  # switches to it, and since when they are so many
+    start = time.monotonic()
+    need = still = _SLEEP * max(0.005, min(sys.getswitchinterval(), 0.05))
+    while len(tasks) > len(raw):
+        now = time.monotonic()
+        states = {task: _status(task) for task in tasks}
+        found = {task: s for task, s in states.items() if s.get("State", "Z")[0] not in "ZX"}
+        for task, status in found.items():
+            switches = status["voluntary_ctxt_switches"] + status["nonvoluntary_ctxt_switches"]
+            if asleep.get(task, ("",))[0] != switches or status["State"][0] in "RD":
+                asleep[task] = (switches, now)
+        late = now - start > max(_LONGEST, 2 * need)
+        if late or all(now - asleep[task][1] > need for task in found):
+            # Those that run Python code are told as such. Most likely they have no name.
+            unnamed = _inherited()
+            order = sorted(found, key=lambda task: (found[task]["Name"] not in unnamed, task))
+            return {task: found[task] for task in order[len(raw) :]}
+        time.sleep(_PAUSE)
+        need = max(need, still + 4 * (time.monotonic() - now - _PAUSE))  # others had to wait, too
+        there, still_raw = _look()
+        tasks, raw = found.keys() & there, raw & still_raw
+    return {}  # those that are left are just those that run Python code
+
+
+def _look() -> tuple[set[int], set[FrameType]]:
+    """Return the threads that ``threading`` has no number of, and what of Python's is among them.
+
+    That is: the outermost frame of each that runs Python code all the same.
+    """
+    frames = frames_of_others() or {}
+    before = active()
+    listed = {int(task) for task in os.listdir(TASKS)}
+    # The first thread is the interpreter's, also when Python's main thread has ended.
+    numbers = {os.getpid(), threading.get_native_id()}
+    for thread in (*before, *active()):  # both before and after the system was asked
+        number, ident = getattr(thread, "native_id", None), thread.ident
+        if number is not None and ident is not None:
+            numbers.add(number)
+            frames.pop(ident, None)
+    return listed - numbers, {stack(frame)[-1] for frame in frames.values()}
+
+
+def _status(task: int | None) -> dict[str, str]:
+    """Return what the system says of a thread; nothing where it has ended: proc(5)."""
+    lines = (line.partition(":") for line in _read(f"{TASKS}/{task}/status").splitlines())
+    return {name: value.strip() for name, _, value in lines}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError as exc:
+        if exc.errno in NO_DESCRIPTOR:
+            raise
+        return ""
+
+
+def _interpreters() -> Iterator[Hazard]:
+    # CPython deletes them in the child before anything else runs, and that has never worked: it
+    # hangs up to 3.12, and dies by a signal from 3.13 on (cpython gh-139759, gh-101437).
+    list_all = loaded("_interpreters:list_all") or loaded("_xxsubinterpreters:list_all")  # to 3.12
+    # Each is an object of its own, an id, or one of a tuple with it: the version decides.
+    every = [int(x[0] if isinstance(x, tuple) else x) for x in list_all()] if list_all else []
+    for number in sorted(every)[1:]:  # the first is the main interpreter
+        yield tell("interpreter", str(number), f"interpreter {number}", number)
+
+
+def _exit_handlers() -> Iterator[Hazard]:
+    # atexit names nobody; but unregister() compares what it is given with every handler, and an
+    # object that equals nothing can note what it was compared with. `append` is C code, so that no
+    # other thread comes in between.
+    handlers: list[Any] = []
+    probe: Any = type("_Probe", (), {"__eq__": handlers.append, "__hash__": None})
+    atexit.unregister(probe())
+    registry = getattr(loaded("weakref:finalize"), "_registry", {})
+    handlers += [info.func for info in list(registry.values()) if info.atexit]
+    named = [n for n in map(_name, handlers) if n.partition(":")[0].split(".")[0] not in _HARMLESS]
+    if named:
+        shown = ", ".join(named[:_SHOWN]) + (", ..." if len(named) > _SHOWN else "")
+        yield tell("exit-handlers", shown, shown, len(named))
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def _signal_handlers() -> Iterator[Hazard]:
+    for name in ("SIGTERM", "SIGCHLD"):
+        handler = signal.getsignal(getattr(signal, name, signal.SIGTERM))
+        if callable(handler) and "asyncio" not in _name(handler):
+            yield tell("signal-handler", name, _name(handler), name, _name(handler))
+
+
+def _modules() -> Iterator[Hazard]:
+    for known in LIBRARIES:
+        for module in filter(is_loaded, known.loaded):
+            if not known.settled and (not known.state or loaded(known.state)):
+                shown = (f"{name}={os.environ.get(name, '(unset)')}" for name in known.environment)
+                yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
+                           severity=ACTION if known.state else ADVICE,
+                           detail=("; ".join(shown),), library=known.name)  # fmt: skip
+
+
+def _memory() -> Iterator[Hazard]:
+    frozen = gc.get_freeze_count() if hasattr(gc, "get_freeze_count") else None  # PyPy has none
+    frozen = 0 if frozen is not None and frozen < _AT_START else frozen
+    pages = _read("/proc/self/statm").split()[1:2]
+    resident = int(pages[0]) * os.sysconf("SC_PAGE_SIZE") >> 20 if pages else 0
+    size = f"{resident} MiB resident" if resident else "of unknown size"
+    state = ", not frozen" if frozen == 0 else f", {frozen} objects frozen" if frozen else ""
+    yield tell("memory", "", "", size, state, remedy=None if frozen == 0 else "")
+    if frozen:
+        yield tell("unknown frozen", "gc.freeze", "", frozen)
