@@ -20,6 +20,7 @@ from functools import partial
 from re import compile as pattern
 
 from .._fork_event._threads import others_can_be_read
+from .._fork_event._with_bodies import held_by
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from ._scene import find as loaded
@@ -51,7 +52,6 @@ _BY_PYTHON = ("threading._active_limbo_lock", "threading._shutdown_locks_lock", 
     "logging:Handler.lock", "concurrent.futures.thread._global_shutdown_lock")  # fmt: skip
 _BY_STEPS = ("multiprocessing.resource_tracker:ResourceTracker._lock",
              "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
-_HELD_BY = "forksafe._fork_event._with_bodies:held_by"
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
@@ -192,16 +192,14 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
         things = gc.get_referents(*things)
     held = {id(lock): lock for lock in things if type(lock) in (LockType, RLock) and _is_held(lock)}
     del things
-    threads, held_by = {thread.ident: thread for thread in active()}, loaded(_HELD_BY)
-    mine: set[int] = set()
+    mine = {id(one.lock) for one in held_by(sys._getframe())}
+    threads = {thread.ident: thread for thread in active()}
     holders: dict[int, str] = {}
-    if held_by is not None:
-        mine = {id(one.lock) for one in held_by(sys._getframe())}
-        for ident, frame in (frames_of_others() or {}).items():
-            name = getattr(threads.get(ident), "name", "(no name)")
-            for one in held_by(frame):
-                if one.sure:
-                    holders[id(one.lock)] = f"by thread {name!r} at {one.where}"
+    for ident, frame in (frames_of_others() or {}).items():
+        name = getattr(threads.get(ident), "name", "(no name)")
+        for one in held_by(frame):
+            if one.sure:
+                holders[id(one.lock)] = f"by thread {name!r} at {one.where}"
     called = _called(list(held.values()))
     for number, lock in held.items():
         if number not in mine and (number in called or number in holders):
