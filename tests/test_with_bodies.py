@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from typing_extensions import Self
 
 from forksafe._fork_event._lock_spans import Analysis, analyse, found
-from forksafe._fork_event._with_bodies import Held, _resolve, free, held_by, in_doubt
+from forksafe._fork_event._with_bodies import Held, _resolve, free, held_by, settle
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name == "pypy", reason="on PyPy the stacks are not read for locks"
@@ -798,7 +798,7 @@ def test_in_the_body(make: Callable[[], Any]) -> None:
         (one,) = (one for one in thread.held if one.lock is lock)
         assert one.where == f"{__file__}:{inside.__code__.co_firstlineno + 2}"
         assert not one.of_standard_library
-        assert not one.was_free
+        assert one.foreign
     with Thread(called, taken) as thread:
         assert thread.of(lock) == [True]
     with Thread(behind, taken) as thread:
@@ -813,13 +813,15 @@ def test_at_the_entry(at: Callable[..., Any]) -> None:
     with Thread(inside, lock) as holder, Thread(at, lock) as waiter:
         waiter.until([False], lock)
         assert holder.of(lock) == [True]
-        assert not in_doubt([*holder.held, *waiter.held])
-        assert in_doubt(waiter.held)
+        seen: dict[int, Any] = {}
+        assert not settle(waiter.held, seen)
+        assert settle([*waiter.held, *holder.held], seen)
+        assert settle(waiter.held, seen), "it was seen before"
         holder.go_on.set()
     lock.acquire()
     with Thread(at, lock) as waiter:
         waiter.until([False], lock)
-        assert in_doubt(waiter.held), "this thread has it"
+        assert not settle(waiter.held, {}), "this thread has it"
         assert [free(one) for one in waiter.held] == [False]
         lock.release()
 
@@ -1040,9 +1042,9 @@ def test_free_frees_what_is_anothers() -> None:
             lock.release()
     lock = threading.Lock()
     one = held(lock, False)
-    assert one.was_free
+    assert one.foreign
     with Thread(lambda thread, lock: (lock.acquire(), thread.stop()), lock):
-        assert free(one), "it was free at the look, so it is not this thread's"
+        assert free(one), "it was free at the look"
 
 
 # What is remembered.

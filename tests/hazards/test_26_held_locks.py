@@ -642,6 +642,36 @@ def test_can_be_turned_off() -> None:
     assert outcome.healthy, outcome
 
 
+def under_gevent(fork: Forker) -> None:
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+    import os
+    import threading
+
+    import gevent
+
+    import forksafe
+
+    ran: list[bool] = []
+    native = gevent.get_hub().threadpool.spawn(gevent.monkey.get_original("time", "sleep"), 1)
+    gevent.spawn(ran.append, True)
+    pid = forksafe.safe_fork()
+    if pid == 0:
+        os._exit(len(ran))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "a greenlet ran inside the fork"
+    native.get()
+    assert threading.active_count() == 1
+
+
+def test_no_greenlet_runs_inside_the_fork() -> None:
+    """While this thread gives up the GIL, to see who has a lock."""
+    if importlib.util.find_spec("gevent") is None:
+        pytest.skip("needs gevent, of the extra `servers`")
+    outcome = run(under_gevent, "safe_fork")
+    assert outcome.healthy, outcome
+
+
 def many_children(fork: Forker) -> None:
     """Threads that hold locks about half of the time, busy and asleep."""
     import json

@@ -16,7 +16,7 @@ import sys
 import time
 from _thread import get_ident
 
-from ._with_bodies import held_by, in_doubt
+from ._with_bodies import held_by, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 _DEPTH = 1000  # frames: more is no stack that waits for a lock
 # Seconds without the GIL before each look. The first begins this thread's turn anew: see `_Turn`.
-# The others: a thread that was given a lock, and waits for the GIL, shows in a moment whether it
-# has the lock.
-_PAUSES = (0, 0.0005, 0.002)
+# The others: a thread that was given a lock, and waits for the GIL, shows in a moment that it has
+# the lock; on a busy machine in a long one. All are spent only where this thread holds a lock that
+# another waits for, in a way that its stack does not show.
+_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
 
 
 class _Interest:
@@ -182,18 +183,28 @@ def look() -> Stacks:
     me = get_ident()
     _sleep(0)
     turn.begin()
+    foreign: dict[int, Any] = {}
     for pause in _PAUSES:
         if pause:
             _sleep(pause)
         stacks = Stacks()
+        places = _places(me)
         frames = sys._current_frames()
         stacks.take(me, frames)
         frames.clear()  # their locals are not ours to keep
         mine = {id(one.lock) for one in stacks.own_held}
         stacks.held = [one for one in stacks.held if id(one.lock) not in mine]
-        if not in_doubt(stacks.held):
+        if settle(stacks.held, foreign) and places == _places(me):
             break
     return stacks
+
+
+def _places(me: int) -> list[tuple[int, int]]:
+    """Return where the other threads are: the same again if none has run meanwhile."""
+    if not others_can_be_read():
+        return []
+    frames = sys._current_frames()
+    return [(id(frame), frame.f_lasti) for thread, frame in frames.items() if thread != me]
 
 
 def own_stack() -> dict[str, list[tuple[Any, ...]]]:

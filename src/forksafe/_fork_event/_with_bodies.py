@@ -20,14 +20,14 @@ ago, or has not yet released it. The other possibility is that the forking threa
 child decides (`free`), and frees the lock in three cases:
 
 - It is re-entrant, and its owner is another thread.
-- It was free at the look. A hook that takes a lock before the fork releases it in the child: where
-  it is registered later than ours, it took the lock before our look; where earlier, it releases
-  the lock before our part in the child.
+- It was free at a look, or another thread was proven to hold it then (`settle`). A hook that takes
+  a lock before the fork releases it in the child: where it is registered later than ours, it took
+  the lock before our look; where earlier, it releases the lock before our part in the child.
 - Up to 3.13: `locked()` says no, and yet it cannot be taken. A thread that is given a lock sets
   that flag when it has the GIL again. The forking thread has had the GIL.
 
-What remains is in doubt (`in_doubt`). Mostly a thread was given the lock and waits for the GIL,
-from 3.14 on: give up the GIL for a moment, look again, and the thread stands inside the body.
+What remains is in doubt. Mostly a thread was given the lock and waits for the GIL, from 3.14 on:
+give up the GIL for a moment, look again, and the thread stands inside the body.
 
 Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack`` or
 ``@contextmanager`` (what is inside is not on the stack), by a wrapper, or by ``async with``, and
@@ -46,7 +46,7 @@ from ._lock_spans import Analysis, analyse, found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
     from typing import Any
 
@@ -78,16 +78,20 @@ class Held:
 
     Attributes:
         lock: A ``_thread.lock`` or ``_thread.RLock``.
-        sure: Whether the thread is proven to hold it.
-        was_free: Whether nobody held it at the look; always False of a re-entrant lock.
+        sure: Whether it is proven that the thread holds it.
+        foreign: Whether the thread that looks is known not to hold it.
     """
 
-    __slots__ = ("_code", "_line", "lock", "sure", "was_free")
+    __slots__ = ("_code", "_line", "foreign", "lock", "sure")
 
     def __init__(self, lock: Any, sure: bool, frame: FrameType) -> None:
         self.lock = lock
-        self.was_free = type(lock) is LockType and not lock.locked()
-        self.sure = sure and not self.was_free
+        if type(lock) is RLock:
+            self.sure = sure
+            self.foreign = not lock._is_owned()  # type: ignore[attr-defined] # not in typeshed
+        else:
+            self.sure = sure and lock.locked()
+            self.foreign = self.sure or not lock.locked()
         self._code = frame.f_code
         self._line = frame.f_lineno
 
@@ -141,10 +145,21 @@ def held_by(innermost: FrameType | None) -> Iterator[Held]:
         frame = frame.f_back
 
 
-def in_doubt(held: Iterable[Held]) -> bool:
-    """Tell whether one of these locks is held, for all that is known, by the forking thread."""
-    known = {id(one.lock) for one in held if one.sure or one.was_free or type(one.lock) is RLock}
-    return any(id(one.lock) not in known for one in held)
+def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
+    """Add up what several looks have shown, between which this thread took no lock.
+
+    Args:
+        held: What other threads were seen to hold, or perhaps to hold, at the last look.
+        foreign: The locks, by id, that are known not to be this thread's. Those of the last look
+            are added.
+
+    Returns:
+        Whether this is known of all of `held` now.
+    """
+    foreign.update((id(one.lock), one.lock) for one in held if one.foreign)
+    for one in held:
+        one.foreign = id(one.lock) in foreign
+    return all(one.foreign for one in held)
 
 
 def free(held: Held) -> bool:
@@ -153,10 +168,9 @@ def free(held: Held) -> bool:
     Returns:
         Whether that was so. A lock that this thread holds, or may hold, stays as it is.
     """
-    lock = held.lock
-    if type(lock) is LockType and not (held.sure or held.was_free) and lock.locked():
+    if not held.foreign and (type(held.lock) is RLock or held.lock.locked()):
         return False
-    return free_lock(lock)
+    return free_lock(held.lock)
 
 
 def free_lock(lock: Any) -> bool:
