@@ -53,20 +53,20 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
     return look(AllowList(allow), locks)
 
 
-def look(allowed: AllowList, locks: bool = False, drops: bool | None = None) -> list[Hazard]:
+def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[Hazard]:
     """Return what a fork here and now would meet, what needs action first.
 
     Args:
         allowed: What is not to be told.
         locks: Whether to look for locks that are held, which may take a second.
-        drops: Whether the child lets go of its parent's connections; None: as `install()` was told.
+        drops: Whether this fork's child lets go of its parent's connections, whatever `install()`
+            was told.
     """
-    if drops is None:
-        drops = (find("forksafe._hook:drops_connections") or bool)()
+    drops = drops or (find("forksafe._hook:drops_connections") or bool)()
     try:
-        scene = Scene(_WANTED, drops, find("forksafe._libraries._connections:DROPPED") or ())
+        scene = Scene(_WANTED, drops)
     except Exception as exc:  # never seen; a hole in the answer all the same
-        scene = Scene((), drops, ())
+        scene = Scene((), drops)
         scene.found.append(_unknown("the heap", exc))
     for name, modules, part in (
         *_healed.HEALED,
@@ -97,7 +97,7 @@ def _look(
             # A module half imported has no state yet, and the step of the imports tells of it.
             return [] if half else [tell("unknown layout", name, "", name, detail=(exc,))]
         except Exception as exc:
-            error = exc
+            error = exc.with_traceback(None)  # whose frames would keep all that was found
     return [_unknown(name, error)]
 
 

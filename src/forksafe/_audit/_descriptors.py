@@ -20,7 +20,7 @@ import socket
 import stat
 import sys
 
-from .._hazard import ACTION, ADVICE, FIXED, tell
+from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, tell
 from .._libraries import LIBRARIES, SOCKETS, UNKNOWN
 from ._scene import NO_DESCRIPTOR, descriptors, is_loaded, path_of
 
@@ -44,6 +44,7 @@ _LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"
 _ENGINES, _RECORDS = "sqlalchemy.engine.base:Engine", "sqlalchemy.pool.base:_ConnectionRecord"
 _PSYCOPG_POOLS = ("psycopg_pool:ConnectionPool", "psycopg_pool:AsyncConnectionPool")
 _PSYCOPG = ("psycopg:Connection", "psycopg:AsyncConnection")
+_SQLITE, _DJANGO = "sqlite3:Connection", "django.db.backends.base.base:BaseDatabaseWrapper"
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
 _TEXT, _CLOSER, _POPEN = "_io:TextIOWrapper", "tempfile:_TemporaryFileCloser", "subprocess:Popen"
@@ -53,7 +54,7 @@ _FINISHED: dict[str, tuple[str, Any]] = {
     "zipfile:ZipFile": ("fp", lambda file: file._didModify),
     "dbm.dumb:_Database": ("_index", lambda file: file._modified),
 }
-WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _ENGINES, _RECORDS, *_PSYCOPG_POOLS,
+WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _ENGINES, _RECORDS, _SQLITE, *_PSYCOPG_POOLS,
           *_PSYCOPG, *_REDIS, *_BINARY, _TEXT, _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
 
 _FAMILIES = ("AF_INET", "AF_INET6", "AF_UNIX", "AF_VSOCK")
@@ -79,7 +80,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
         # SQLAlchemy has the connections of asyncio's libraries wrapped.
         mine = {id(getattr(one, "_connection", None) or one) for one in connections}
         told |= {fd for fd, found in holders.items() if any(id(one) in mine for _, one in found)}
-        severity, remedy = scene.judge(ACTION, _ROWS[library].connect, pool)
+        severity, remedy = scene.judge(ACTION, _ROWS[library].connect, pool, *connections[:1])
         if dropped:
             severity, remedy = ADVICE, "none needed: the pool opens its own in the child"
         if getattr(getattr(pool, "dialect", None), "is_async", False):
@@ -97,7 +98,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
             if stat.S_ISSOCK(mode) and fd not in told:
                 yield from _socket(scene, fd, holders.get(fd, [(UNKNOWN, None)]), managers)
             elif stat.S_ISREG(mode) and is_loaded("_sqlite3"):
-                yield from _sqlite(fd)
+                yield from _sqlite(scene, fd)
         except OSError as exc:  # closed meanwhile, or not connected
             if exc.errno in NO_DESCRIPTOR:
                 raise
@@ -108,7 +109,7 @@ def _follow(thing: Any, path: str) -> int | None:
     """Return the descriptor at `path` from `thing`; None where there is none."""
     try:
         for name in path.split(".") if path else ():
-            thing = getattr(thing, name)
+            thing = thing.get_extra_info(name[1:]) if name[0] == "@" else getattr(thing, name)
         fd = thing if isinstance(thing, int) else thing.fileno()
     except Exception:  # closed, half made, another version of the library
         return None
@@ -218,11 +219,17 @@ def _address(family: str, address: Any) -> str:
     return f"[{host}]:{port}" if family == "AF_INET6" else f"{host}:{port}"
 
 
-def _sqlite(fd: int) -> Iterator[Hazard]:
+def _sqlite(scene: Scene, fd: int) -> Iterator[Hazard]:
     if os.pread(fd, len(_SQLITE_HEADER), 0) == _SQLITE_HEADER:
         link = f"/proc/self/fd/{fd}"
         name = os.readlink(link) if os.path.islink(link) else f"(descriptor {fd})"
-        yield tell("database", name, f"fd {fd}", name)
+        # Which connection has it is not known; but all may be of some that is taken care of.
+        owners = {id(getattr(one, "connection", None)): one for one in scene.instances(_DJANGO)}
+        owners.update((id(one), pool) for _, pool, _, all_, _ in _engines(scene) for one in all_)
+        every = [owners.get(id(one)) for one in scene.instances(_SQLITE)] or [None]
+        verdicts = [scene.judge(ACTION, TEXTS["database"][2], one) for one in every]
+        severity, remedy = min(verdicts, key=lambda verdict: SEVERITIES.index(verdict[0]))
+        yield tell("database", name, f"fd {fd}", name, severity=severity, remedy=remedy)
 
 
 def _files(scene: Scene) -> Iterator[Hazard]:

@@ -47,7 +47,7 @@ def before(
     on_hazard: str,
     allow: Iterable[str],
     harmless: tuple[str, ...] = (),
-    drops: bool | None = None,
+    drops: bool = False,
 ) -> _Hazards:
     """Look before a fork; return what `after` is to tell.
 
@@ -55,7 +55,7 @@ def before(
         on_hazard: See `safe_fork()`, and so for `allow`.
         allow: See there.
         harmless: Kinds that do no harm to this fork.
-        drops: Whether the child drops its parent's connections; None: as `install()` was told.
+        drops: Whether this child lets go of its parent's connections.
 
     Raises:
         UnsafeForkError: With ``"raise"``, or where a warning would be turned into an exception.
@@ -94,7 +94,7 @@ def watcher(on_hazard: str, allow: Iterable[str]) -> Callable[[], None] | None:
 
     def watch() -> None:
         try:
-            _found[get_ident()] = _hazards(allowed, None)
+            _found[get_ident()] = _hazards(allowed, False)
         except Exception:  # the fork goes on, whatever is wrong with its audit
             _found.pop(get_ident(), None)
 
@@ -110,7 +110,7 @@ def _check(on_hazard: str) -> None:
         raise ValueError(f"on_hazard must be one of {', '.join(_ON_HAZARD)}, not {on_hazard!r}")
 
 
-def _hazards(allowed: AllowList, drops: bool | None) -> _Hazards:
+def _hazards(allowed: AllowList, drops: bool) -> _Hazards:
     return tuple(hazard for hazard in look(allowed, drops=drops) if hazard.severity == ACTION)
 
 

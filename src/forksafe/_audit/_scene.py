@@ -21,6 +21,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from .._fork_event._step import UnknownLayout
 from .._hazard import ACTION, ADVICE, FIXED
+from .._libraries._connections import DROPPED
 from .._steps import _mp
 
 TYPE_CHECKING = False
@@ -44,25 +45,24 @@ class Scene:
 
     Args:
         wanted: ``"module:Class"`` of what they look for; those not loaded are passed over.
-        drops: Whether the child lets go of the connections of `dropped`.
-        dropped: ``"module:Class"`` of those.
+        drops: Whether the child lets go of its parent's connections.
 
     Attributes:
         found: What was told so far, for later parts to see what is handled already.
         mended: The ids of objects that the child's reset mends.
     """
 
-    def __init__(self, wanted: Iterable[str], drops: bool, dropped: tuple[str, ...]) -> None:
+    def __init__(self, wanted: Iterable[str], drops: bool) -> None:
         self.found: list[Hazard] = []
         self.mended: set[int] = set()
         self._types: dict[str, set[type]] = {}
         self._answered: dict[int, Any] | None = None
         every: set[type] = set()
-        for path in (*wanted, *dropped):
+        for path in (*wanted, *DROPPED):
             cls = find(path)
             self._types[path] = _with_subclasses(cls) if isinstance(cls, type) else set()
             every |= self._types[path]
-        self._dropped = {t for p in dropped for t in self._types[p]} if drops else set()
+        self._dropped = {t for path in DROPPED for t in self._types[path]} if drops else set()
         self._instances: dict[type, list[Any]] = {}
         if every:
             objects = gc.get_objects()
@@ -102,7 +102,7 @@ class Scene:
             except UnknownLayout:
                 entries = []  # the registry itself tells
             for (_, _, callback), reference in entries:
-                if not _mp.is_own(callback) and len(self._answered) < _MANY:
+                if not _mp._is_own(callback) and len(self._answered) < _MANY:
                     self._answered.update(_reach(reference()))
         return self._answered
 

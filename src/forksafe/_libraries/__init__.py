@@ -33,8 +33,8 @@ class Library:
         natives: Patterns of the names of its native threads. The kernel cuts names at 15 bytes.
         mapped: A part of the name of the shared object that starts threads without a name.
         connections: Classes that hold a connected socket, each with the path of attributes to its
-            descriptor, or to what has a ``fileno()``. Of several that hold one socket, the one
-            that is listed first counts.
+            descriptor, or to what has a ``fileno()``; ``@socket`` is what ``get_extra_info()``
+            says. Of several that hold one socket, the one that is listed first counts.
         connect: What to write about a connection, where that is not `remedy`.
         loaded: Modules whose being loaded is told, as `kind`, with `trouble`. As advice, for an
             import alone is seldom wrong; as ``action`` where `state`, ``module:name``, is true.
@@ -163,7 +163,7 @@ LIBRARIES = (
                          "psycopg:AsyncConnection": "pgconn.socket"}),
     Library("psycopg2", _POSTGRES, connections={"psycopg2.extensions:connection": ""}),
     Library("asyncpg", "make connections and pools in the child, in the child's own loop",
-            connections={"asyncpg.connection:Connection": "_transport._sock"}),
+            connections={"asyncpg.connection:Connection": "_transport.@socket"}),
     Library("PyMySQL", _MYSQL, connections={"pymysql.connections:Connection": "_sock"}),
     Library("mysqlclient", _MYSQL, connections={"MySQLdb.connections:Connection": ""}),
     Library("MySQL Connector", _MYSQL, connections={"mysql.connector.network:MySQLSocket": "sock"}),
@@ -178,7 +178,7 @@ LIBRARIES = (
                     "child; or for the child multiprocessing.util.register_after_fork(pool, "
                     "lambda p: p.reset())",
             connections={"redis.connection:AbstractConnection": "_sock",
-                         "redis.asyncio.connection:AbstractConnection": "_writer.transport._sock"}),
+                         "redis.asyncio.connection:AbstractConnection": "_writer.@socket"}),
     Library("pymemcache", "close() the client before the fork: it connects again when used",
             connections={"pymemcache.client.base:Client": "sock"}),
     Library("Cassandra driver", "make the Cluster and Session in the child", modules="cassandra"),
@@ -191,10 +191,11 @@ LIBRARIES = (
     Library("urllib3", _HTTP, connections={"urllib3.connection:HTTPConnection": "sock"}),
     Library("http.client", _HTTP, connections={"http.client:HTTPConnection": "sock"}),
     Library("httpcore", _HTTP,
-            connections={"httpcore._backends.sync:SyncStream": "_sock",
-                         "httpcore._backends.sync:TLSinTLSStream": "_sock"}),
+            connections={"httpcore._backends.sync:SyncStream": "@socket",
+                         "httpcore._backends.sync:TLSinTLSStream": "@socket",
+                         "httpcore._backends.anyio:AnyIOStream": "@socket"}),
     Library("aiohttp", "make the ClientSession in the child, in the child's own loop",
-            connections={"aiohttp.client_proto:ResponseHandler": "transport._sock"}),
+            connections={"aiohttp.client_proto:ResponseHandler": "transport.@socket"}),
     Library("gRPC",
             "make channels and servers in the child; or close them before the fork and set "
             "GRPC_ENABLE_FORK_SUPPORT=1 before the first import of grpc", modules="grpc",
