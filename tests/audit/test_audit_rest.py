@@ -182,6 +182,7 @@ def test_locks_that_are_held() -> None:
 
 
 def lock_of_a_handler() -> Any:
+    import _strptime
     import logging
     import threading
 
@@ -193,6 +194,7 @@ def lock_of_a_handler() -> Any:
 
     def hold() -> None:
         handler.acquire()
+        _strptime._cache_lock.acquire()
         taken.set()
         go.wait()
 
@@ -201,11 +203,60 @@ def lock_of_a_handler() -> Any:
     return forksafe.audit(locks=True)
 
 
-def test_locks_that_python_starts_afresh() -> None:
-    """A logging handler's lock is mended by logging itself."""
-    found = hazards(lock_of_a_handler).of("lock")
-    assert [h.severity for h in found] == ["advice"], found
-    assert found[0].subject == "logging:Handler.lock"
+def test_locks_that_start_afresh() -> None:
+    """Of logging's handlers, by Python itself; of the standard library's modules, by a step."""
+    found = {h.subject: h.severity for h in hazards(lock_of_a_handler).of("lock")}
+    assert found == {"logging:Handler.lock": "fixed", "_strptime._cache_lock": "fixed"}
+
+
+LOCK: Any = None
+
+
+def proven(free_locks: str) -> Any:
+    import threading
+
+    import forksafe
+
+    global LOCK
+    LOCK = threading.Lock()
+    taken, go = threading.Event(), threading.Event()
+
+    class Cache:
+        def __init__(self) -> None:
+            self.changed = threading.Condition()
+
+        def hold(self) -> None:
+            with LOCK, self.changed:
+                taken.set()
+                go.wait()
+
+    cache = Cache()
+    threading.Thread(target=cache.hold, name="holder", daemon=True).start()
+    taken.wait()
+    sys.modules["program"] = type(sys)("program")
+    sys.modules["program"].LOCK = LOCK  # type: ignore[attr-defined]
+    forksafe.install(free_locks=bool(free_locks))
+    mine = threading.Lock()
+    sys.modules["program"].mine = mine  # type: ignore[attr-defined]
+    with mine:
+        return forksafe.audit(locks=True)
+
+
+@pytest.mark.skipif(PYPY, reason="there no holder is proven: stacks cannot be read")
+@pytest.mark.parametrize(("free_locks", "severity"), [("yes", "fixed"), ("", "action")])
+def test_a_lock_whose_holder_is_proven(free_locks: str, severity: str) -> None:
+    """Which thread has it, and at which line; the child's is free, unless that was turned off.
+
+    A lock that the auditing thread has itself is not told.
+    """
+    found = {h.subject: h for h in hazards(proven, free_locks).of("lock")}
+    condition = "program:proven.<locals>.Cache.changed._lock"
+    assert set(found) == {"program.LOCK", condition}
+    for hazard in found.values():
+        assert hazard.severity == severity
+        assert "is held by thread 'holder' at " in hazard.summary
+        assert "test_audit_rest.py:" in hazard.summary
+    assert found[condition].summary.startswith("the re-entrant lock ")
 
 
 def memory() -> Any:
@@ -311,3 +362,36 @@ def broken_part(part: str) -> Any:
     forksafe.audit()
     importlib.import_module(f"forksafe._audit.{part}").find = find  # type: ignore[attr-defined]
     return forksafe.audit()
+
+
+def garbage(part: str) -> Any:
+    import gc
+    import importlib
+    import socket
+    import threading
+
+    import forksafe
+
+    def find(scene: object) -> Any:
+        raise KeyError("broken")
+
+    server = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(server.getsockname())
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    forksafe.audit(locks=True)
+    if part:
+        importlib.import_module(f"forksafe._audit.{part}").find = find  # type: ignore[attr-defined]
+    gc.collect()
+    gc.disable()
+    forksafe.audit(locks=True)
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    assert client
+    return sorted({type(thing).__name__ for thing in gc.garbage} & {"Scene", "socket", "frame"})
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy counts no references")
+@pytest.mark.parametrize("part", ["", "_threads"])
+def test_it_keeps_nothing(part: str) -> None:
+    """A connection that the program lets go of is closed at once, whether it was audited or not."""
+    assert value(garbage, part) == []

@@ -97,7 +97,7 @@ def _look(
             # A module half imported has no state yet, and the step of the imports tells of it.
             return [] if half else [tell("unknown layout", name, "", name, detail=(exc,))]
         except Exception as exc:
-            error = exc
+            error = exc.with_traceback(None)  # whose frames would keep all that was found
     return [_unknown(name, error)]
 
 

@@ -80,7 +80,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
         # SQLAlchemy has the connections of asyncio's libraries wrapped.
         mine = {id(getattr(one, "_connection", None) or one) for one in connections}
         told |= {fd for fd, found in holders.items() if any(id(one) in mine for _, one in found)}
-        severity, remedy = scene.judge(ACTION, _ROWS[library].connect, pool, connections[0])
+        severity, remedy = scene.judge(ACTION, _ROWS[library].connect, pool, *connections[:1])
         if dropped:
             severity, remedy = ADVICE, "none needed: the pool opens its own in the child"
         if getattr(getattr(pool, "dialect", None), "is_async", False):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from _thread import LockType, RLock, get_ident
+from _thread import LockType, RLock, allocate_lock, get_ident
 from fnmatch import fnmatchcase
 from functools import partial
 from re import compile as pattern
@@ -23,6 +23,7 @@ from .._fork_event._threads import others_can_be_read
 from .._fork_event._with_bodies import held_by
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
+from .._steps._locks import is_standard
 from ._scene import find as loaded
 from ._scene import names, path_of
 
@@ -47,11 +48,9 @@ _MAIN = Library(
     "runs no exit handlers, for it ends no more than a thread: end that child by os._exit(status)",
 )
 
-# Python itself starts these afresh in the child, and the steps those.
-_BY_PYTHON = ("threading._active_limbo_lock", "threading._shutdown_locks_lock", "logging._lock",
-    "logging:Handler.lock", "concurrent.futures.thread._global_shutdown_lock")  # fmt: skip
-_BY_STEPS = ("multiprocessing.resource_tracker:ResourceTracker._lock",
-             "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
+# Of an object: those that Python itself starts afresh in the child, or a step.
+_AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
+           "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
@@ -76,8 +75,11 @@ def frames_of_others() -> dict[int, FrameType] | None:
     if not others_can_be_read():
         return None
     own = sys._getframe()
-    # Not by get_ident(): gevent puts that of a greenlet in its place.
-    return {ident: frame for ident, frame in sys._current_frames().items() if frame is not own}
+    try:
+        # Not by get_ident(): gevent puts that of a greenlet in its place.
+        return {ident: frame for ident, frame in sys._current_frames().items() if frame is not own}
+    finally:
+        del own  # a frame that refers to itself would keep all that the audit has found
 
 
 def active() -> list[threading.Thread]:
@@ -188,22 +190,32 @@ def _is_in(module: str, packages: tuple[str, ...] | list[str]) -> bool:
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     things = gc.get_objects()
-    if not gc.is_tracked(LockType()):  # up to 3.9
+    if not gc.is_tracked(allocate_lock()):  # up to 3.9
         things = gc.get_referents(*things)
     held = {id(lock): lock for lock in things if type(lock) in (LockType, RLock) and _is_held(lock)}
     del things
+    called = _called(list(held.values()))  # while none of `Held` refers to them
     mine = {id(one.lock) for one in held_by(sys._getframe())}
     threads = {thread.ident: thread for thread in active()}
-    holders: dict[int, str] = {}
+    frees = (loaded("forksafe._hook:_options") or {}).get("free_locks", True)
+    holders: dict[int, tuple[str, bool]] = {}
     for ident, frame in (frames_of_others() or {}).items():
         name = getattr(threads.get(ident), "name", "(no name)")
         for one in held_by(frame):
             if one.sure:
-                holders[id(one.lock)] = f"by thread {name!r} at {one.where}"
-    called = _called(list(held.values()))
+                known = f"by thread {name!r} at {one.where}"
+                holders[id(one.lock)] = (known, frees or one.of_standard_library)
     for number, lock in held.items():
         if number not in mine and (number in called or number in holders):
-            yield _lock(lock, called.get(number, "(of local variables)"), holders.get(number, ""))
+            name = called.get(number, "(of local variables)")
+            module = name.rpartition(".")[0]
+            standard = module in sys.modules and is_standard(module, sys.modules[module])
+            holder, freed = holders.get(number, ("by a thread that is not known", False))
+            freed |= standard or name in _AFRESH
+            kind = "re-entrant lock" if isinstance(lock, RLock) else "lock"
+            severity: Severity = FIXED if freed else ACTION
+            remedy = "nothing under forksafe: it is free in the child" if freed else None
+            yield tell("lock", name, name, kind, name, holder, severity=severity, remedy=remedy)
 
 
 def _is_held(lock: Any) -> bool:
@@ -212,18 +224,6 @@ def _is_held(lock: Any) -> bool:
         text = repr(lock)
         return text.startswith("<locked") and f"owner={get_ident()} " not in text
     return bool(lock.locked())
-
-
-def _lock(lock: Any, name: str, holder: str) -> Hazard:
-    kind = "re-entrant lock" if isinstance(lock, RLock) else "lock"
-    what = (kind, name, holder or "by a thread that is not known")
-    if name in _BY_PYTHON:
-        remedy = "none needed: Python starts it afresh in the child"
-        return tell("lock", name, name, *what, severity=ADVICE, remedy=remedy)
-    if holder or name in _BY_STEPS:
-        remedy = "nothing under forksafe: it is free in the child"
-        return tell("lock", name, name, *what, severity=FIXED, remedy=remedy)
-    return tell("lock", name, name, *what)
 
 
 def _called(locks: list[Any]) -> dict[int, str]:

@@ -1,15 +1,18 @@
-"""What the audit says of a connected client: before, and where children drop connections."""
+"""What the audit says of a connected client: without, and with `drop_connections`."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 
-from clients import make
+from clients import Async, make
 
 import forksafe
 from forksafe._audit import _policy
 
 client = make()
+if isinstance(client, Async):
+    client.run(asyncio.sleep(0.5))  # its pool connects in the background, and must come to an end
 told = [forksafe.audit()]
 _policy.before("raise", (), drops=True)  # as safe_fork(on_hazard="raise", drop_connections=True)
 forksafe.install(drop_connections=True)
