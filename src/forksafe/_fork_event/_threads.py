@@ -31,7 +31,7 @@ _DEPTH = 1000  # frames: more is no stack that waits for a lock
 # The others: a thread that was given a lock, and waits for the GIL, shows in a moment that it has
 # the lock; on a busy machine in a long one. All are spent only where this thread holds a lock that
 # another waits for, in a way that its stack does not show.
-_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
+_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 
 class _Interest:
@@ -39,13 +39,14 @@ class _Interest:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
-        self.codes: dict[CodeType, tuple[str, tuple[str, ...]]] = {}
+        # By id: the hash of a code object takes all that is in it. The object is kept for that.
+        self.codes: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
 
     def add(self, path: str, variables: tuple[str, ...]) -> None:
         module, _, name = path.partition(":")
         self._waiting.setdefault(module, []).append((name, variables))
 
-    def find(self) -> dict[CodeType, tuple[str, tuple[str, ...]]]:
+    def find(self) -> dict[int, tuple[str, tuple[str, ...], CodeType]]:
         for module in [name for name in self._waiting if name in sys.modules]:
             spec = getattr(sys.modules[module], "__spec__", None)
             if getattr(spec, "_initializing", False):
@@ -56,7 +57,7 @@ class _Interest:
                     found = getattr(found, part, None)
                 code = getattr(found, "__code__", None)
                 if code is not None:
-                    self.codes[code] = f"{module}:{name}", variables
+                    self.codes[id(code)] = f"{module}:{name}", variables, code
         return self.codes
 
 
@@ -104,9 +105,9 @@ class Stacks:
             held = self.own_held if mine else self.held
             held += held_by(innermost)
             for frame in _frames(innermost):
-                hit = codes.get(frame.f_code)
+                hit = codes.get(id(frame.f_code))
                 if hit is not None:
-                    path, names = hit
+                    path, names, _ = hit
                     values = frame.f_locals
                     found.setdefault(path, []).append((thread, *map(values.get, names)))
                 if mine:
