@@ -92,8 +92,7 @@ class Library:
         self.generated = make()
         self.awaited = make()
         Library.of_class = make()
-        global OF_MODULE
-        OF_MODULE = make()
+        globals()["OF_MODULE"] = make()
         self.in_closure = make()
 
     def locks(self) -> dict[str, Any]:
