@@ -11,8 +11,12 @@ import forksafe
 from forksafe._audit import _policy
 
 client = make()
+if hasattr(client, "pool") and hasattr(client.pool, "wait") and not isinstance(client, Async):
+    client.pool.wait()  # it connects in the background
 if isinstance(client, Async):
     client.run(asyncio.sleep(0.5))  # its pool connects in the background, and must come to an end
+    if hasattr(client, "pool") and hasattr(client.pool, "wait"):
+        client.run(client.pool.wait())
 told = [forksafe.audit()]
 _policy.before("raise", (), drops=True)  # as safe_fork(on_hazard="raise", drop_connections=True)
 forksafe.install(drop_connections=True)
