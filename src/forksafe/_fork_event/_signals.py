@@ -77,6 +77,7 @@ class Signals:
         self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
         self._found: Collection[int] = ()  # what was there when it was blocked
         self._again: tuple[int, ...] = ()
+        self.late: BaseException | None = None  # of a handler on PyPy, for safe_fork() to raise
         self.kept = False  # whether who asked for the fork restores the mask in the parent
 
     def block(self, outer: Signals | None = None) -> None:
@@ -112,7 +113,10 @@ class Signals:
             self.program = None
             if _sigtimedwait and _sigpending and (pending := _sigpending()):
                 due += _take(pending, mask)
-            _sigmask(_SETMASK, mask)
+            try:
+                _sigmask(_SETMASK, mask)
+            except BaseException as exc:  # PyPy has no sigtimedwait(): handlers run right here
+                self.late = exc
         return [_arrived(number) for number in due] if due else None
 
     def raised(self, exc: BaseException) -> bool:
@@ -120,6 +124,9 @@ class Signals:
         number = _signal_of(exc)
         if number is None:
             return False
+        if _sigtimedwait is None:
+            self.late = exc
+            return True
         self._again += (number,)
         return True
 
