@@ -155,7 +155,7 @@ _Bound: Any = type(_Already().__enter__)
 def _signal_of(exc: BaseException) -> int | None:
     """Return the signal whose handler raised an exception, None for any other exception."""
     codes = []
-    traceback = exc.__traceback__
+    traceback = last = exc.__traceback__
     while traceback is not None:
         codes.append(traceback.tb_frame.f_code)
         last, traceback = traceback, traceback.tb_next
@@ -165,7 +165,7 @@ def _signal_of(exc: BaseException) -> int | None:
     # The handler in C has no frame: an exception that no instruction raised is its.
     if type(exc) is not KeyboardInterrupt or c.getsignal(c.SIGINT) is not c.default_int_handler:
         return None
-    raised = bool(codes) and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
+    raised = last is not None and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
     return None if raised else int(c.SIGINT)
 
 
