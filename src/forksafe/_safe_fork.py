@@ -90,6 +90,8 @@ def fork(
     try:
         # In C from the fork until the list has the pid: no handler runs in between.
         _in_the_name_of(caller)(made, starmap(function, ((),)))
+        if event.signals.late is not None:
+            raise event.signals.late
         return made[0]
     finally:
         try:

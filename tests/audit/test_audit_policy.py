@@ -226,6 +226,7 @@ def in_the_child() -> Any:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
+    __import__("sys").stderr.flush()  # PyPy's has a buffer
     os.close(2)
     text = b""
     while part := os.read(read, 65536):

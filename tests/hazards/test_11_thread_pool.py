@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from harness import Forker, raising, run, run_plain
+from harness import PYPY, Forker, raising, run, run_plain
 
 
 def program(fork: Forker) -> None:
@@ -439,6 +439,7 @@ def collectable(fork: Forker) -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.skipif(PYPY, reason="PyPy lets go of an executor late: three collections are too few")
 def test_the_parent_notices_nothing(style: str) -> None:
     """Looking at a thread's work keeps neither the work nor the executor alive."""
     outcome = run(collectable, style)

@@ -217,6 +217,7 @@ def taken_by_another_thread(fork: Forker, how: str, *names: str) -> None:
     assert inside, "no handler ran inside of forksafe"
 
 
+@pytest.mark.skipif(PYPY, reason="PyPy runs no handler inside of the hooks, so there is no fault")
 @pytest.mark.parametrize("names", [("SIGINT",), ("SIGINT", "SIGTERM")], ids=len)
 @pytest.mark.parametrize("how", ["safe_fork", "hook"])
 def test_a_signal_that_another_thread_takes_leaves_no_mask_behind(

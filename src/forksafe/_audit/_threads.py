@@ -190,7 +190,7 @@ def _is_in(module: str, packages: tuple[str, ...] | list[str]) -> bool:
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     things = gc.get_objects()
-    if not gc.is_tracked(allocate_lock()):  # up to 3.9
+    if hasattr(gc, "is_tracked") and not gc.is_tracked(allocate_lock()):  # up to 3.9
         things = gc.get_referents(*things)
     held = {id(lock): lock for lock in things if type(lock) in (LockType, RLock) and _is_held(lock)}
     del things

@@ -77,6 +77,7 @@ class Signals:
         self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
         self._found: Collection[int] = ()  # what was there when it was blocked
         self._again: tuple[int, ...] = ()
+        self.late: BaseException | None = None  # of a handler on PyPy, for safe_fork() to raise
         self.kept = False  # whether who asked for the fork restores the mask in the parent
 
     def block(self, outer: Signals | None = None) -> None:
@@ -112,7 +113,10 @@ class Signals:
             self.program = None
             if _sigtimedwait and _sigpending and (pending := _sigpending()):
                 due += _take(pending, mask)
-            _sigmask(_SETMASK, mask)
+            try:
+                _sigmask(_SETMASK, mask)
+            except BaseException as exc:  # PyPy has no sigtimedwait(): handlers run right here
+                self.late = exc
         return [_arrived(number) for number in due] if due else None
 
     def raised(self, exc: BaseException) -> bool:
@@ -120,6 +124,9 @@ class Signals:
         number = _signal_of(exc)
         if number is None:
             return False
+        if _sigtimedwait is None:
+            self.late = exc
+            return True
         self._again += (number,)
         return True
 
@@ -148,7 +155,7 @@ _Bound: Any = type(_Already().__enter__)
 def _signal_of(exc: BaseException) -> int | None:
     """Return the signal whose handler raised an exception, None for any other exception."""
     codes = []
-    traceback = exc.__traceback__
+    traceback = last = exc.__traceback__
     while traceback is not None:
         codes.append(traceback.tb_frame.f_code)
         last, traceback = traceback, traceback.tb_next
@@ -158,7 +165,7 @@ def _signal_of(exc: BaseException) -> int | None:
     # The handler in C has no frame: an exception that no instruction raised is its.
     if type(exc) is not KeyboardInterrupt or c.getsignal(c.SIGINT) is not c.default_int_handler:
         return None
-    raised = bool(codes) and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
+    raised = last is not None and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
     return None if raised else int(c.SIGINT)
 
 

@@ -185,6 +185,7 @@ def look() -> Stacks:
     _sleep(0)
     turn.begin()
     foreign: dict[int, Any] = {}
+    stacks = Stacks()
     for pause in _PAUSES:
         if pause:
             _sleep(pause)

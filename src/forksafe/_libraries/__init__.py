@@ -67,7 +67,7 @@ class Library:
     ) -> None:
         self.name = name
         self.remedy = remedy
-        self.severity = severity
+        self.severity: Severity = severity
         self.modules = modules.split()
         self.targets = targets.split()
         self.names = names.split()

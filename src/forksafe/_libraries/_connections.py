@@ -136,9 +136,13 @@ def _psycopg_pool(pool: Any) -> None:
     _expect(pool, *_POOL, "_lock", "_pool", "_waiting", "_workers", "_nconns", "_nconns_min")
     _expect(pool, "_open", "_check_open_getconn")
     _kept.append(dict(state))
+    is_async = hasattr(pool, "__aenter__")
+    for task in (*pool._workers, pool._sched_runner) if is_async else ():
+        # One may be about to connect, and would go on with that in both processes.
+        if task is not None and not task.get_loop().is_closed():
+            task.cancel()
     state.update(_POOL, _workers=[], _nconns=pool._min_size, _nconns_min=pool._min_size)
     state["_pool"], state["_waiting"] = type(pool._pool)(), type(pool._waiting)()
-    is_async = hasattr(pool, "__aenter__")
     if is_async:
         del pool._lock  # one of the other loop: open() makes another
     else:

@@ -100,8 +100,10 @@ def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:
     """Do to each object what its row says; return the results."""
     results = []
     for row, things in found:
-        do = getattr(row, what)
-        for thing in things if do is not None else ():
+        do: Any = getattr(row, what)
+        if do is None:
+            continue
+        for thing in things:
             try:
                 results.append(do(thing))
             except UnknownLayout as exc:

@@ -93,5 +93,9 @@ def is_standard(name: str, module: Any) -> bool:
     """Tell whether a module is the standard library's."""
     if _STANDARD is not None:
         return name.partition(".")[0] in _STANDARD
-    path = getattr(module, "__file__", None)
-    return path is None or (path.startswith(_HOME) and "-packages" not in path)
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    if type(origin) is not str:
+        return False
+    return origin in ("built-in", "frozen") or (
+        origin.startswith(_HOME) and "-packages" not in origin
+    )

@@ -95,7 +95,7 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
     """Return the text and the binary layer of a standard stream that is open, else None."""
     text = stream if type(stream) is io.TextIOWrapper else None
     try:
-        buffer = stream if text is None else text.buffer
+        buffer: Any = stream if text is None else text.buffer
         if type(buffer) not in (io.BufferedWriter, io.BufferedRandom):
             return None
         raw: Any = buffer.raw

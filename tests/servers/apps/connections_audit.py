@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 from clients import Async, make
 
@@ -11,8 +12,13 @@ import forksafe
 from forksafe._audit import _policy
 
 client = make()
+if hasattr(client, "pool") and hasattr(client.pool, "wait") and not isinstance(client, Async):
+    client.pool.wait()  # it connects in the background
+time.sleep(0.5)  # and what it has not handed out yet is nobody's
 if isinstance(client, Async):
     client.run(asyncio.sleep(0.5))  # its pool connects in the background, and must come to an end
+    if hasattr(client, "pool") and hasattr(client.pool, "wait"):
+        client.run(client.pool.wait())
 told = [forksafe.audit()]
 _policy.before("raise", (), drops=True)  # as safe_fork(on_hazard="raise", drop_connections=True)
 forksafe.install(drop_connections=True)

@@ -140,7 +140,7 @@ def _get(loop: Any) -> Any:
     if state.get(_MARK, _first) is not this_process.mark:
         try:
             _claim(loop)
-        except UnknownLayout:
+        except (UnknownLayout, KeyError):  # the latter as the interpreter ends, without modules
             state[_MARK] = this_process.mark  # left alone, and not asked again
     try:
         return state["_selector"]
