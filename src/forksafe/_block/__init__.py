@@ -234,16 +234,18 @@ _WARNS_BEHIND = sys.version_info >= (3, 15)
 def _warn_before(frame: FrameType) -> None:
     """Raise it before the fork, in the name of the code that runs in `frame`."""
     __tracebackhide__ = True
-    from .._audit._policy import would_raise
-
     try:
         threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
     except OSError:
         threads = threading.active_count()
+    if threads < 2:
+        return
+    from .._audit._policy import would_raise
+
     module = frame.f_globals.get("__name__", "<unknown>")
     text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
     text += "deadlocks in the child."
-    if threads > 1 and would_raise(text, DeprecationWarning, module, frame.f_lineno):
+    if would_raise(text, DeprecationWarning, module, frame.f_lineno):
         raise DeprecationWarning(text)
 
 
