@@ -242,8 +242,9 @@ def _called(locks: list[Any]) -> dict[int, str]:
             kind: Any = holder if isinstance(holder, type) else type(holder)
             if kind is not dict and kind.__module__ in ("builtins", "collections"):
                 continue  # a frame, a cell, a list
+            parts = gc.get_referents(holder)  # asked for its dictionary, it refers to that instead
             values = holder if kind is dict else _attributes(holder)
-            for part in gc.get_referents(holder):
+            for part in parts:
                 if id(part) in todo and not issubclass(kind, threading.Thread):
                     _, rest, lock = todo[id(part)]
                     rest = next((f".{k}" for k, v in list(values.items()) if v is part), "") + rest

@@ -72,8 +72,11 @@ class ThreadExecutorsStep(Step):
         # Kept: the work's arguments are the program's objects, with finalizers.
         self._parents: list[object] = []
 
-    def note(self, fork: ForkEvent) -> list[Any]:
-        """Return the work that is queued: until the fork a thread may take it."""
+    def note(self, fork: ForkEvent) -> tuple[list[ThreadExecutor], list[Any]]:
+        """Return the executors, and the work that is queued: a thread may take it before the fork.
+
+        Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours.
+        """
         queues: Any = getattr(sys.modules[_MODULE], "_threads_queues", None)
         if fork.alone and not queues.data:
             return NOTHING  # type: ignore[no-any-return] # stands for itself
@@ -84,11 +87,14 @@ class ThreadExecutorsStep(Step):
             else:  # it refers to a list of the items up to 3.12, to the items since
                 for thing in gc.get_referents(queue):
                     waiting += thing if type(thing) is list else (thing,)
-        return waiting
+        return live_thread_executors(), waiting
 
-    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
+    def reset(
+        self, fork: ForkEvent, note: tuple[list[ThreadExecutor], list[Any]] | None
+    ) -> bool:
         module = sys.modules[_MODULE]
-        found = {id(one.queue): one for one in live_thread_executors()}
+        noted, waiting = note or ((), ())
+        found = {id(one.queue): one for one in (*live_thread_executors(), *noted)}
         for one in _in_submit(fork):
             found.setdefault(id(one.queue), one)
         if not found:
@@ -96,7 +102,7 @@ class ThreadExecutorsStep(Step):
         broken: type[Exception] = module.BrokenThreadPool
         message = _message(fork.parent or os.getppid())
         unknown: UnknownLayout | None = None
-        lost = _futures(note or ()) + _running(fork, found)
+        lost = _futures(waiting) + _running(fork, found)
         for one in found.values():
             try:
                 _check(one)
