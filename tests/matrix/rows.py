@@ -74,5 +74,10 @@ ROWS = (
     Row(23, "locks in queues", "test_24_*.py", ("mutex_of_a_queue",)),
     Row(24, "module locks", "test_24_*.py", ("held_by_a_thread",)),
     Row(25, "faulthandler", "test_25_*.py", ("armed",)),
-    Row(26, "locks of any library", "test_26_*.py"),
+    Row(
+        26,
+        "locks of any library",
+        "test_26_*.py",
+        ("locks_held_by_others", "re_entrant_locks_held_by_others"),
+    ),
 )
