@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 OURS = ("safe_fork", "hook", "forked", "process")
 PYPY = sys.implementation.name == "pypy"
+WITHOUT_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
+READS_STACKS = not PYPY and not WITHOUT_GIL  # of other threads, to prove which locks they hold
 LINUX = sys.platform.startswith("linux")
 
 _TESTS = os.path.dirname(os.path.abspath(__file__))

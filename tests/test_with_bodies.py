@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator
 
 import pytest
+from harness import WITHOUT_GIL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typing_extensions import Self
@@ -30,7 +31,6 @@ pytestmark = pytest.mark.skipif(
     sys.implementation.name == "pypy", reason="on PyPy the stacks are not read for locks"
 )
 
-WITHOUT_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
 needs_gil = pytest.mark.skipif(
     WITHOUT_GIL, reason="without a GIL the frames of other threads must not be read"
 )

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Callable
 
-from harness import PYPY, Forker, raising
+from harness import PYPY, READS_STACKS, Forker, raising
 from witness import MIXED_REPLIES
 
 
@@ -506,7 +506,6 @@ class Waiter(Thing):
         assert notified == [True], "nobody was notified"
 
 
-@thing
 class Lock(Thing):
     """Another thread is inside ``with lock:``."""
 
@@ -531,6 +530,10 @@ class Lock(Thing):
 
     def after(self) -> None:
         assert not self.lock.acquire(blocking=False)
+
+
+if READS_STACKS:
+    thing(Lock)
 
 
 @thing

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fresh import LINUX, PYPY, Answer, Found, hazards, needs, value
+from harness import WITHOUT_GIL
 
 
 def in_child(work: Any, fork: Any = None) -> str:
@@ -586,9 +587,7 @@ def busy_without_a_gil() -> Any:
     return answer
 
 
-@pytest.mark.skipif(
-    getattr(sys, "_is_gil_enabled", lambda: True)(), reason="frames are read where there is a GIL"
-)
+@pytest.mark.skipif(not WITHOUT_GIL, reason="frames are read where there is a GIL")
 def test_no_gil() -> None:
     """The frames of threads that run are not read: that crashed. Their names and targets are."""
     answer = hazards(busy_without_a_gil)

@@ -11,10 +11,10 @@ import sys
 from typing import Any, Callable, Iterator
 
 import pytest
-from harness import PYPY, Forker, run
+from harness import READS_STACKS, Forker, run
 
 pytestmark = pytest.mark.skipif(
-    PYPY or not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    not READS_STACKS,
     reason="on PyPy and without a GIL the stacks of other threads are not read",
 )
 
