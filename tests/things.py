@@ -462,8 +462,8 @@ class Tracker(Thing):
     def child(self) -> None:
         self.tracker.ensure_running()
 
-    def after(self) -> None:
-        self.release.set()
+    def meanwhile(self) -> None:
+        self.release.set()  # others need it in the parent
 
 
 @thing
