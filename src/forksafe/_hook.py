@@ -3,12 +3,11 @@
 What happens at a fork, in order, and who does it:
 
 1. Somebody calls ``os.fork()``: the program, a server, `safe_fork()`, `forked()`. The latter two
-   put a `ForkEvent` in place first (`asking`), so that this fork gets the reset whether or not
-   `install()` is in effect.
+   put a `ForkEvent` in place first (`asking`): this fork gets the reset without `install()` too.
 2. `_before`, in the parent. `who_forks` reads off the stack whether the child is about to exec (it
-   is left alone) or is one of ``Process.start()``. stdout and stderr are flushed. The signals are
-   blocked. Each step notes what the child will not be able to see, and last of all the stacks of
-   the other threads are looked at.
+   is left alone) or is one of ``Process.start()``. stdout and stderr are flushed, then the signals
+   are blocked. Each step notes what the child will not be able to see, and last of all we look at
+   the stacks of the other threads.
 3. The kernel forks; the at-fork hooks run, in the order of their registration.
 4. `_after_in_parent`, also where the fork failed: what the notes changed is taken back, and the
    signals are restored.
@@ -28,13 +27,14 @@ in C runs no hook, so that it is not counted.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _thread import _count, get_ident
 
 from . import _reset
-from ._fork_event import ForkEvent, _freeze, this_process
+from ._fork_event import ForkEvent, this_process
 from ._fork_event._threads import forget_vanished_threads
 from ._fork_event._who import EXEC, who_forks
 from ._steps import STEPS, _watchdog
@@ -105,20 +105,20 @@ def install(
 
     Source: ``os.register_at_fork`` in the Python documentation; fork(2).
     """
-    global _installed
+    global _installed, _freezes
     if on_hazard is not None and HAVE_FORK:
         from ._audit import _policy  # here, and not at the fork, where nothing may be imported
 
         watch(_policy.watcher(on_hazard, allow))
-    if freeze:
-        _freeze.request()
+    _freezes = _freezes or (freeze and hasattr(gc, "freeze"))
     if drop_connections is not None:
         _options["drop_connections"] = drop_connections
     if free_locks is not None:
         _options["free_locks"] = free_locks
     _installed = HAVE_FORK
     _watchdog.wrap()
-    _wrap_forkpty()
+    if HAVE_FORK and _NEEDS_WRAPPER:
+        os.forkpty = _forkpty
 
 
 def watch(look: Callable[[], None] | None) -> None:
@@ -129,13 +129,13 @@ def watch(look: Callable[[], None] | None) -> None:
 
 def uninstall() -> None:
     """Undo `install()`: later forks are plain ones again. A no-op where it is not installed."""
-    global _installed
-    _installed = False
+    global _installed, _freezes
+    _installed = _freezes = False
     _options.update(_DEFAULTS)
     watch(None)
-    _freeze.forget()
     _watchdog.unwrap()
-    _unwrap_forkpty()
+    if _NEEDS_WRAPPER and os.forkpty is _forkpty:
+        os.forkpty = _os_forkpty
     for step in STEPS:
         step.leave()
 
@@ -147,7 +147,7 @@ def installed() -> bool:
 
 def drops_connections() -> bool:
     """Tell whether the children of this process's forks let go of its connections."""
-    return _installed and _options["drop_connections"]
+    return _options["drop_connections"]
 
 
 def after_fork_in_child() -> None:
@@ -167,20 +167,19 @@ def after_fork_in_child() -> None:
     _make_whole(event)
 
 
-def asking(**options: Any) -> ForkEvent | None:
+def asking(*, drop_connections: bool, **options: Any) -> ForkEvent | None:
     """Put the next fork of this thread in place; None where that was done already.
 
     Args:
-        options: Those of `ForkEvent`.
+        drop_connections: As `safe_fork()` has it.
+        options: More of `ForkEvent`.
     """
     thread = get_ident()
     outer = _events.get(thread)
     if outer is not None and not outer.begun:
         return None  # a wrapper around os.fork that ends in safe_fork() again
-    if _installed:
-        options["drop_connections"] |= _options["drop_connections"]
-        options["free_locks"] &= _options["free_locks"]
-    event = _events[thread] = ForkEvent(asked=True, outer=outer, **options)
+    event = _events[thread] = ForkEvent(asked=True, outer=outer, **_options, **options)
+    event.drop_connections |= drop_connections
     return event
 
 
@@ -213,8 +212,8 @@ def _before() -> None:
             event.parent = os.getpid()
             if _watch is not None:
                 _watch()  # before the next line, which hides objects from the audit
-            if _freeze.requested:
-                _freeze.freeze()
+            if _freezes:
+                _freeze()
             # The first counts threads that Python started, the second those that run it: a C
             # library can have its own, and call back.
             event.alone = not _count() and len(sys._current_frames()) < 2
@@ -225,6 +224,24 @@ def _before() -> None:
     except BaseException as exc:  # of a signal handler: the program has to get it
         if not event.signals.raised(exc):
             raise
+
+
+_freezes = False  # what install(freeze=True) asks for
+_frozen = 0
+
+
+def _freeze() -> None:
+    """Freeze the heap, so that a full collection in a worker does not copy all of its pages.
+
+    The first fork need not be the one of a worker, so this is done again where the heap has grown
+    by half since; and never for less, or a program that grows and forks would collect for ever.
+    """
+    global _frozen
+    fresh = len(gc.get_objects())  # what is frozen is not among them
+    if not _frozen or fresh > max(10_000, _frozen / 2):
+        gc.collect()  # or garbage would be kept for ever
+        gc.freeze()
+        _frozen += fresh
 
 
 def _meet_handlers() -> None:
@@ -282,34 +299,19 @@ if HAVE_FORK:
     _watchdog.wrap()
 
 
-# PyPy's os.forkpty() runs no at-fork hooks, so there install() wraps it. The wrapper runs only the
-# halves that did not run by themselves, should a later PyPy run them.
-
-_os_forkpty = getattr(os, "forkpty", None)
+# PyPy's os.forkpty() runs no at-fork hooks, so there install() wraps it.
+_os_forkpty: Any = getattr(os, "forkpty", None)
 _NEEDS_WRAPPER = sys.implementation.name == "pypy" and _os_forkpty is not None
 
 
 def _forkpty() -> tuple[int, int]:
-    assert _os_forkpty is not None
-    count = this_process.forks
     _before()
     pid = -1
     try:
         pid, fd = _os_forkpty()
     finally:
-        if pid != 0:
+        if pid:
             _after_in_parent()
-    if pid == 0 and this_process.forks == count:
-        _after_in_child()
+        else:
+            _after_in_child()
     return pid, fd
-
-
-def _wrap_forkpty() -> None:
-    if _NEEDS_WRAPPER and _installed:
-        os.forkpty = _forkpty
-
-
-def _unwrap_forkpty() -> None:
-    if _NEEDS_WRAPPER and os.forkpty is _forkpty:
-        assert _os_forkpty is not None
-        os.forkpty = _os_forkpty

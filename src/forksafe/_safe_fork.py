@@ -81,8 +81,11 @@ def fork(
         drop_connections: As `safe_fork()` has it.
         options: More of `ForkEvent`.
     """
+    __tracebackhide__ = True
     require()
-    event = _hook.asking(drop_connections=drop_connections, free_locks=True, **options)
+    if sys.version_info >= (3, 15) and caller is not None:
+        _warn_before(caller)
+    event = _hook.asking(drop_connections=drop_connections, **options)
     if event is None:
         return int(_os_fork())
     # Looked up now: gevent and others replace os.fork, and their part must be done too.
@@ -117,3 +120,25 @@ def _in_the_name_of(caller: FrameType | None) -> Any:
         co_firstlineno=caller.f_lineno or 0,
     )
     return FunctionType(code, caller.f_globals)
+
+
+def _warn_before(caller: FrameType) -> None:
+    """Raise that warning before the fork, where the filters make an exception of it.
+
+    Since 3.15 ``os.fork()`` raises it behind the fork: the child runs, and nobody knows its pid.
+    """
+    __tracebackhide__ = True
+    filters: Any = getattr(sys.modules.get("warnings"), "_get_filters", tuple)
+    if not any(action == "error" for action, *_ in filters()):
+        return
+    try:
+        threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
+    except OSError:
+        threads = 1 + _count()
+    from ._audit._policy import would_raise
+
+    module = caller.f_globals.get("__name__", "<unknown>")
+    text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
+    text += "deadlocks in the child."
+    if threads > 1 and would_raise(text, DeprecationWarning, module, caller.f_lineno):
+        raise DeprecationWarning(text)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from contextlib import suppress
 from itertools import chain, starmap
 
@@ -26,7 +25,7 @@ from ._handle import Fork
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType, TracebackType
+    from types import TracebackType
     from typing import Any, Literal
 
     from .._hazard import Hazard
@@ -133,8 +132,6 @@ class _Forked:
             from .._audit import _policy as policy
 
             hazards = policy.before(on_hazard, allow, _LEFT_ALONE)
-        if _WARNS_BEHIND:
-            _warn_before(caller)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
@@ -224,29 +221,6 @@ class _Forked:
                 with suppress(ChildProcessError):
                     fork.kill()
                     fork.wait()
-
-
-# Since 3.15 the warning of a fork in a process of several threads, where the filters make an
-# exception of it, is raised behind the fork: the child runs, and nobody knows its pid.
-_WARNS_BEHIND = sys.version_info >= (3, 15)
-
-
-def _warn_before(frame: FrameType) -> None:
-    """Raise it before the fork, in the name of the code that runs in `frame`."""
-    __tracebackhide__ = True
-    try:
-        threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
-    except OSError:
-        threads = threading.active_count()
-    if threads < 2:
-        return
-    from .._audit._policy import would_raise
-
-    module = frame.f_globals.get("__name__", "<unknown>")
-    text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
-    text += "deadlocks in the child."
-    if would_raise(text, DeprecationWarning, module, frame.f_lineno):
-        raise DeprecationWarning(text)
 
 
 _process_type: Any = None

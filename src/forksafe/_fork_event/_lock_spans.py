@@ -1,17 +1,11 @@
-"""Where in a function a lock is held: told by its instructions, once for each code object.
+"""Where in a function a lock is held, told by its instructions: once for each code object.
 
-We know two forms: the body of ``with LOCK``, and the ``try`` right behind ``LOCK.acquire()`` whose
-handler (a ``finally``) calls ``LOCK.release()``. LOCK is a name, or an attribute that a name leads
-to. An instruction belongs to the body if an exception raised there reaches the body's handler: from
-3.11 on the table of handlers tells, before that the blocks that are open.
-
-The lock is held from its taking to the call that releases it, provided that
-
-- no jump leads in between from elsewhere, so that each way in leads through the taking;
-- the body stores nothing in that name or those attributes, and does not release the lock.
-
-At the two calls the lock may be held or not; likewise where the second condition fails. What we do
-not understand is left out, as on a Python that compiles it in another way.
+Two forms are known: the body of ``with LOCK``, and the ``try`` right behind ``LOCK.acquire()``
+whose ``finally`` calls ``LOCK.release()``. LOCK is a name, or an attribute that a name leads to. An
+instruction is inside if an exception raised there reaches the body's handler. The lock is held from
+its taking to the call that releases it, where no jump leads in between from elsewhere, and where
+the body neither stores in LOCK nor releases it. Otherwise, and at the two calls, it *may* be held.
+Whatever looks different is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +13,6 @@ from __future__ import annotations
 import dis
 import sys
 from _weakref import ref
-from bisect import bisect_right
 from itertools import groupby
 
 TYPE_CHECKING = False
@@ -28,11 +21,10 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Any, Optional
 
-    # Where a value is looked up: "global", "name" or "local"; the name; the attributes.
+    # Where a value is looked up ("global", "name" or "local"); the name; the attributes.
     Path = tuple[str, ...]
     # The first offset, the one behind the last, what leads to the lock, and whether it is held
-    # there: True, False for perhaps, None for a function that releases it, or, if nothing leads to
-    # it, some lock.
+    # there: False for perhaps, None for a function that releases it (or some lock: no path).
     Span = tuple[int, int, Path, Optional[bool]]
 
 _KINDS = {"LOAD_GLOBAL": "global", "LOAD_NAME": "name", "LOAD_DEREF": "local"}
@@ -52,30 +44,21 @@ _table: Any = getattr(dis, "_parse_exception_table", None)  # since 3.11
 _LOCALS = set() if sys.version_info >= (3, 13) else {"locals", "vars", "dir", "eval", "exec"}
 
 # By id, as the hash of a code object takes all that is in it; and what ends that with the object.
-found: dict[int, tuple[Span, ...]] = {}
-_watched: dict[int, ref[CodeType]] = {}
+found: dict[int, tuple[tuple[Span, ...], ref[CodeType]]] = {}
 
 
 def analyse(code: CodeType) -> tuple[Span, ...]:
-    """Find the locks that a function takes. Called ahead of a fork, it spares the fork the time."""
+    """Find the locks that a function takes."""
+    names = code.co_names
+    releases = any(name in names for name in _RELEASES)
+    spans: tuple[Span, ...] = ((0, len(code.co_code), (), None),) if releases else ()
+    if (releases or not _WITH.isdisjoint(code.co_code[::2])) and _LOCALS.isdisjoint(names):
+        try:
+            spans = tuple(Analysis(code).spans())
+        except Exception:  # noqa: S110 - no compiler's code; nothing is raised inside os.fork()
+            pass
     key = id(code)
-    spans = found.get(key)
-    if spans is None:
-        names = code.co_names
-        releases = any(name in names for name in _RELEASES)
-        spans = ((0, len(code.co_code), (), None),) if releases else ()
-        if (releases or not _WITH.isdisjoint(code.co_code[::2])) and _LOCALS.isdisjoint(names):
-            try:
-                spans = tuple(Analysis(code).spans())
-            except Exception:  # noqa: S110 - no compiler's code; nothing is raised inside os.fork()
-                pass
-
-        def forget(_: object) -> None:
-            found.pop(key, None)
-            _watched.pop(key, None)
-
-        _watched[key] = ref(code, forget)
-        found[key] = spans
+    found[key] = spans, ref(code, lambda _: found.pop(key, None))
     return spans
 
 
@@ -92,8 +75,7 @@ class Analysis:
             if op.opname in _FILLERS:
                 continue
             value: Path = ()
-            kind = "local" if "LOAD_FAST" in op.opname else _KINDS.get(op.opname)
-            if kind is not None:
+            if kind := "local" if "LOAD_FAST" in op.opname else _KINDS.get(op.opname):
                 value = (kind, op.argval[-1] if type(op.argval) is tuple else op.argval)
             elif op.opname in _ATTRIBUTE and self.values and self.values[-1]:
                 value = (*self.values[-1], op.argval)
@@ -108,14 +90,10 @@ class Analysis:
         self.handlers = self._by_table(_table(code), at) if _table else self._by_blocks()
 
     def _by_table(self, table: Any, at: dict[int, int]) -> list[tuple[int, ...]]:
-        starts = [entry.start for entry in table]
+        inner = {here: entry.target for entry in table for here in range(entry.start, entry.end)}
 
         def handlers(offset: int) -> tuple[int, ...]:
-            entry = bisect_right(starts, offset) - 1
-            if entry < 0 or offset >= table[entry].end:
-                return ()
-            target = table[entry].target
-            return (at[target], *handlers(target))
+            return (at[inner[offset]], *handlers(inner[offset])) if offset in inner else ()
 
         return [handlers(op.offset) for op in self.ops]
 
@@ -171,14 +149,13 @@ class Analysis:
             entered = [one for one in entered if self._releases(one, path)][-1:]
         if not path or not entered:
             return
-        handler = entered[0]
-        body = {place for place, around in enumerate(self.handlers) if handler in around}
+        body = {place for place, around in enumerate(self.handlers) if entered[0] in around}
         sure = not any(self._changes(place, path) for place in body)
         held = dict.fromkeys((*range(taking + 1, inside), *body), sure)
         held[taking] = False
         # On every way out, to the first call. Parts of the body are met again on these ways: what
         # cannot raise anything may be missing in the table.
-        ways = [handler, *(to for place in body for to in self._next(place))]
+        ways = [entered[0], *(to for place in body for to in self._next(place))]
         while ways:
             place = ways.pop()
             if place not in held:

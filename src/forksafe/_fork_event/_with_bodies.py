@@ -1,33 +1,16 @@
 """Which locks a thread holds, read off its stack: a proof, not a guess.
 
 A plain lock does not know who has taken it. But a thread whose instruction stands inside the body
-of ``with LOCK`` holds LOCK (`_lock_spans` tells what is inside, and of one more form). A lock has
-one holder: no other thread has it, the one that forks included, and in the child nobody will ever
-release it. Which lock it is we look up again in the frame, without running code of the program.
-Besides what `_lock_spans` makes sure of, a lock is proven to be held (`Held.sure`) only where
+of ``with LOCK`` holds LOCK (see `_lock_spans`), no other thread has it, and in the child nobody
+will ever release it. Which lock it is we look up again in the frame, without running code of the
+program. What remains unproven: that no other function puts another lock into the attribute while
+the body runs, and that none that has finished has released the lock.
 
-- no function that the body has called, and that has not finished, is one that releases the lock.
-  ``Condition.wait()`` is; a Condition stands for the lock in it;
-- the lock is locked, and the thread has not moved on while we looked.
-
-Two things remain unproven: that no other function puts another lock into the attribute while the
-body runs, and that none that has finished has released the lock. Either is an error where a lock
-is to guard anything. It does harm only where the forking thread has that very lock, and the stack
-of the forking thread does not show it.
-
-A thread at the entry of a body, or at its exit, *may* have the lock: it was given the lock a moment
-ago, or has not yet released it. The other possibility is that the forking thread has it. So the
-child decides (`free`), and frees the lock in three cases:
-
-- It is re-entrant, and its owner is another thread.
-- It was free at a look, or another thread was proven to hold it then (`settle`). A hook that takes
-  a lock before the fork releases it in the child: where it is registered later than ours, it took
-  the lock before our look; where earlier, it releases the lock before our part in the child.
-- Up to 3.13: `locked()` says no, and yet it cannot be taken. A thread that is given a lock sets
-  that flag when it has the GIL again. The forking thread has had the GIL.
-
-What remains is in doubt. Mostly a thread was given the lock and waits for the GIL, from 3.14 on:
-give up the GIL for a moment, look again, and the thread stands inside the body.
+A thread at the entry of a body, or at its exit, *may* have the lock; otherwise the forking thread
+has it. The child frees such a lock (`free`) if it is re-entrant and its owner is another thread; if
+it was free at a look, or another thread was proven to hold it then (`settle`); or, up to 3.13, if
+``locked()`` says no and yet it cannot be taken: a thread that is given a lock sets that flag when
+it has the GIL again. Mostly such a thread waits for the GIL: at the next look it is in the body.
 
 Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack`` or
 ``@contextmanager`` (what is inside is not on the stack), by a wrapper, or by ``async with``, and
@@ -62,15 +45,13 @@ _KNOWN = sys.implementation.name == "cpython" and all(
 # Where a thread in Condition.wait() sleeps, and has released the lock: behind the first acquire(),
 # by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
 _WAIT: Any = getattr(Condition.wait, "__code__", None)
-_ASLEEP: tuple[int, ...] = ()
+_ASLEEP: set[int] = set()
 if _KNOWN:
     _wait = Analysis(_WAIT)
-    for _place, _value in enumerate(_wait.values):
-        if _value == ("local", "waiter", "acquire"):
-            while not _wait.names[_place].startswith("CALL"):
-                _place += 1
-            _ASLEEP += (_wait.offsets[_place],)
-    _ASLEEP = _ASLEEP[1:]
+    _takes = [i for i, value in enumerate(_wait.values) if value[1:] == ("waiter", "acquire")]
+    for _take in _takes[1:]:
+        _calls = (i for i, name in enumerate(_wait.names) if i > _take and name.startswith("CALL"))
+        _ASLEEP.add(_wait.offsets[next(_calls)])
 
 
 class Held:
@@ -80,6 +61,8 @@ class Held:
         lock: A ``_thread.lock`` or ``_thread.RLock``.
         sure: Whether it is proven that the thread holds it.
         foreign: Whether the thread that looks is known not to hold it.
+        where: The file and the line that the thread is at, in the function that takes the lock.
+        of_standard_library: Whether that function is the standard library's.
     """
 
     __slots__ = ("_code", "_line", "foreign", "lock", "sure")
@@ -97,12 +80,10 @@ class Held:
 
     @property
     def where(self) -> str:
-        """The file and the line that the thread is at, in the function that takes the lock."""
         return f"{self._code.co_filename}:{self._line}"
 
     @property
     def of_standard_library(self) -> bool:
-        """Whether that function is the standard library's."""
         path = self._code.co_filename
         return path.startswith(_HOME) and "-packages" not in path
 
@@ -110,38 +91,33 @@ class Held:
 def held_by(innermost: FrameType | None) -> Iterator[Held]:
     """Yield the locks that a thread holds or may hold, from the inside out. One can come twice.
 
-    Args:
-        innermost: The frame that the thread is in. That of another thread may be read only while
-            the GIL keeps it from running.
+    The frame of another thread may be read only while the GIL keeps that thread from running.
     """
     frame = innermost if _KNOWN else None
     sleeps_in: Any = None
     releasing: list[tuple[FrameType, Path]] = []
     while frame is not None:
-        spans = found.get(id(frame.f_code))
-        if spans is None:
-            spans = analyse(frame.f_code)
-        if spans:
-            position = frame.f_lasti
-            if position in _ASLEEP and frame.f_code is _WAIT:
-                sleeps_in = frame.f_locals.get("self")
-            for start, end, path, sure in spans:
-                if not start <= position < end:
-                    continue
-                if sure is None:
-                    releasing.append((frame, path))
-                    continue
-                thing = _resolve(frame, path)
-                lock = None if thing is sleeps_in else _lock_of(thing)
-                if lock is None or lock is _lock_of(sleeps_in):
-                    continue
-                if sure:
-                    sure = not any(
-                        not released or _lock_of(_resolve(at, released)) is lock
-                        for at, released in releasing
-                    )
-                # The GIL may have been given up in between, and the variables be other ones.
-                yield Held(lock, sure and frame.f_lasti == position, frame)
+        position = frame.f_lasti
+        if position in _ASLEEP and frame.f_code is _WAIT:
+            sleeps_in = frame.f_locals.get("self")
+        known = found.get(id(frame.f_code))
+        for start, end, path, sure in known[0] if known else analyse(frame.f_code):
+            if not start <= position < end:
+                continue
+            if sure is None:
+                releasing.append((frame, path))
+                continue
+            thing = _resolve(frame, path)
+            lock = None if thing is sleeps_in else _lock_of(thing)
+            if lock is None or lock is _lock_of(sleeps_in):
+                continue
+            # Not where a function that releases the lock was called, and has not finished.
+            sure = sure and not any(
+                not released or _lock_of(_resolve(at, released)) is lock
+                for at, released in releasing
+            )
+            # The GIL may have been given up in between, and the variables be other ones.
+            yield Held(lock, sure and frame.f_lasti == position, frame)
         frame = frame.f_back
 
 
@@ -150,8 +126,7 @@ def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
 
     Args:
         held: What other threads were seen to hold, or perhaps to hold, at the last look.
-        foreign: The locks, by id, that are known not to be this thread's. Those of the last look
-            are added.
+        foreign: The locks, by id, that are known not to be this thread's: the last look adds to it.
 
     Returns:
         Whether this is known of all of `held` now.
@@ -163,25 +138,14 @@ def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
 
 
 def free(held: Held) -> bool:
-    """Free a lock in the child, if a thread held it that the child does not have.
-
-    Returns:
-        Whether that was so. A lock that this thread holds, or may hold, stays as it is.
-    """
+    """Free a lock in the child, unless this thread holds it or may hold it; tell whether it was."""
     if not held.foreign and (type(held.lock) is RLock or held.lock.locked()):
         return False
     return free_lock(held.lock)
 
 
 def free_lock(lock: Any) -> bool:
-    """Free a lock in the child, unless it is free or this thread's.
-
-    Args:
-        lock: One that is known not to be this thread's, or a re-entrant one: it knows its owner.
-
-    Returns:
-        Whether that was needed.
-    """
+    """Free a re-entrant lock, or one that is known not to be this thread's; tell if it was held."""
     # Not by locked(): up to 3.13 a thread can have taken the lock and not yet set the flag. A
     # re-entrant lock of this thread can be taken.
     if lock.acquire(False):
