@@ -13,16 +13,13 @@ What happens at a fork, in order, and who does it:
    signals are restored.
 5. `_after_in_child`: the steps make the process whole, among them multiprocessing's own entries of
    its after-fork registry. Then the program's signal mask is restored, and the program's own
-   callbacks run: ordinary code, in a whole process. The child of ``Process.start()`` runs its
-   registry itself, and with it this last part.
+   callbacks run. The child of ``Process.start()`` runs its registry itself, and so this last part.
 6. ``os.fork()`` returns, and handlers of signals that came in meanwhile run in the program's frame.
 
 ``os.register_at_fork`` has no way back, so the hooks are registered when forksafe is imported, and
-look at the switch. While it is off a fork costs a few calls, which count forks and do nothing else.
-
-Exactly once: `this_process.forks` counts the forks that led to this process, `_clean` is the count
-(and the pid) at which it was last known whole. Neither alone will do. A pid recurs; and a fork made
-in C runs no hook, so that it is not counted.
+look at the switch. Exactly once: `this_process.forks` counts the forks that led to this process,
+`this_process.whole` is the count, and the pid, at which it was last known whole. Neither alone will
+do: a pid recurs, and a fork made in C runs no hook, so that it is not counted.
 """
 
 from __future__ import annotations
@@ -45,26 +42,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Literal
 
-    from typing_extensions import TypedDict
-
-    class Options(TypedDict):
-        """What `install()` asks for, for every fork."""
-
-        drop_connections: bool
-        free_locks: bool
-
-
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 
 _installed = False
-_DEFAULTS: Options = {"drop_connections": False, "free_locks": True}
-_options: Options = _DEFAULTS.copy()
-# Looks for hazards before each fork, for install(on_hazard=...).
-_watch: Callable[[], None] | None = None
+_options = vars(ForkEvent)  # what install() asked for, as the audit reads it
+_freezes = False
+_frozen = 0  # objects
+_watch: Callable[[], None] | None = None  # looks for hazards before each fork
 
-# The innermost fork of each forking thread.
-_events: dict[int, ForkEvent] = {}
-_clean = (0, os.getpid())
+_events: dict[int, ForkEvent] = {}  # the innermost fork of each forking thread
 
 
 def install(
@@ -78,27 +64,25 @@ def install(
     """Give every later fork of this process the reset, whoever calls it.
 
     After this ``os.fork()``, ``os.forkpty()`` and ``pty.fork()`` behave as `safe_fork()`, in all
-    code, and so do the forks of ``multiprocessing``. Children inherit it. Idempotent and
-    thread-safe; a no-op on platforms without ``os.fork``. What an argument leaves out stays as an
-    earlier `install()` set it.
+    code, and so do the forks of ``multiprocessing``. Children inherit it. Not affected: children
+    that exec at once, as those of ``subprocess``; and forks made in C that run no at-fork hooks
+    (uWSGI: see `forksafe.uwsgi`). Idempotent and thread-safe; a no-op on platforms without
+    ``os.fork``. What is left out of the arguments stays as an earlier `install()` set it.
 
     Args:
         freeze: Collect garbage and call ``gc.freeze()`` right before the first fork, and again
             before later ones while much has been made since, so that collections in the children
             leave the pages of the preloaded heap shared with the parent. For preloading servers.
-        on_hazard: What to do at a fork where `audit()` finds something that needs action.
-            ``"warn"``: one `ForkHazardWarning`, from the parent after the fork, once for the same
-            things. ``"raise"``: the same, since nothing that a hook raises stops ``os.fork()``;
-            see `safe_fork` for one that can be stopped. ``"ignore"``, at first: do not look.
+        on_hazard: What to do at a fork where `audit()` finds something that needs action. At first
+            ``"ignore"``: do not look. ``"warn"``: one `ForkHazardWarning`, from the parent after
+            the fork, once for the same things. ``"raise"``: the same, since nothing that a hook
+            raises stops ``os.fork()``; `safe_fork` can be stopped.
         allow: Hazards that are accepted, as patterns: see `audit()`.
         drop_connections: Whether the child lets go of the connections that known libraries had in
-            the parent, so that its first use of each connects anew: see docs/connections.md. False
-            at first. Costs a look at the heap at each fork, where such a library is loaded.
+            the parent, so that its first use of each connects anew (docs/connections.md). At first
+            False. Costs a look at the heap at each fork, where such a library is loaded.
         free_locks: Whether locks that another thread provably held at the fork are freed in the
-            child: see docs/limits.md. True at first.
-
-    Not affected: ``subprocess`` and other children that exec at once, and forks made in C that run
-    no at-fork hooks (uWSGI: see `forksafe.uwsgi`).
+            child (docs/held-locks.md). At first True.
 
     Raises:
         ValueError: `on_hazard` is none of the three, or a pattern names no kind of hazard.
@@ -112,9 +96,9 @@ def install(
         watch(_policy.watcher(on_hazard, allow))
     _freezes = _freezes or (freeze and hasattr(gc, "freeze"))
     if drop_connections is not None:
-        _options["drop_connections"] = drop_connections
+        ForkEvent.drop_connections = drop_connections
     if free_locks is not None:
-        _options["free_locks"] = free_locks
+        ForkEvent.free_locks = free_locks
     _installed = HAVE_FORK
     _watchdog.wrap()
     if HAVE_FORK and _NEEDS_WRAPPER:
@@ -131,7 +115,7 @@ def uninstall() -> None:
     """Undo `install()`: later forks are plain ones again. A no-op where it is not installed."""
     global _installed, _freezes
     _installed = _freezes = False
-    _options.update(_DEFAULTS)
+    ForkEvent.drop_connections, ForkEvent.free_locks = False, True
     watch(None)
     _watchdog.unwrap()
     if _NEEDS_WRAPPER and os.forkpty is _forkpty:
@@ -147,39 +131,33 @@ def installed() -> bool:
 
 def drops_connections() -> bool:
     """Tell whether the children of this process's forks let go of its connections."""
-    return _options["drop_connections"]
+    return ForkEvent.drop_connections
 
 
 def after_fork_in_child() -> None:
-    """Run the reset by hand, in a child whose fork ran no at-fork hooks.
+    """Run the reset by hand, in a child that was forked in C and ran no at-fork hooks (uWSGI).
 
-    For servers that fork in C, such as uWSGI: call it in the child, before anything else. It does
-    nothing where the reset already ran in this process since its fork, nor in a process that was
-    never forked since forksafe was imported.
+    Call it before anything else. It does nothing where the reset already ran in this process since
+    its fork, nor in a process that was never forked since forksafe was imported.
     """
-    if _clean == (this_process.forks, os.getpid()):
+    if this_process.whole == (this_process.forks, os.getpid()):
         return
-    if _clean[0] == this_process.forks:  # no hook ran, so neither did the one of threading
+    if this_process.whole[0] == this_process.forks:  # no hook ran, nor the one of threading
         forget_vanished_threads()
     _events.clear()
-    event = ForkEvent(**_options)
+    event = ForkEvent()
     event.signals.block()
-    _make_whole(event)
+    _reset.reset(event)
 
 
 def asking(*, drop_connections: bool, **options: Any) -> ForkEvent | None:
-    """Put the next fork of this thread in place; None where that was done already.
-
-    Args:
-        drop_connections: As `safe_fork()` has it.
-        options: More of `ForkEvent`.
-    """
+    """Put the next fork of this thread in place; None where that was done already."""
     thread = get_ident()
     outer = _events.get(thread)
     if outer is not None and not outer.begun:
         return None  # a wrapper around os.fork that ends in safe_fork() again
-    event = _events[thread] = ForkEvent(asked=True, outer=outer, **_options, **options)
-    event.drop_connections |= drop_connections
+    options["drop_connections"] = drop_connections or ForkEvent.drop_connections
+    event = _events[thread] = ForkEvent(asked=True, outer=outer, **options)
     return event
 
 
@@ -194,13 +172,12 @@ def over(event: ForkEvent) -> None:
 
 
 def _before() -> None:
-    """In the parent, before the fork."""
     thread = get_ident()
     event = _events.get(thread)
     if event is None or event.begun:
         if event is None and not _installed:
             return
-        event = _events[thread] = ForkEvent(outer=event, **_options)
+        event = _events[thread] = ForkEvent(outer=event)
     event.begun = True
     event.left_alone = not (event.asked or _installed)
     if event.left_alone:
@@ -226,15 +203,10 @@ def _before() -> None:
             raise
 
 
-_freezes = False  # what install(freeze=True) asks for
-_frozen = 0
-
-
 def _freeze() -> None:
     """Freeze the heap, so that a full collection in a worker does not copy all of its pages.
 
-    The first fork need not be the one of a worker, so this is done again where the heap has grown
-    by half since; and never for less, or a program that grows and forks would collect for ever.
+    Again where it has grown by half since: the first fork need not be the one of a worker.
     """
     global _frozen
     fresh = len(gc.get_objects())  # what is frozen is not among them
@@ -247,14 +219,12 @@ def _freeze() -> None:
 def _meet_handlers() -> None:
     """In the parent, before `_after_in_parent`: a place for handlers that raise.
 
-    Where there are other threads, one takes a signal that the forking one blocks. Its handler runs
-    when the next Python function begins, and what it raises ends that function. If that were
-    `_after_in_parent`, the signals would stay blocked, in this process and in all its children.
+    Another thread takes a signal that the forking one blocks. Its handler runs when the next Python
+    function begins, and what it raises ends that function: signals would stay blocked for ever.
     """
 
 
 def _after_in_parent() -> object:
-    """In the parent, after the fork, also where it failed."""
     event = _events.get(get_ident())
     if event is None or not event.begun:
         return None
@@ -270,29 +240,21 @@ def _after_in_parent() -> object:
 
 
 def _after_in_child() -> object:
-    """In the child, inside the fork."""
     this_process.forks += 1
     event = _events.get(get_ident())
     _events.clear()  # among them of threads that this process does not have
-    if event is None or not event.begun:  # no `before` half: the fork was made in C
-        if event is None and not _installed:
+    if event is None:
+        if not _installed:
             return None
-        event = event or ForkEvent(**_options)
-    return None if event.left_alone else _make_whole(event)
+        event = ForkEvent()  # no `before` half: the fork was made in C
+    return None if event.left_alone else _reset.reset(event)
 
 
-def _make_whole(event: ForkEvent) -> object:
-    global _clean
-    _clean = (this_process.forks, os.getpid())
-    return _reset.reset(event)
-
-
-# In the child the hooks run in the order in which they were registered. That of `threading` forgets
-# all threads but one, and so would those that a callback of the program has just started. For other
-# modules `this_process.later_hooks` has noted whose hooks are the later ones.
+# In the child the hooks run in the order of their registration. That of `threading` comes first: it
+# forgets all threads but one. Whose hooks come later `this_process.later_hooks` has noted.
 if HAVE_FORK:
-    os.register_at_fork(after_in_parent=_meet_handlers)
-    os.register_at_fork(after_in_parent=_meet_handlers)  # two signals may have come
+    for _ in range(2):  # two signals may have come
+        os.register_at_fork(after_in_parent=_meet_handlers)
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ._signals import Signals
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
 class ForkEvent:
     """What is known of one fork, and what its child is to be."""
 
-    # Who asks for the fork may set these.
-    asked = False  # whether safe_fork() or forked() asked for it
-    outer: ForkEvent | None = (
-        None  # the fork of this thread that this one, in a handler, interrupts
-    )
-    identity: Any = None  # for forked(): the process object that the child is to be known by
+    # install() sets these two here, for every fork.
     drop_connections = False  # whether the child lets go of the parent's connections
     free_locks = True  # whether locks that another thread provably held are freed in the child
 
+    asked = False  # whether safe_fork() or forked() asked for it
+    outer: ForkEvent | None = None  # the fork of the same thread that this one interrupts
+    identity: Any = None  # for forked(): the process object that the child is to be known by
     begun = False  # whether its `before` hook has run
     left_alone = False  # whether it is none of ours: its child is about to exec, or nobody asked
     who: Who = PLAIN
@@ -51,6 +50,10 @@ class _ThisProcess:
     """Tells this process from the ones that it was forked from."""
 
     forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
+    whole: tuple[int, int] = (
+        0,
+        os.getpid(),
+    )  # that count, and the pid, when all was last known to be in order
     # What every reset replaces. By it a step that leaves something for the first use of an
     # inherited object tells that object from what this process has made itself.
     mark: object = object()

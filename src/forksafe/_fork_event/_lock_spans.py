@@ -13,6 +13,7 @@ from __future__ import annotations
 import dis
 import sys
 from _weakref import ref
+from bisect import bisect_left
 from itertools import groupby
 
 TYPE_CHECKING = False
@@ -66,34 +67,32 @@ class Analysis:
     """The instructions of a function, each by its place among them."""
 
     def __init__(self, code: CodeType) -> None:
-        at: dict[int, int] = {}
-        self.ops: list[dis.Instruction] = []
+        self.ops = [op for op in dis.get_instructions(code) if op.opname not in _FILLERS]
+        self.names = [op.opname for op in self.ops]
+        self.offsets = [*(op.offset for op in self.ops), len(code.co_code)]
         # From where the value is that the instruction leaves, if it is read there.
         self.values: list[Path] = []
-        for op in dis.get_instructions(code):
-            at[op.offset] = len(self.ops)
-            if op.opname in _FILLERS:
-                continue
+        for op in self.ops:
             value: Path = ()
             if kind := "local" if "LOAD_FAST" in op.opname else _KINDS.get(op.opname):
                 value = (kind, op.argval[-1] if type(op.argval) is tuple else op.argval)
             elif op.opname in _ATTRIBUTE and self.values and self.values[-1]:
                 value = (*self.values[-1], op.argval)
-            self.ops.append(op)
             self.values.append(value)
-        self.names = [op.opname for op in self.ops]
-        self.offsets = [*(op.offset for op in self.ops), len(code.co_code)]
-        self.jumps = {
-            place: at[op.argval] for place, op in enumerate(self.ops) if op.opcode in _JUMPS
-        }
+        jumps = [(place, op.argval) for place, op in enumerate(self.ops) if op.opcode in _JUMPS]
+        self.jumps = {place: self._place(target) for place, target in jumps}
         # The handlers around each instruction, innermost first.
-        self.handlers = self._by_table(_table(code), at) if _table else self._by_blocks()
+        self.handlers = self._by_table(_table(code)) if _table else self._by_blocks()
 
-    def _by_table(self, table: Any, at: dict[int, int]) -> list[tuple[int, ...]]:
+    def _place(self, offset: int) -> int:
+        return bisect_left(self.offsets, offset)
+
+    def _by_table(self, table: Any) -> list[tuple[int, ...]]:
         inner = {here: entry.target for entry in table for here in range(entry.start, entry.end)}
 
         def handlers(offset: int) -> tuple[int, ...]:
-            return (at[inner[offset]], *handlers(inner[offset])) if offset in inner else ()
+            to = inner.get(offset)
+            return () if to is None else (self._place(to), *handlers(to))
 
         return [handlers(op.offset) for op in self.ops]
 

@@ -33,15 +33,10 @@ NOTHING: Any = object()
 
 
 class Step:
-    """One subsystem. Subclasses have one instance, in the list that states the order.
+    """One subsystem. Subclasses have one instance, in the list that states the order."""
 
-    Attributes:
-        name: How `last_reset()` and the documentation call it.
-        modules: The modules that hold the state. While none of them is loaded the step is
-            skipped. Empty: it always runs.
-    """
-
-    name: str = ""
+    name: str = ""  # how last_reset() and the documentation call it
+    # Those that hold the state. While none is loaded the step is skipped. Empty: it always runs.
     modules: tuple[str, ...] = ()
 
     def loaded(self) -> bool:
@@ -49,17 +44,13 @@ class Step:
         return not self.modules or any(module in sys.modules for module in self.modules)
 
     def note(self, fork: ForkEvent) -> Any:
-        """Look, before the fork, at what the child cannot see; the result reaches `reset`.
-
-        What it changes for the child's sake it takes back by `ForkEvent.undo`.
-        """
+        """Look, before the fork, at what the child cannot see. `ForkEvent.undo` is to undo it."""
         return None
 
     def reset(self, fork: ForkEvent, note: Any) -> bool | str:
-        """Make the subsystem whole in the child.
+        """Make the subsystem whole in the child; return what was done, or whether anything was.
 
         `note` is what `Step.note` returned; None where it raised, or where no ``before`` half ran.
-        The result is whether there was anything to do, or what `last_reset()` is to tell of it.
         """
         raise NotImplementedError
 

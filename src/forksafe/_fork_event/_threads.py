@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from ._with_bodies import Held
 
 _DEPTH = 1000  # frames: more is no stack that waits for a lock
-# Seconds without the GIL before each look. The first begins this thread's turn anew: see `_Turn`.
-# The others: a thread that was given a lock, and waits for the GIL, shows in a moment that it has
-# the lock; on a busy machine in a long one. All are spent only where this thread holds a lock that
-# another waits for, in a way that its stack does not show.
+# Seconds without the GIL before each further look. A thread that was given a lock, and waits for
+# the GIL, shows in a moment that it has the lock. All are spent only where this thread holds a lock
+# that another waits for, in a way that its stack does not show.
 _PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 # By module, the functions of interest while it is not loaded; and those that are, by id, as the
@@ -37,10 +36,7 @@ _known: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
 
 
 def interest(*paths: str, variables: tuple[str, ...] = ("self",)) -> None:
-    """Have the look find threads that are inside of functions, and the values of their variables.
-
-    A path is ``"module:function"`` or ``"module:Class.method"``.
-    """
+    """Have the look find threads inside of functions, such as ``"module:Class.method"``."""
     for path in paths:
         module, _, name = path.partition(":")
         _waiting.setdefault(module, []).append((name, variables))
@@ -61,30 +57,21 @@ def _find_functions() -> None:
 
 
 class Stacks:
-    """What one look saw.
-
-    Attributes:
-        others: By the path of a function, what other threads have in the variables wanted of it;
-            each with the thread's ident in front.
-        own: The same of this thread.
-        held: Locks that other threads provably held.
-        own_held: Locks that this thread provably holds.
-        own_globals: The globals of the functions that this thread is inside of, by id.
-    """
+    """What one look saw, of the other threads and of this one."""
 
     def __init__(self, me: int, frames: dict[int, FrameType]) -> None:
+        # By the path of a function: a thread's ident, and the variables wanted of it.
         self.others: dict[str, list[tuple[Any, ...]]] = {}
         self.own: dict[str, list[tuple[Any, ...]]] = {}
         self.held: list[Held] = []
         self.own_held: list[Held] = []
-        self.own_globals: set[int] = set()
+        self.own_globals: set[int] = set()  # of the functions that this thread is inside of, by id
         _find_functions()
         for thread, innermost in frames.items():
             mine = thread == me
             if not mine and not others_can_be_read():
                 continue
-            found = self.own if mine else self.others
-            held = self.own_held if mine else self.held
+            found, held = (self.own, self.own_held) if mine else (self.others, self.held)
             held += held_by(innermost)
             for frame in _frames(innermost):
                 hit = _known.get(id(frame.f_code))
@@ -94,8 +81,8 @@ class Stacks:
                     found.setdefault(path, []).append((thread, *map(values.get, names)))
                 if mine:
                     self.own_globals.add(id(frame.f_globals))
-        known = {id(one.lock) for one in self.own_held}
-        self.held = [one for one in self.held if id(one.lock) not in known]
+        own = {id(one.lock) for one in self.own_held}
+        self.held = [one for one in self.held if id(one.lock) not in own]
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -120,43 +107,38 @@ _time: Any = time
 _sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
 
 
-class _Turn:
-    """The turn of a thread that forks: from the look to the fork no other is given the GIL.
-
-    Without it, on a busy machine, 5 of 1,000 children had a lock that was taken in between. A
-    thread that waits for the GIL asks for it after the switch interval, so that is longer now.
-    """
-
-    _LONG = 0.05  # seconds
-    _forks = 0
-    _interval = 0.0
-
-    def begin(self) -> None:
-        if not self._forks:
-            self._interval = sys.getswitchinterval()
-        self._forks += 1
-        sys.setswitchinterval(max(self._interval, self._LONG))
-
-    def end(self) -> None:
-        if self._forks:
-            self._forks -= 1
-            if not self._forks:
-                sys.setswitchinterval(self._interval)
-
-    def end_in_child(self) -> None:
-        self._forks = min(self._forks, 1)
-        self.end()
+# The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
+# busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
+# the GIL asks for it after the switch interval, so that is longer meanwhile.
+_LONG = 0.05  # seconds
+_usual = 0.0  # what it was before
 
 
-turn = _Turn()
+def _begin_turn() -> None:
+    global _usual
+    interval = sys.getswitchinterval()
+    if not _is_long(interval):  # or it is another thread's turn
+        _usual = interval
+        sys.setswitchinterval(max(interval, _LONG))
+
+
+def end_turn() -> None:
+    """In the parent and in the child."""
+    if _usual and _is_long(sys.getswitchinterval()):
+        sys.setswitchinterval(_usual)
+
+
+def _is_long(interval: float) -> bool:
+    return abs(interval - _LONG) < 1e-6
 
 
 def look() -> Stacks:
-    """Look at all stacks, and begin a `turn`, which is to be ended in parent and child."""
+    """Look at all stacks, and begin a turn: `end_turn` is to be called in parent and child."""
     me = get_ident()
-    _sleep(0)
-    turn.begin()
+    _sleep(0)  # who waits for the GIL already has it before the turn, and then waits anew
+    _begin_turn()
     foreign: dict[int, Any] = {}
+    stacks = Stacks(me, {})
     for pause in _PAUSES:
         if pause:
             _sleep(pause)
@@ -171,9 +153,7 @@ def look() -> Stacks:
 
 def _places(me: int) -> list[tuple[int, int]]:
     """Return where the other threads are: the same again if none has run meanwhile."""
-    if not others_can_be_read():
-        return []
-    frames = sys._current_frames()
+    frames = sys._current_frames() if others_can_be_read() else {}
     return [(id(frame), frame.f_lasti) for thread, frame in frames.items() if thread != me]
 
 
@@ -185,9 +165,7 @@ def own_stack() -> dict[str, list[tuple[Any, ...]]]:
 def forget_vanished_threads() -> None:
     """Mark every thread but this one as ended, where a fork made in C ran no hook of `threading`.
 
-    Or `threading` would list the parent's threads in the child, and join them at its end, for ever
-    (uWSGI kills such a worker after its mercy of 60 seconds). Raises nothing.
-
+    Or `threading` would list the parent's threads in the child, and join them at its end, for ever.
     Source: ``threading._after_fork``; ``_PyThread_AfterFork`` in Modules/_threadmodule.c (3.13).
     """
     threading: Any = sys.modules.get("threading")

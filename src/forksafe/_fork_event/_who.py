@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# The packages that fork as ``multiprocessing`` does. ``multiprocess`` (pathos) is a copy with
-# registries and children of its own. ``billiard`` (Celery) has children of its own, and shares the
-# registries of ``multiprocessing.util``.
+# ``multiprocess`` (pathos) is a copy of the first, with registries and children of its own.
+# ``billiard`` (Celery) has children of its own, and shares the registries of the first.
 NAMES = ("multiprocessing", "multiprocess", "billiard")
 
 
@@ -43,18 +42,12 @@ class Who:
 
 
 class Launch(Who):
-    """The fork inside ``Process.start()``.
-
-    Attributes:
-        family: The name of the package whose ``Process`` it is.
-        registry: The after-fork registry that this ``Process`` runs itself, in the child.
-        standard: Whether the child is sure to get there: the class overrides nothing on the way.
-    """
+    """The fork inside ``Process.start()``."""
 
     def __init__(self, family: str, registry: object, standard: bool) -> None:
-        self.family = family
-        self.registry = registry
-        self.standard = standard
+        self.family = family  # the name of the package whose Process it is
+        self.registry = registry  # the after-fork registry that the child runs itself
+        self.standard = standard  # it is sure to: the class overrides nothing on the way there
 
 
 PLAIN = Who()
@@ -115,8 +108,7 @@ def who_forks(frame: FrameType | None) -> Who:
 
 
 def _awaits_c_code(frame: FrameType) -> bool:
-    # loop.subprocess_exec() of uvloop, awaited by the program's coroutine: whoever calls os.fork()
-    # stands at a call.
+    # uvloop's subprocess_exec(), awaited by the program: who calls os.fork() stands at a call.
     code = frame.f_code
     return bool(code.co_flags & _COROUTINE) and code.co_code[frame.f_lasti] == _AWAITS
 
