@@ -83,8 +83,7 @@ def forked(
     """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r}")
-    seconds: Any = grace
-    if not (isinstance(seconds, (int, float)) and seconds >= 0):
+    if not (hasattr(grace, "__float__") and grace >= 0):
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
     if on_hazard not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")

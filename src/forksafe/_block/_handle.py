@@ -82,7 +82,7 @@ class Fork:
             ChildProcessError: Some other code reaped the child, and its status with it.
         """
         __tracebackhide__ = True
-        if not isinstance(timeout, (int, float, type(None))):
+        if timeout is not None and not hasattr(timeout, "__float__"):
             raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
         code = self._wait(timeout, "wait()")
         if code is None:

@@ -79,20 +79,23 @@ class Analysis:
             elif op.opname in _ATTRIBUTE and self.values and self.values[-1]:
                 value = (*self.values[-1], op.argval)
             self.values.append(value)
-        jumps = [(place, op.argval) for place, op in enumerate(self.ops) if op.opcode in _JUMPS]
-        self.jumps = {place: self._place(target) for place, target in jumps}
+        # Where a lock is released, what leads to it; nothing if that is not known.
+        self.releases = {
+            place: self.values[place][:-1]
+            for place, op in enumerate(self.ops)
+            if op.opname in _ATTRIBUTE and op.argval in _RELEASES
+        }
+        jumps = ((place, op) for place, op in enumerate(self.ops) if op.opcode in _JUMPS)
+        self.jumps = {place: bisect_left(self.offsets, op.argval) for place, op in jumps}
         # The handlers around each instruction, innermost first.
         self.handlers = self._by_table(_table(code)) if _table else self._by_blocks()
-
-    def _place(self, offset: int) -> int:
-        return bisect_left(self.offsets, offset)
 
     def _by_table(self, table: Any) -> list[tuple[int, ...]]:
         inner = {here: entry.target for entry in table for here in range(entry.start, entry.end)}
 
         def handlers(offset: int) -> tuple[int, ...]:
             to = inner.get(offset)
-            return () if to is None else (self._place(to), *handlers(to))
+            return () if to is None else (bisect_left(self.offsets, to), *handlers(to))
 
         return [handlers(op.offset) for op in self.ops]
 
@@ -120,7 +123,6 @@ class Analysis:
 
     def spans(self) -> Iterator[Span]:
         """Yield where locks are held, and then which are released."""
-        released = set()
         for place, (name, value) in enumerate(zip(self.names, self.values)):
             if name in ("SETUP_WITH", "BEFORE_WITH"):
                 yield from self._held(place, place - 1, place + 1)
@@ -133,9 +135,7 @@ class Analysis:
                     inside += 1
                 if self.names[place + 1].startswith("CALL") and not self.ops[place + 1].arg:
                     yield from self._held(place + 1, place - 1, inside, by_hand=True)
-            elif self._is_release(place):
-                released.add(value[:-1])
-        for path in released:
+        for path in {*self.releases.values()}:
             yield 0, self.offsets[-1], path, None
 
     def _held(
@@ -185,7 +185,4 @@ class Analysis:
             stored = stored if type(stored) is tuple else (stored,)
             stored = stored[:1] if "LOAD" in name else stored
             return not {*(path[2:] if "_ATTR" in name else path[1:2])}.isdisjoint(stored)
-        return self._is_release(place) and self.values[place][:-1] in (path, ())
-
-    def _is_release(self, place: int) -> bool:
-        return self.names[place] in _ATTRIBUTE and self.ops[place].argval in _RELEASES
+        return self.releases.get(place) in (path, ())
