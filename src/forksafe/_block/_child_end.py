@@ -68,10 +68,9 @@ class Report:
 
 def end(exc: BaseException | None, report: Report) -> Never:
     """End this process, for the reason that a ``with`` block is left."""
-    code = 0
+    code = 0 if exc is None else 1
     try:
         if exc is not None:
-            code = 1
             code = _exit_code(exc, report)
     except BaseException:  # noqa: S110 - a broken stderr or excepthook: the code stays 1
         pass

@@ -34,7 +34,7 @@ def submodules(submodule: str) -> tuple[str, ...]:
 
 def loaded(names: tuple[str, ...]) -> Iterator[ModuleType]:
     """Yield the modules among `names` that are loaded, in order."""
-    return (sys.modules[name] for name in names if sys.modules.get(name) is not None)
+    return (module for module in map(sys.modules.get, names) if module is not None)
 
 
 class Who:
