@@ -130,10 +130,8 @@ class Fork:
     def _parent_only(self, what: str) -> None:
         __tracebackhide__ = True
         if os.getpid() != self._owner:
-            raise RuntimeError(
-                f"{what} of {self!r} is for the process that forked it (pid {self._owner}); "
-                f"this is pid {os.getpid()}"
-            )
+            whose = f"the process that forked it (pid {self._owner}); this is pid {os.getpid()}"
+            raise RuntimeError(f"{what} of {self!r} is for {whose}")
 
     def _watch(self, pid: int, pipe: int) -> None:
         """Take the child, and the read end of a pipe whose write end it holds."""

@@ -81,8 +81,11 @@ _DEPTH = 16  # frames: wrappers of wrappers of os.fork are no deeper
 
 def who_forks(frame: FrameType | None) -> Who:
     """Tell who forks. `frame` runs ``os.fork()``; None: C code does, in a thread without Python."""
-    if frame is not None and "uvloop" in sys.modules and _awaits_c_code(frame):
-        return EXEC
+    if frame is not None and "uvloop" in sys.modules:
+        # Its subprocess_exec(), awaited by the program: who calls os.fork() stands at a call.
+        code = frame.f_code
+        if code.co_flags & _COROUTINE and code.co_code[frame.f_lasti] == _AWAITS:
+            return EXEC
     wrappers = [_code(f) for f in (os.fork, os.forkpty) if type(f) is not _BUILTIN]
     forking = True  # every frame so far forks on behalf of its caller
     for _ in range(_DEPTH):
@@ -97,25 +100,15 @@ def who_forks(frame: FrameType | None) -> Who:
                 launch = _launch(frame, module.__name__)
                 if launch is not None:
                     return launch
+        name = frame.f_globals.get("__name__")
         if code in wrappers:
             forking = True
-        elif _package(frame) not in _FORKERS:
+        elif type(name) is not str or name.partition(".")[0] not in _FORKERS:
             if not wrappers:
                 break
             forking = False
         frame = frame.f_back
     return PLAIN
-
-
-def _awaits_c_code(frame: FrameType) -> bool:
-    # uvloop's subprocess_exec(), awaited by the program: who calls os.fork() stands at a call.
-    code = frame.f_code
-    return bool(code.co_flags & _COROUTINE) and code.co_code[frame.f_lasti] == _AWAITS
-
-
-def _package(frame: FrameType) -> str:
-    name = frame.f_globals.get("__name__")
-    return name.partition(".")[0] if type(name) is str else ""
 
 
 def _code(function: Any) -> CodeType | None:
