@@ -835,17 +835,17 @@ def test_a_handler_that_raises_at_any_time_leaves_nothing_behind(status: str) ->
 
 
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="is no exception before 3.15")
-def test_the_warning_of_threads_as_an_exception_leaves_no_child(status: str) -> None:
+@pytest.mark.parametrize("fork", ["with forksafe.forked(): pass", "forksafe.safe_fork()"])
+def test_the_warning_of_threads_as_an_exception_leaves_no_child(fork: str, status: str) -> None:
     """It is raised before the fork, not behind it, where os.fork() raises it."""
     done = script(
-        """
+        f"""
         import forksafe, os, threading, warnings
         warnings.simplefilter("error")
         idle = threading.Event()
         threading.Thread(target=idle.wait, daemon=True).start()
         try:
-            with forksafe.forked():
-                pass
+            {fork}
         except DeprecationWarning as exc:
             print("multi-threaded" in str(exc))
         try:

@@ -168,6 +168,30 @@ def test_freeze_is_not_used_up_by_an_early_fork() -> None:
     assert outcome.healthy, outcome
 
 
+def beside_a_thread(fork: Forker) -> None:
+    import sys
+    import threading
+
+    leave = threading.Event()
+    thread = threading.Thread(target=leave.wait, daemon=True)
+    thread.start()
+    for interval in (0.002, 0.2, 0.004):
+        sys.setswitchinterval(interval)
+        for _ in range(2):
+            in_child = fork.run(sys.getswitchinterval, end="_exit")
+            for found in (in_child, sys.getswitchinterval()):
+                assert abs(found - interval) < 1e-5, (found, interval)
+    leave.set()
+    thread.join()
+    assert fork.run(sys.getswitchinterval, end="_exit") < 0.005, "as set last"
+
+
+def test_the_switch_interval_is_as_it_was(style: str) -> None:
+    """It is longer from the look at the threads to the fork, and the program's again behind it."""
+    outcome = run(beside_a_thread, style)
+    assert outcome.healthy, outcome
+
+
 def interrupted_callback(fork: Forker) -> None:
     """Ctrl-C comes while a callback of the program runs in the child."""
     import signal

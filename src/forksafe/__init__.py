@@ -38,26 +38,15 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-
-# Loaded when they are asked for: they cost those nothing who do not.
-_LATER = {
-    "ChildFailedError": "exceptions",
-    "Fork": "_block._handle",
-    "ForkHazardWarning": "exceptions",
-    "ForksafeError": "exceptions",
-    "Hazard": "_hazard",
-    "UnsafeForkError": "exceptions",
-    "audit": "_audit",
-    "forked": "_block",
-}
+# Where the rest is. Loaded when asked for: it costs those nothing who do not ask.
+_LATER = {"Fork": "_block._handle", "Hazard": "_hazard", "audit": "_audit", "forked": "_block"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = __import__(f"{__name__}.{_LATER[name]}", fromlist=[name])
-    value: object = getattr(module, name)
-    globals()[name] = value
+    module = __import__(f"{__name__}.{_LATER.get(name, 'exceptions')}", fromlist=[name])
+    globals()[name] = value = getattr(module, name)
     return value
 
 

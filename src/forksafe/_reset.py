@@ -1,19 +1,18 @@
 """Running the steps: their notes before a fork, their resets in the child.
 
-Nothing here knows a subsystem, and nothing here decides *whether* to reset: the hook does.
-
 The cost of a fork is pages that are written to, by the child and by the parent after it. Running
-any function of Python writes to a few. So a note looks first, in its own frame, whether there is
-anything to do, and most often there is not: that spares the child the step.
+any function of Python writes to a few. So `note` looks first, in its own frame, whether a step has
+anything to do, and most often it has not: that spares the child the step.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ._fork_event import this_process
 from ._fork_event._step import NOTHING, UnknownLayout, tell
-from ._fork_event._threads import look, turn
+from ._fork_event._threads import end_turn, look
 from ._steps import STEPS
 from ._steps._mp import finish
 
@@ -21,10 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._fork_event import ForkEvent
     from ._fork_event._step import Step
-
-_DONE = "done"
-_NOT_NEEDED = "not needed"
-_NOT_LOADED = "not loaded"
 
 # What happened in the last reset of this process; formatted only when asked for.
 _last: tuple[ForkEvent, dict[Step, object]] | None = None
@@ -50,7 +45,7 @@ def note(event: ForkEvent) -> None:
         if noted is not NOTHING:
             notes[step] = noted
     if not event.alone:
-        event.undo += (turn.end,)
+        event.undo += (end_turn,)
         event.stacks = look()
 
 
@@ -66,8 +61,7 @@ def undo(event: ForkEvent) -> None:
 def reset(event: ForkEvent) -> object:
     """Make the child whole, whatever any step raises; then run the program's callbacks.
 
-    Returns:
-        What the hook is to return: see `Signals.release_in_hook`.
+    The hook is to return the result: see `Signals.release_in_hook`.
     """
     global _last
     notes = event.notes
@@ -75,23 +69,20 @@ def reset(event: ForkEvent) -> object:
         notes = dict.fromkeys(step for step in STEPS if step.loaded())
     outcomes: dict[Step, object] = {}
     _last = event, outcomes
+    this_process.whole = (this_process.forks, os.getpid())
     this_process.mark = outcomes  # an object like no other
-    turn.end_in_child()
+    end_turn()
     for step, noted in notes.items():
         try:
             outcomes[step] = step.reset(event, noted)
         except BaseException as exc:
             outcomes[step] = exc
-            _tell_once(step, exc)
+            text = f"forksafe, in a forked child: step {step.name!r}"
+            if (key := f"{text}{exc}") not in _told:
+                _told.add(key)
+                tell(exc, text)
             exc.__traceback__ = None
     return None if event.deferred else finish(event)
-
-
-def _tell_once(step: Step, exc: BaseException) -> None:
-    text = f"forksafe, in a forked child: step {step.name!r}"
-    if (key := f"{text}{exc}") not in _told:
-        _told.add(key)
-        tell(exc, text)
 
 
 def last_reset() -> dict[str, str] | None:
@@ -110,20 +101,14 @@ def last_reset() -> dict[str, str] | None:
     event, outcomes = _last
     told = {}
     for step in STEPS:
-        if step in outcomes:
-            told[step.name] = _describe(outcomes[step])
-        else:
-            told[step.name] = _NOT_NEEDED if step.loaded() else _NOT_LOADED
+        outcome = outcomes.get(step, False)
+        if isinstance(outcome, UnknownLayout):
+            outcome = f"unknown layout: {outcome}"
+        elif isinstance(outcome, BaseException):
+            outcome = f"failed: {outcome!r}"
+        elif not isinstance(outcome, str):
+            outcome = "done" if outcome else "not needed" if step.loaded() else "not loaded"
+        told[step.name] = outcome
     if event.raised:
         told["callbacks"] = "raised: " + "; ".join(repr(exc) for exc in event.raised)
     return told
-
-
-def _describe(outcome: object) -> str:
-    if isinstance(outcome, UnknownLayout):
-        return f"unknown layout: {outcome}"
-    if isinstance(outcome, BaseException):
-        return f"failed: {outcome!r}"
-    if isinstance(outcome, str):
-        return outcome
-    return _DONE if outcome else _NOT_NEEDED

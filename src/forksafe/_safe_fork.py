@@ -28,8 +28,7 @@ def safe_fork(
     """Fork this process, with a child as whole as one made by ``multiprocessing.Process``.
 
     A drop-in for ``os.fork``; ``os.fork = forksafe.safe_fork`` works. The child's reset has run,
-    and its signal mask is the parent's again, when this returns. Under `install()` it does nothing
-    that ``os.fork()`` would not do then.
+    and its signal mask is the parent's again, when this returns.
 
     Args:
         on_hazard: What to do where `audit()` finds something that needs action. ``"warn"``: one
@@ -48,7 +47,7 @@ def safe_fork(
             ``"warn"``, and the warning filters turn the warning into an error.
         ValueError: `on_hazard` is none of the three, or a pattern names no kind of hazard.
 
-    Source: fork(2); ``multiprocessing.process.BaseProcess._bootstrap``; cpython gh-101320.
+    Source: fork(2); cpython gh-101320.
     """
     caller = sys._getframe().f_back
     if on_hazard == "ignore":
@@ -62,27 +61,20 @@ def safe_fork(
     return pid
 
 
-def require() -> None:
-    """Raise NotImplementedError where this platform cannot fork."""
+def fork(caller: FrameType | None, made: list[int], **options: Any) -> int:
+    """Fork with the reset; `options` are those of `ForkEvent`.
+
+    Python's own warning is given in the name of `caller`. `made` takes what the fork returns, also
+    where a signal handler raises in here.
+    """
+    __tracebackhide__ = True
     if not _hook.HAVE_FORK:
         raise NotImplementedError(
-            "this platform has no os.fork(): use multiprocessing or subprocess instead"
+            "this platform has no os.fork(): use multiprocessing or subprocess"
         )
-
-
-def fork(
-    caller: FrameType | None, made: list[int], *, drop_connections: bool, **options: Any
-) -> int:
-    """Fork with the reset.
-
-    Args:
-        caller: The frame in whose name Python's own warning is to be given.
-        made: Takes what the fork returns, also where a signal handler raises in here.
-        drop_connections: As `safe_fork()` has it.
-        options: More of `ForkEvent`.
-    """
-    require()
-    event = _hook.asking(drop_connections=drop_connections, free_locks=True, **options)
+    if sys.version_info >= (3, 15) and caller is not None:
+        _warn_before(caller)
+    event = _hook.asking(**options)
     if event is None:
         return int(_os_fork())
     # Looked up now: gevent and others replace os.fork, and their part must be done too.
@@ -117,3 +109,25 @@ def _in_the_name_of(caller: FrameType | None) -> Any:
         co_firstlineno=caller.f_lineno or 0,
     )
     return FunctionType(code, caller.f_globals)
+
+
+def _warn_before(caller: FrameType) -> None:
+    """Raise that warning before the fork, where the filters make an exception of it.
+
+    Since 3.15 ``os.fork()`` raises it behind the fork: the child runs, and nobody knows its pid.
+    """
+    __tracebackhide__ = True
+    filters: Any = getattr(sys.modules.get("warnings"), "_get_filters", tuple)
+    if not any(action == "error" for action, *_ in filters()):
+        return
+    try:
+        threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
+    except OSError:
+        threads = 1 + _count()
+    from ._audit._policy import would_raise
+
+    module = caller.f_globals.get("__name__", "<unknown>")
+    text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
+    text += "deadlocks in the child."
+    if threads > 1 and would_raise(text, DeprecationWarning, module, caller.f_lineno):
+        raise DeprecationWarning(text)

@@ -22,9 +22,9 @@ class ChildFailedError(ForksafeError):
         pid: The child's process id.
         exitcode: Its exit code; negative: the number of the signal that ended it.
         name: The child's name, for the message.
-        reason: What ended the child, in one line: ``"LookupError: no such user"``. Empty where the
-            child told nothing: a signal or ``os._exit()`` ended it, or ``sys.exit(3)``.
-        traceback: The traceback that the child printed, its last 8 KiB. Empty where there is none.
+        reason: What ended the child, in one line: ``"LookupError: no such user"``. Empty where a
+            signal or ``os._exit()`` ended it, or ``sys.exit(3)``.
+        traceback: The traceback that the child printed, its last 8 KiB, or empty.
     """
 
     def __init__(
@@ -56,11 +56,7 @@ class ChildFailedError(ForksafeError):
 
 
 class UnsafeForkError(ForksafeError):
-    """A fork was refused, because of what it would break (``on_hazard="raise"``).
-
-    Args:
-        hazards: The hazards that need action, as `forksafe.audit()` gives them.
-    """
+    """A fork was refused, since it would break `hazards`, which need action (see `audit()`)."""
 
     def __init__(self, hazards: Iterable[Hazard]) -> None:
         self.hazards = tuple(hazards)
@@ -68,8 +64,7 @@ class UnsafeForkError(ForksafeError):
 
     def __str__(self) -> str:
         lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in self.hazards)
-        count = len(self.hazards)
-        things = "1 thing" if count == 1 else f"{count} things"
+        things = "1 thing" if len(self.hazards) == 1 else f"{len(self.hazards)} things"
         return f"not forked: {things} would break in the child{lines}"
 
 

@@ -6,9 +6,8 @@ One of::
 
     from forksafe.gunicorn import *     # a line in gunicorn.conf.py
 
-Gunicorn takes every name of the module it is given that is also the name of a setting. So this
-module binds none, and exports none: it is `forksafe.install()` and nothing else. It does not import
-Gunicorn, whose arbiter forks its workers, and whatever it starts beside them, by ``os.fork()``.
+Gunicorn takes every name of the module it is given that is also the name of a setting, so this
+module binds none, and exports none.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from . import install as _install
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from ._hazard import Hazard
+    from typing import Any
 
 __all__: list[str] = []
 
@@ -35,9 +33,9 @@ def log_audit(*, allow: Iterable[str] = ()) -> None:
 
         from forksafe.gunicorn import log_audit; log_audit()
 
-    The audit looks at the very moment of that fork, with what is alive then: not in ``pre_fork``,
-    after which Gunicorn (25.1 and later) stops a thread of its own. It takes the place of an
-    ``on_hazard`` that `forksafe.install()` was given.
+    The audit looks at the very moment of that fork: after ``pre_fork`` Gunicorn (25.1 and later)
+    stops a thread of its own. It takes the place of an ``on_hazard`` that `forksafe.install()` was
+    given.
 
     Args:
         allow: Hazards that are accepted, as patterns: see `forksafe.audit()`.
@@ -48,18 +46,17 @@ def log_audit(*, allow: Iterable[str] = ()) -> None:
     from ._hazard import ACTION
 
     allowed = AllowList(allow)
-    found: list[list[Hazard]] = []
+    found: list[Any] = []
 
     def look_once() -> None:
         if _forks_a_worker():
             _hook.watch(None)
-            found.append(look(allowed))
+            found.append([hazard for hazard in look(allowed) if hazard.severity == ACTION])
 
     def tell() -> None:
-        if found:
-            hazards = [hazard for hazard in found.pop() if hazard.severity == ACTION]
+        while found:
             log = logging.getLogger("gunicorn.error")
-            for hazard in hazards:
+            for hazard in (hazards := found.pop()):
                 log.warning("forksafe: %s; %s", hazard, hazard.remedy)
             if not hazards:
                 log.info("forksafe: the workers inherit nothing that needs action")
@@ -70,13 +67,10 @@ def log_audit(*, allow: Iterable[str] = ()) -> None:
 
 def _forks_a_worker() -> bool:
     # A preloaded application may fork as well: a Manager's server, for one.
-    frame = _sys._getframe(1)
-    while frame.f_back is not None:
-        name = frame.f_globals.get("__name__")
-        if name == "gunicorn.arbiter" and frame.f_code.co_name == "spawn_worker":
-            return True
+    frame: Any = _sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "spawn_worker":
         frame = frame.f_back
-    return False
+    return frame is not None and frame.f_globals.get("__name__") == "gunicorn.arbiter"
 
 
 _install()

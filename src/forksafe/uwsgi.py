@@ -1,14 +1,11 @@
 """uWSGI: ``uwsgi --import forksafe.uwsgi ...`` makes its workers, mules and spoolers whole.
 
-uWSGI forks in C and runs no at-fork hooks of Python unless it is told to, but calls
-``uwsgi.post_fork_hook`` in every child. There is one such hook, and whoever assigns last has it:
-an application's own, or the one of ``uwsgidecorators``, which runs what ``@postfork`` marks. So the
-hook that uWSGI finds in the module's dictionary is the one of this file, which resets the process
-and then calls the application's; and the attribute ``uwsgi.post_fork_hook`` that Python code sees,
-reads and assigns, before or after this import, is the application's.
+uWSGI forks in C, without at-fork hooks, but calls ``uwsgi.post_fork_hook`` in every child. An
+application may assign its own, as ``uwsgidecorators`` does for ``@postfork``. So the hook that
+uWSGI finds in the module's dictionary is the one of this file, which resets the process and then
+calls the application's; and the attribute that Python code reads and assigns is the application's.
 
-Source: ``uwsgi_python_post_fork`` in plugins/python/python_plugin.c and ``uwsgidecorators`` of
-uWSGI 2.0.
+Source: ``uwsgi_python_post_fork`` in plugins/python/python_plugin.c of uWSGI 2.0.
 """
 
 from __future__ import annotations
@@ -63,16 +60,11 @@ class _Module(types.ModuleType):
         _theirs.clear()
 
 
-def _take_the_hook() -> None:
-    module: Any = uwsgi
-    if isinstance(module, _Module):
-        return
-    names = vars(module)
-    if _NAME in names:
-        _theirs.append(names[_NAME])
-    module.__class__ = _Module
-    names[_NAME] = _post_fork
-
-
 install()
-_take_the_hook()
+_uwsgi: Any = uwsgi
+if not isinstance(_uwsgi, _Module):
+    _names = vars(_uwsgi)
+    if _NAME in _names:
+        _theirs.append(_names[_NAME])
+    _uwsgi.__class__ = _Module
+    _names[_NAME] = _post_fork

@@ -1,19 +1,15 @@
 """`forked()`: a fork as a block, which the child never leaves.
 
-The block is run by both processes, and each comes to its end by itself. In the child every way out
-(the end, ``return``, ``break``, an exception, ``sys.exit()``) ends the process there and then, so
-that the program around the block is run by the parent alone. In the parent the end of the block
-waits for the child; no way out leaves a zombie, nor an orphan while the parent runs to its end.
-
-The one door that no ``with`` statement can guard is a ``yield`` or ``await`` inside the block: it
-leaves the block without ending it.
+In the child every way out (the end, ``return``, ``break``, an exception, ``sys.exit()``) ends the
+process there and then. In the parent no way out leaves a zombie, nor an orphan while the parent
+runs to its end. The one door that no ``with`` statement can guard is a ``yield`` or ``await``
+inside the block: it leaves the block without ending it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from contextlib import suppress
 from itertools import chain, starmap
 
@@ -26,7 +22,6 @@ from ._handle import Fork
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType, TracebackType
     from typing import Any, Literal
 
     from .._hazard import Hazard
@@ -50,23 +45,16 @@ def forked(
                 work()        # leaving the block, by any door, ends this process
         # only the parent comes here; the child is reaped
 
-    ================================  =======================================================
-    how the child's block ends        what becomes of it
-    ================================  =======================================================
-    at its end                        exit code 0
-    ``SystemExit``                    as the interpreter does it
-    ``KeyboardInterrupt``             exit code 130, no traceback
-    any other exception               traceback on stderr, exit code 1
-    ================================  =======================================================
+    The child's exit code is 0 at the end of the block, that of a ``SystemExit`` as the interpreter
+    has it, 130 after ``KeyboardInterrupt``, and 1 after any other exception, with its traceback on
+    stderr.
 
     Before it ends, the child finishes what it made itself: it joins its non-daemon threads, runs
     its exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``,
     completes the files that it left open, runs ``__del__()`` of its other objects and the
     ``finally`` of its generators, and flushes stdout and stderr. coverage.py saves its data, where
-    each process has a data file of its own.
-
-    Nothing of the parent's is finished. That includes text that the child has written into a file
-    object of the parent's: flush it. Nor are buffers of C libraries. On PyPy, on free-threaded
+    each process has a data file of its own. Nothing of the parent's is finished: text that the
+    child has written into a file object of the parent's is to be flushed. On PyPy, on free-threaded
     builds and after ``gc.freeze()``, only files are found, those over descriptors of the child's.
 
     Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
@@ -77,10 +65,9 @@ def forked(
             show it. Default: ``ForkedProcess-N``.
         check: Raise unless the child's exit code is 0.
         grace: Seconds between SIGTERM and SIGKILL.
-        on_hazard: What to do where `audit()` finds something that needs action: ``"ignore"``,
-            ``"warn"`` or ``"raise"``, as for `safe_fork()`.
+        on_hazard: As for `safe_fork()`.
         allow: Hazards that are accepted, as patterns: see `audit()`.
-        drop_connections: Whether the child lets go of the parent's connections: see `install()`.
+        drop_connections: As for `install()`.
 
     Returns:
         A context manager, for one use, that yields a `Fork`.
@@ -96,27 +83,17 @@ def forked(
     """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r}")
-    try:
-        wrong = not grace >= 0
-    except TypeError:
-        wrong = True
-    if wrong:
+    if not (hasattr(grace, "__float__") and grace >= 0):
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
     if on_hazard not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
-    return _Forked(name, check, grace, (on_hazard, allow), drop_connections)
-
-
-# What the child of a block leaves to the parent, as it ends by os._exit().
-_LEFT_ALONE = ("temporary-file",)
+    return _Forked(name, check, grace, on_hazard, allow, drop_connections)
 
 
 class _Forked:
-    def __init__(
-        self, name: str | None, check: bool, grace: float, policy: Any, drop_connections: bool
-    ) -> None:
-        self._name, self._check, self._grace, self._policy = name, check, grace, policy
-        self._drop_connections = drop_connections
+    def __init__(self, name: str | None, check: bool, grace: float, *how: Any) -> None:
+        self._name, self._check, self._grace = name, check, grace
+        self._on_hazard, self._allow, self._drop_connections = how
         self._fork: Fork | None = None
         self._report: Any = None
 
@@ -124,23 +101,20 @@ class _Forked:
         __tracebackhide__ = True
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
-        _safe_fork.require()
-        caller = sys._getframe(1)
-        on_hazard, allow = self._policy
-        policy: Any = None
         hazards: tuple[Hazard, ...] = ()
-        if on_hazard != "ignore":
+        policy: Any = None
+        if self._on_hazard != "ignore":
             from .._audit import _policy as policy
 
-            hazards = policy.before(on_hazard, allow, _LEFT_ALONE)
-        if _WARNS_BEHIND:
-            _warn_before(caller)
+            # The child leaves its parent's temporary files alone: it ends by os._exit().
+            hazards = policy.before(self._on_hazard, self._allow, ("temporary-file",))
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
         pipe: list[int] = []
         signals = Signals()
         signals.kept = True
+        options = {"drop_connections": self._drop_connections, "identity": identity}
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it. In C until the list
@@ -148,13 +122,7 @@ class _Forked:
             signals.block()
             pipe.extend(chain.from_iterable(starmap(os.pipe, ((),))))
             self._report = Report(pipe[1])
-            if _safe_fork.fork(
-                caller,
-                made,
-                drop_connections=self._drop_connections,
-                identity=identity,
-                signals=signals,
-            ):
+            if _safe_fork.fork(sys._getframe(1), made, signals=signals, **options):
                 fork._watch(made[0], pipe[0])
                 os.close(pipe.pop())
                 if hazards:
@@ -164,7 +132,7 @@ class _Forked:
             signals.release()
         except BaseException as exc:
             if os.getpid() != fork._owner:
-                end(exc, exc.__traceback__, self._report)
+                end(exc, self._report)
             try:
                 try:
                     if made and not fork._fds:
@@ -174,79 +142,46 @@ class _Forked:
                     signals.release()
             finally:
                 if fork._fds:
-                    self._stop(fork)
-                    fork._close()
+                    self._let_go(fork)
                     del pipe[0]
                 for fd in pipe:
                     os.close(fd)
             raise
         return fork
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> Literal[False]:
         __tracebackhide__ = True
         fork = self._fork
         assert fork is not None
         if fork.is_child:
-            end(exc, traceback, self._report)
+            end(exc, self._report)
         if os.getpid() != fork._owner:
             return False  # another child of the parent, forked inside the block: not its to wait
         try:
-            if exc_type is not None:
-                self._stop(fork)
-                return False
-            try:
-                code = fork.wait()
-            except ChildProcessError:
-                raise
-            except BaseException:
-                self._stop(fork)
-                raise
+            code = fork.wait() if exc is None else 0
             if self._check and code:
                 reason, _, text = fork._told().partition("\n")
                 raise ChildFailedError(fork.pid, code, fork.name, reason, text)
         finally:
-            fork._close()
+            self._let_go(fork)
         return False
 
-    def _stop(self, fork: Fork) -> None:
+    def _let_go(self, fork: Fork) -> None:
+        """Stop the child, if it still runs, and close the handle."""
         try:
-            fork.terminate()
-            fork.wait(self._grace)
+            if fork.is_alive():
+                fork.terminate()
+                fork.wait(self._grace)
         except (ChildProcessError, TimeoutError):
             pass  # it was reaped by other code, or does not heed SIGTERM
         finally:  # also at a second Ctrl-C: no more grace
-            if fork.is_alive():
-                with suppress(ChildProcessError):
-                    fork.kill()
-                    fork.wait()
-
-
-# Since 3.15 the warning of a fork in a process of several threads, where the filters make an
-# exception of it, is raised behind the fork: the child runs, and nobody knows its pid.
-_WARNS_BEHIND = sys.version_info >= (3, 15)
-
-
-def _warn_before(frame: FrameType) -> None:
-    """Raise it before the fork, in the name of the code that runs in `frame`."""
-    __tracebackhide__ = True
-    try:
-        threads = len(os.listdir("/proc/self/task"))  # as CPython counts: not only Python's
-    except OSError:
-        threads = threading.active_count()
-    if threads < 2:
-        return
-    from .._audit._policy import would_raise
-
-    module = frame.f_globals.get("__name__", "<unknown>")
-    text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
-    text += "deadlocks in the child."
-    if would_raise(text, DeprecationWarning, module, frame.f_lineno):
-        raise DeprecationWarning(text)
+            try:
+                if fork.is_alive():
+                    with suppress(ChildProcessError):
+                        fork.kill()
+                        fork.wait()
+            finally:
+                fork._close()
 
 
 _process_type: Any = None

@@ -18,36 +18,39 @@ from .._steps import _exit_handlers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
-    from typing import Any, NoReturn
+    from typing import Any
+
+    from typing_extensions import Never
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _FLUSH_FAILED = 120  # as Py_RunMain() has it
 # Bytes of a report. Even a small pipe takes them at once: Linux makes those of a user with many
 # pipes 8 KiB.
 _LIMIT = 8192
+_OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
 
 
 class Report:
-    """The child's end of the pipe by which it tells the parent why it failed.
-
-    Attributes:
-        pid: The child, when it is known; others who come to the end of the block tell nothing.
-        text: What there is to tell: the reason in one line, then the traceback, if there is one.
-    """
+    """The child's end of the pipe by which it tells the parent why it failed."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._file = os.fstat(pipe)
-        self.pid = 0
-        self.text = b""
+        self.pid = 0  # the child, when it is known: others who come to the block's end tell nothing
+        self.text = b""  # the reason in one line, then the traceback, if there is one
 
-    def describe(self, exc: BaseException, traceback: TracebackType | None = None) -> None:
-        self.text = _reason(exc).encode(errors="backslashreplace")[:500] + b"\n"
-        if traceback is not None:
+    def describe(self, exc: BaseException, traceback: bool) -> None:
+        reason, kind = str(exc).partition("\n")[0], type(exc).__name__
+        if isinstance(exc, getattr(sys.modules.get("_pytest.outcomes"), "OutcomeException", ())):
+            call = f"pytest.{_OUTCOMES.get(kind, kind)}({reason!r})"
+            reason = f"{call}, of which the test in the parent knows nothing"
+        else:
+            reason = f"{kind}: {reason}" if reason else kind
+        self.text = reason.encode(errors="backslashreplace")[:500] + b"\n"
+        if traceback:
             from traceback import format_exception  # here: few children fail
 
-            lines = "".join(format_exception(type(exc), exc, traceback))
+            lines = "".join(format_exception(type(exc), exc, exc.__traceback__))
             told = lines.encode(errors="backslashreplace")
             most = _LIMIT - len(self.text) - 50
             if len(told) > most:
@@ -63,59 +66,50 @@ class Report:
             os.write(self._pipe, self.text)
 
 
-_OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
-
-
-def _reason(exc: BaseException) -> str:
-    text, kind = str(exc).partition("\n")[0], type(exc).__name__
-    outcome = getattr(sys.modules.get("_pytest.outcomes"), "OutcomeException", ())
-    if isinstance(exc, outcome):
-        kind = _OUTCOMES.get(kind, kind)
-        return f"pytest.{kind}({text!r}), of which the test in the parent knows nothing"
-    return f"{kind}: {text}" if text else kind
-
-
-def end(exc: BaseException | None, traceback: TracebackType | None, report: Report) -> NoReturn:
+def end(exc: BaseException | None, report: Report) -> Never:
     """End this process, for the reason that a ``with`` block is left."""
-    code = 0
+    code = 0 if exc is None else 1
     try:
         if exc is not None:
-            code = 1
-            code = _exit_code(exc, traceback, report)
+            code = _exit_code(exc, report)
     except BaseException:  # noqa: S110 - a broken stderr or excepthook: the code stays 1
         pass
     finally:
         try:
             _exit_handlers.end_by(lambda: _finish(code, report))
-            # The first is what Process does.
-            for function in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
-                try:
-                    function()
-                except BaseException as error:  # the rest goes on, and the process ends
-                    _tell(error)
+            _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
+            _try(atexit._run_exitfuncs)
         finally:
             _finish(code, report)
 
 
-def _exit_code(exc: BaseException, traceback: TracebackType | None, report: Report) -> int:
+def _exit_code(exc: BaseException, report: Report) -> int:
     if isinstance(exc, SystemExit):  # as handle_system_exit() in CPython's pythonrun.c
         code = exc.code
         if code is None:
             return 0
         if isinstance(code, int):
             return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
-        report.describe(exc)
+        report.describe(exc, traceback=False)
         if sys.stderr is not None:
             print(code, file=sys.stderr)
     elif isinstance(exc, KeyboardInterrupt):
-        report.describe(exc)
+        report.describe(exc, traceback=False)
         return _INTERRUPTED
     else:
         try:
-            report.describe(exc, traceback)
+            report.describe(exc, traceback=True)
         finally:
-            sys.excepthook(type(exc), exc, traceback)
+            sys.excepthook(type(exc), exc, exc.__traceback__)
     return 1
+
+
+def _try(function: Any, *args: Any) -> None:
+    """Call a function. Whatever it raises is told: the rest goes on, and the process ends."""
+    try:
+        function(*args)
+    except BaseException as error:
+        _tell(error)
 
 
 def _tell(error: BaseException) -> None:
@@ -125,18 +119,9 @@ def _tell(error: BaseException) -> None:
         pass
 
 
-def _finish(code: int, report: Report) -> NoReturn:
+def _finish(code: int, report: Report) -> Never:
     try:
-        try:
-            handlers, objects = _exit_handlers.own()
-            if handlers:
-                sys.modules["logging"].shutdown(handlers)
-            if objects:
-                _end_objects(objects)
-            if "coverage" in sys.modules:
-                _save_coverage()
-        except BaseException as error:
-            _tell(error)
+        _try(_end_what_is_own)
         if _flush((sys.stdout, sys.stderr)) and code == 0:
             code = _FLUSH_FAILED
         if report.text:
@@ -145,19 +130,26 @@ def _finish(code: int, report: Report) -> NoReturn:
         os._exit(code)
 
 
-def _end_objects(objects: list[Any]) -> None:
+def _end_what_is_own() -> None:
+    handlers, objects = _exit_handlers.own()
+    if handlers:
+        sys.modules["logging"].shutdown(handlers)
     files = [each for each in objects if type(each).__module__ == "_io"]
     others = [each for each in objects if type(each).__module__ != "_io"]
     _flush(files)  # into a GzipFile, for one, that has its own end to write then
     for each in _holders_first(others):
         if each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False):
             continue
-        try:
-            type(each).__del__(each)
-        except BaseException as error:
-            _tell(error)
+        _try(type(each).__del__, each)
     for problem in _flush(files):
         _tell(problem)
+    # The parent's exit handler and the frames around the block would save what coverage.py has
+    # measured here, and neither is reached. Unless each process has a data file of its own, this
+    # would be written over the parent's.
+    measuring: Any = getattr(sys.modules.get("coverage"), "Coverage", None)
+    current = measuring.current() if measuring is not None else None
+    if current is not None and current.get_option("run:parallel"):
+        current.save()
 
 
 def _holders_first(objects: list[Any]) -> list[Any]:
@@ -175,16 +167,6 @@ def _holders_first(objects: list[Any]) -> list[Any]:
         return [named[key] for key in held.static_order()][::-1]
     except CycleError:
         return objects  # as the collector does with a cycle
-
-
-def _save_coverage() -> None:
-    # The parent's exit handler and the frames around the block would save what coverage.py has
-    # measured here, and neither is reached. Unless each process has a data file of its own, this
-    # would be written over the parent's.
-    measuring: Any = getattr(sys.modules["coverage"], "Coverage", None)
-    current = measuring.current() if measuring is not None else None
-    if current is not None and current.get_option("run:parallel"):
-        current.save()
 
 
 def _flush(files: Iterable[Any]) -> list[BaseException]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ._signals import Signals
@@ -17,76 +18,47 @@ if TYPE_CHECKING:
 
 
 class ForkEvent:
-    """What is known of one fork, and what its child is to be.
+    """What is known of one fork, and what its child is to be."""
 
-    Attributes:
-        outer: The fork of the same thread that this one interrupts, by a signal handler.
-        asked: Whether `safe_fork()` or `forked()` asked for it.
-        begun: Whether its ``before`` hook has run.
-        left_alone: Whether it is none of ours: the child is about to exec, or nobody asked.
-        signals: The signals that the forking thread puts off.
-        who: Who forks.
-        parent: The pid of the process that forks; 0 where no ``before`` hook ran.
-        alone: Whether the forking thread is the only one: nothing changes from note to fork then.
-        identity: For `forked()`: the process object that the child is to be known by.
-        drop_connections: Whether the child lets go of the parent's connections.
-        free_locks: Whether locks that another thread provably held are freed in the child.
-        unflushed: Standard streams that did not take what waited in them.
-        reentered: Standard streams that this very thread was writing to.
-        stacks: What the other threads, and this one, were in the middle of.
-        notes: By step, what it noted before the fork; a `Step` stands above this file.
-        undo: What takes back in the parent what the notes changed there.
-        callbacks: The program's own callbacks, to run when the process is whole.
-        raised: What callbacks of the program raised.
-        deferred: Whether a `Process` runs its registry itself, and with it the end of the reset.
-    """
+    # install() sets these two here, for every fork.
+    drop_connections = False  # whether the child lets go of the parent's connections
+    free_locks = True  # whether locks that another thread provably held are freed in the child
 
-    begun = False
-    left_alone = False
+    asked = False  # whether safe_fork() or forked() asked for it
+    outer: ForkEvent | None = None  # the fork of the same thread that this one interrupts
+    identity: Any = None  # for forked(): the process object that the child is to be known by
+    begun = False  # whether its `before` hook has run
+    left_alone = False  # whether it is none of ours: its child is about to exec, or nobody asked
     who: Who = PLAIN
-    parent = 0
-    alone = False
-    unflushed: tuple[Any, ...] = ()
-    reentered: tuple[Any, ...] = ()
-    stacks: Stacks | None = None
-    notes: dict[Any, Any] | None = None
-    undo: tuple[Callable[[], None], ...] = ()
-    callbacks: tuple[list[Any], ...] = ()
-    raised: tuple[BaseException, ...] = ()
-    deferred = False
+    parent = 0  # the pid of the process that forks; 0 where no `before` hook ran
+    alone = False  # whether this is the only thread: nothing changes from note to fork then
+    unflushed: tuple[Any, ...] = ()  # standard streams that did not take what waited in them
+    reentered: tuple[Any, ...] = ()  # standard streams that this very thread was writing to
+    stacks: Stacks | None = None  # what the other threads, and this one, were in the middle of
+    notes: dict[Any, Any] | None = None  # by Step (which stands above this file), what it noted
+    undo: tuple[Callable[[], None], ...] = ()  # takes back in the parent what the notes changed
+    callbacks: tuple[list[Any], ...] = ()  # the program's own, to run when the process is whole
+    raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
+    deferred = False  # whether a Process runs its registry itself, and then the end of the reset
 
-    def __init__(
-        self,
-        *,
-        asked: bool = False,
-        outer: ForkEvent | None = None,
-        identity: Any = None,
-        signals: Signals | None = None,
-        drop_connections: bool = False,
-        free_locks: bool = True,
-    ) -> None:
-        self.asked = asked
-        self.outer = outer
-        self.identity = identity
+    def __init__(self, signals: Signals | None = None, **options: Any) -> None:
         self.signals = signals or Signals()
-        self.drop_connections = drop_connections
-        self.free_locks = free_locks
+        vars(self).update(options)
 
 
 class _ThisProcess:
-    """Tells this process from the ones that it was forked from.
+    """Tells this process from the ones that it was forked from."""
 
-    Attributes:
-        forks: How many forks, as far as Python's hooks saw them, led to this process. A pid recurs.
-        mark: An object that every reset replaces: what a step leaves for later, to be done when an
-            inherited object is first used, it can so tell from what this process has made itself.
-        later_hooks: At-fork hooks of the standard library that run after ours in the child, since
-            their modules were imported after forksafe: the locks that they free are still held
-            when the callbacks of the program run, so the reset frees them first.
-    """
-
-    forks = 0
+    forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
+    whole: tuple[int, int] = (
+        0,
+        os.getpid(),
+    )  # that count, and the pid, when all was last known to be in order
+    # What every reset replaces. By it a step that leaves something for the first use of an
+    # inherited object tells that object from what this process has made itself.
     mark: object = object()
+    # At-fork hooks of the standard library that run after ours in the child, since their modules
+    # were imported after forksafe: the reset frees their locks before the program's callbacks run.
     later_hooks = tuple(
         (module, attribute)
         for module, attribute in (

@@ -1,17 +1,11 @@
-"""Where in a function a lock is held: told by its instructions, once for each code object.
+"""Where in a function a lock is held, told by its instructions: once for each code object.
 
-We know two forms: the body of ``with LOCK``, and the ``try`` right behind ``LOCK.acquire()`` whose
-handler (a ``finally``) calls ``LOCK.release()``. LOCK is a name, or an attribute that a name leads
-to. An instruction belongs to the body if an exception raised there reaches the body's handler: from
-3.11 on the table of handlers tells, before that the blocks that are open.
-
-The lock is held from its taking to the call that releases it, provided that
-
-- no jump leads in between from elsewhere, so that each way in leads through the taking;
-- the body stores nothing in that name or those attributes, and does not release the lock.
-
-At the two calls the lock may be held or not; likewise where the second condition fails. What we do
-not understand is left out, as on a Python that compiles it in another way.
+Two forms are known: the body of ``with LOCK``, and the ``try`` right behind ``LOCK.acquire()``
+whose ``finally`` calls ``LOCK.release()``. LOCK is a name, or an attribute that a name leads to. An
+instruction is inside if an exception raised there reaches the body's handler. The lock is held from
+its taking to the call that releases it, where no jump leads in between from elsewhere, and where
+the body neither stores in LOCK nor releases it. Otherwise, and at the two calls, it *may* be held.
+Whatever looks different is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +13,7 @@ from __future__ import annotations
 import dis
 import sys
 from _weakref import ref
-from bisect import bisect_right
+from bisect import bisect_left
 from itertools import groupby
 
 TYPE_CHECKING = False
@@ -28,11 +22,10 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Any, Optional
 
-    # Where a value is looked up: "global", "name" or "local"; the name; the attributes.
+    # Where a value is looked up ("global", "name" or "local"); the name; the attributes.
     Path = tuple[str, ...]
     # The first offset, the one behind the last, what leads to the lock, and whether it is held
-    # there: True, False for perhaps, None for a function that releases it, or, if nothing leads to
-    # it, some lock.
+    # there: False for perhaps, None for a function that releases it (or some lock: no path).
     Span = tuple[int, int, Path, Optional[bool]]
 
 _KINDS = {"LOAD_GLOBAL": "global", "LOAD_NAME": "name", "LOAD_DEREF": "local"}
@@ -52,30 +45,21 @@ _table: Any = getattr(dis, "_parse_exception_table", None)  # since 3.11
 _LOCALS = set() if sys.version_info >= (3, 13) else {"locals", "vars", "dir", "eval", "exec"}
 
 # By id, as the hash of a code object takes all that is in it; and what ends that with the object.
-found: dict[int, tuple[Span, ...]] = {}
-_watched: dict[int, ref[CodeType]] = {}
+found: dict[int, tuple[tuple[Span, ...], ref[CodeType]]] = {}
 
 
 def analyse(code: CodeType) -> tuple[Span, ...]:
-    """Find the locks that a function takes. Called ahead of a fork, it spares the fork the time."""
+    """Find the locks that a function takes."""
+    names = code.co_names
+    releases = any(name in names for name in _RELEASES)
+    spans: tuple[Span, ...] = ((0, len(code.co_code), (), None),) if releases else ()
+    if (releases or not _WITH.isdisjoint(code.co_code[::2])) and _LOCALS.isdisjoint(names):
+        try:
+            spans = tuple(Analysis(code).spans())
+        except Exception:  # noqa: S110 - no compiler's code; nothing is raised inside os.fork()
+            pass
     key = id(code)
-    spans = found.get(key)
-    if spans is None:
-        names = code.co_names
-        releases = any(name in names for name in _RELEASES)
-        spans = ((0, len(code.co_code), (), None),) if releases else ()
-        if (releases or not _WITH.isdisjoint(code.co_code[::2])) and _LOCALS.isdisjoint(names):
-            try:
-                spans = tuple(Analysis(code).spans())
-            except Exception:  # noqa: S110 - no compiler's code; nothing is raised inside os.fork()
-                pass
-
-        def forget(_: object) -> None:
-            found.pop(key, None)
-            _watched.pop(key, None)
-
-        _watched[key] = ref(code, forget)
-        found[key] = spans
+    found[key] = spans, ref(code, lambda _: found.pop(key, None))
     return spans
 
 
@@ -83,39 +67,35 @@ class Analysis:
     """The instructions of a function, each by its place among them."""
 
     def __init__(self, code: CodeType) -> None:
-        at: dict[int, int] = {}
-        self.ops: list[dis.Instruction] = []
+        self.ops = [op for op in dis.get_instructions(code) if op.opname not in _FILLERS]
+        self.names = [op.opname for op in self.ops]
+        self.offsets = [*(op.offset for op in self.ops), len(code.co_code)]
         # From where the value is that the instruction leaves, if it is read there.
         self.values: list[Path] = []
-        for op in dis.get_instructions(code):
-            at[op.offset] = len(self.ops)
-            if op.opname in _FILLERS:
-                continue
+        for op in self.ops:
             value: Path = ()
-            kind = "local" if "LOAD_FAST" in op.opname else _KINDS.get(op.opname)
-            if kind is not None:
+            if kind := "local" if "LOAD_FAST" in op.opname else _KINDS.get(op.opname):
                 value = (kind, op.argval[-1] if type(op.argval) is tuple else op.argval)
             elif op.opname in _ATTRIBUTE and self.values and self.values[-1]:
                 value = (*self.values[-1], op.argval)
-            self.ops.append(op)
             self.values.append(value)
-        self.names = [op.opname for op in self.ops]
-        self.offsets = [*(op.offset for op in self.ops), len(code.co_code)]
-        self.jumps = {
-            place: at[op.argval] for place, op in enumerate(self.ops) if op.opcode in _JUMPS
+        # Where a lock is released, what leads to it; nothing if that is not known.
+        self.releases = {
+            place: self.values[place][:-1]
+            for place, op in enumerate(self.ops)
+            if op.opname in _ATTRIBUTE and op.argval in _RELEASES
         }
+        jumps = ((place, op) for place, op in enumerate(self.ops) if op.opcode in _JUMPS)
+        self.jumps = {place: bisect_left(self.offsets, op.argval) for place, op in jumps}
         # The handlers around each instruction, innermost first.
-        self.handlers = self._by_table(_table(code), at) if _table else self._by_blocks()
+        self.handlers = self._by_table(_table(code)) if _table else self._by_blocks()
 
-    def _by_table(self, table: Any, at: dict[int, int]) -> list[tuple[int, ...]]:
-        starts = [entry.start for entry in table]
+    def _by_table(self, table: Any) -> list[tuple[int, ...]]:
+        inner = {here: entry.target for entry in table for here in range(entry.start, entry.end)}
 
         def handlers(offset: int) -> tuple[int, ...]:
-            entry = bisect_right(starts, offset) - 1
-            if entry < 0 or offset >= table[entry].end:
-                return ()
-            target = table[entry].target
-            return (at[target], *handlers(target))
+            to = inner.get(offset)
+            return () if to is None else (bisect_left(self.offsets, to), *handlers(to))
 
         return [handlers(op.offset) for op in self.ops]
 
@@ -143,7 +123,6 @@ class Analysis:
 
     def spans(self) -> Iterator[Span]:
         """Yield where locks are held, and then which are released."""
-        released = set()
         for place, (name, value) in enumerate(zip(self.names, self.values)):
             if name in ("SETUP_WITH", "BEFORE_WITH"):
                 yield from self._held(place, place - 1, place + 1)
@@ -156,9 +135,7 @@ class Analysis:
                     inside += 1
                 if self.names[place + 1].startswith("CALL") and not self.ops[place + 1].arg:
                     yield from self._held(place + 1, place - 1, inside, by_hand=True)
-            elif self._is_release(place):
-                released.add(value[:-1])
-        for path in released:
+        for path in {*self.releases.values()}:
             yield 0, self.offsets[-1], path, None
 
     def _held(
@@ -171,14 +148,13 @@ class Analysis:
             entered = [one for one in entered if self._releases(one, path)][-1:]
         if not path or not entered:
             return
-        handler = entered[0]
-        body = {place for place, around in enumerate(self.handlers) if handler in around}
+        body = {place for place, around in enumerate(self.handlers) if entered[0] in around}
         sure = not any(self._changes(place, path) for place in body)
         held = dict.fromkeys((*range(taking + 1, inside), *body), sure)
         held[taking] = False
         # On every way out, to the first call. Parts of the body are met again on these ways: what
         # cannot raise anything may be missing in the table.
-        ways = [handler, *(to for place in body for to in self._next(place))]
+        ways = [entered[0], *(to for place in body for to in self._next(place))]
         while ways:
             place = ways.pop()
             if place not in held:
@@ -209,7 +185,4 @@ class Analysis:
             stored = stored if type(stored) is tuple else (stored,)
             stored = stored[:1] if "LOAD" in name else stored
             return not {*(path[2:] if "_ATTR" in name else path[1:2])}.isdisjoint(stored)
-        return self._is_release(place) and self.values[place][:-1] in (path, ())
-
-    def _is_release(self, place: int) -> bool:
-        return self.names[place] in _ATTRIBUTE and self.ops[place].argval in _RELEASES
+        return self.releases.get(place) in (path, ())

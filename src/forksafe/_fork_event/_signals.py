@@ -1,24 +1,22 @@
 """The signals of the forking thread: put off before the fork, due after it, none of them lost.
 
-A handler must never run in a half-reset child, so all that can be put off is blocked. One object
-owns the mask of one fork, and has one release.
-
-A release inside an at-fork hook has a catch. A handler that raises (KeyboardInterrupt; SystemExit
-from a SIGTERM handler) would raise into the hook, where the interpreter reports and *drops* the
-exception, and the Ctrl-C would be lost. So signals that came in meanwhile are taken off the kernel
-and handed to the interpreter as the hook's last act: their handlers run when ``os.fork()`` has
-returned, in the program's own frame. Where a handler did raise inside a hook, its signal is handed
-over once more, in the same way.
+A handler must never run in a half-reset child, so all that can be put off is blocked. The release
+inside an at-fork hook has a catch: what a handler raises there (KeyboardInterrupt, SystemExit) the
+interpreter reports and *drops*. So signals that came in meanwhile are taken off the kernel and
+handed to the interpreter as the hook's last act: their handlers run when ``os.fork()`` has
+returned, in the program's own frame.
 
 A mask is a thread's. Where there are other threads, one of them takes the signal, and the main
-thread runs the handler although it blocks the signal: anywhere in the parent's hooks. (Not in the
-child, where CPython forgets what had arrived.)
+thread runs the handler although it blocks the signal: anywhere in the parent's hooks (in the child
+CPython forgets what had arrived). A signal whose handler has raised in a hook is handed over again.
 """
 
 from __future__ import annotations
 
 import _thread
 import sys
+from opcode import opmap
+from types import MethodType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,22 +31,17 @@ c: Any = __import__("_signal")
 
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
-_DEFERRED: set[int] = (
-    {int(number) for number in c.valid_signals()}
-    - {int(getattr(c, name)) for name in _SYNCHRONOUS if hasattr(c, name)}
-    if hasattr(c, "pthread_sigmask")
-    else set()
-)
+_DEFERRED: set[int] = c.valid_signals() - {getattr(c, name, 0) for name in _SYNCHRONOUS}
 
 # Windows has none of them.
 _BLOCK: int = getattr(c, "SIG_BLOCK", 0)
 _SETMASK: int = getattr(c, "SIG_SETMASK", 0)
 _sigmask: Any = getattr(c, "pthread_sigmask", lambda how, mask: set())
-_sigpending: Any = getattr(c, "sigpending", None)
 _sigtimedwait: Any = getattr(c, "sigtimedwait", None)
 
 # Both mark a signal as arrived without running its handler in the same call.
 _trip: Any = c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+_RAISES = {opmap.get(name) for name in ("RAISE_VARARGS", "RERAISE")}
 
 
 class _Already:
@@ -61,13 +54,11 @@ class _Already:
 
 # To set signal handlers and the wakeup fd in the child, within an at-fork hook. The forking thread
 # is the main one by then; PyPy makes it so only when the hooks have run.
-as_main_thread: AbstractContextManager[Any]
+as_main_thread: AbstractContextManager[Any] = _Already()
 if sys.implementation.name == "pypy":
     import __pypy__  # type: ignore[import-not-found] # PyPy's own
 
     as_main_thread = __pypy__.thread.signals_enabled
-else:
-    as_main_thread = _Already()
 
 
 class Signals:
@@ -81,13 +72,10 @@ class Signals:
         self.kept = False  # whether who asked for the fork restores the mask in the parent
 
     def block(self, outer: Signals | None = None) -> None:
-        """Block all that can be put off.
-
-        Args:
-            outer: Those of the fork that this one interrupts: the program's mask is known there.
-        """
+        """Block all that can be put off. `outer`: of the fork that this one interrupts."""
         self._found = _sigmask(_BLOCK, ())
-        self.program = outer.program if outer and outer.program is not None else self._found
+        known = outer.program if outer else None
+        self.program = self._found if known is None else known
         _sigmask(_BLOCK, _DEFERRED)  # handlers may raise in here: by now the mask can be restored
 
     def release(self) -> None:
@@ -97,22 +85,21 @@ class Signals:
             _sigmask(_SETMASK, self._found)
 
     def release_in_hook(self, child: bool) -> object:
-        """Restore the mask inside an at-fork hook, and put the pending handlers off further.
+        """Restore the mask, in the child the program's, and put the pending handlers off further.
 
-        Args:
-            child: Whether this is the child, where the program's mask is due.
-
-        Returns:
-            What the hook is to return, and to hold on to nowhere else: when the interpreter drops
-            it, with no Python frame of ours left, the handlers become due.
+        The hook is to return the result, and to hold on to it nowhere else: when the interpreter
+        drops it, with no Python frame of ours left, the handlers become due.
         """
         due = [*self._again]
         self._again = ()
-        mask = self.program if child else self._found
-        if self.program is not None and mask is not None:
+        if self.program is not None:
+            mask = self.program if child else self._found
             self.program = None
-            if _sigtimedwait and _sigpending and (pending := _sigpending()):
-                due += _take(pending, mask)
+            for number in c.sigpending() if _sigtimedwait else ():
+                # Any other stays pending, or is the kernel's business.
+                waits = number not in mask and callable(c.getsignal(number))
+                if waits and _sigtimedwait((number,), 0) is not None:
+                    due.append(number)
             try:
                 _sigmask(_SETMASK, mask)
             except BaseException as exc:  # PyPy has no sigtimedwait(): handlers run right here
@@ -126,30 +113,16 @@ class Signals:
             return False
         if _sigtimedwait is None:
             self.late = exc
-            return True
-        self._again += (number,)
+        else:
+            self._again += (number,)
         return True
-
-
-def _take(pending: Collection[int], mask: Collection[int]) -> list[int]:
-    """Take the signals that a handler of Python waits for off the kernel."""
-    numbers = []
-    for number in pending:
-        if number in mask or not callable(c.getsignal(number)):
-            continue  # stays pending, or is the kernel's business
-        if _sigtimedwait((number,), 0) is not None:
-            numbers.append(number)
-    return numbers
 
 
 def _arrived(number: int) -> object:
     # A class for each: the finalizer must be a C function, found on the type. A Python one would
     # run the handler in its own frame, and an exception there is dropped again. A bound method
     # calls its function with what it is bound to, whatever that is.
-    return type("_Arrived", (), {"__del__": staticmethod(_Bound(_trip, number))})()
-
-
-_Bound: Any = type(_Already().__enter__)
+    return type("_Arrived", (), {"__del__": staticmethod(MethodType(_trip, number))})()
 
 
 def _signal_of(exc: BaseException) -> int | None:
@@ -172,7 +145,7 @@ def _signal_of(exc: BaseException) -> int | None:
 def _handlers() -> list[tuple[int, CodeType]]:
     """Return the signals that a function in Python handles, each with its code."""
     found = []
-    for number in map(int, c.valid_signals()):
+    for number in c.valid_signals():
         handler = c.getsignal(number)
         code = getattr(getattr(handler, "__func__", handler), "__code__", None)
         if code is not None:
@@ -188,13 +161,3 @@ def in_handler(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _raising() -> set[int]:
-    """Return the operation codes of ``raise``, as this Python numbers them."""
-    from opcode import opmap
-
-    return {opmap[name] for name in ("RAISE_VARARGS", "RERAISE") if name in opmap}
-
-
-_RAISES = _raising()

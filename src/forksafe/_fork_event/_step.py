@@ -1,12 +1,10 @@
 """What a step is: one subsystem that a fork breaks, and how it is made whole.
 
-The rules for `Step.note` and `Step.reset`, which run inside ``os.fork()``:
-
-- nothing is imported, logged or printed, and no lock is waited for: anything may be locked there;
-- a subsystem that was never imported has no state: steps look in ``sys.modules``;
-- private state of the standard library is touched only after its shape was checked
-  (`UnknownLayout` otherwise: a new Python that moves an attribute is reported, not broken);
-- whatever a step raises is told, and stops neither the next step nor the fork.
+`Step.note` and `Step.reset` run inside ``os.fork()``. Nothing is imported, logged or printed there,
+and no lock is waited for. A subsystem that was never imported has no state. Private state of the
+standard library is touched only after its shape was checked, so that a new Python that moves an
+attribute is reported, not broken (`UnknownLayout`). Whatever a step raises is told, and stops
+neither the next step nor the fork.
 """
 
 from __future__ import annotations
@@ -35,42 +33,24 @@ NOTHING: Any = object()
 
 
 class Step:
-    """One subsystem. Subclasses have one instance, in the list that states the order.
+    """One subsystem. Subclasses have one instance, in the list that states the order."""
 
-    Attributes:
-        name: How `last_reset()` and the documentation call it.
-        modules: The modules that hold the state. While none of them is loaded the step is
-            skipped. Empty: it always runs.
-    """
-
-    name: str = ""
+    name: str = ""  # how last_reset() and the documentation call it
+    # Those that hold the state. While none is loaded the step is skipped. Empty: it always runs.
     modules: tuple[str, ...] = ()
 
     def loaded(self) -> bool:
         """Tell whether there can be any state to reset."""
-        modules = sys.modules
-        for module in self.modules:
-            if module in modules:
-                return True
-        return not self.modules
+        return not self.modules or any(module in sys.modules for module in self.modules)
 
     def note(self, fork: ForkEvent) -> Any:
-        """Look, before the fork, at what the child cannot see; the result reaches `reset`.
-
-        What it changes for the child's sake it takes back by `ForkEvent.undo`.
-        """
+        """Look, before the fork, at what the child cannot see. `ForkEvent.undo` is to undo it."""
         return None
 
     def reset(self, fork: ForkEvent, note: Any) -> bool | str:
-        """Make the subsystem whole in the child.
+        """Make the subsystem whole in the child; return what was done, or whether anything was.
 
-        Args:
-            fork: The fork under way.
-            note: What `note` returned; None where it raised, and where the fork ran no ``before``
-                half.
-
-        Returns:
-            Whether there was anything to do; or what `last_reset()` is to tell of it.
+        `note` is what `Step.note` returned; None where it raised, or where no ``before`` half ran.
         """
         raise NotImplementedError
 
@@ -79,8 +59,6 @@ class Step:
 
 
 class _Raises:
-    """A finalizer that raises: what it raises goes to ``sys.unraisablehook``."""
-
     def __init__(self, exc: BaseException, what: str) -> None:
         self._exc = exc
         self._what = what
@@ -93,11 +71,9 @@ class _Raises:
 
 
 def tell(exc: BaseException, what: str) -> None:
-    """Give an exception to ``sys.unraisablehook``, as CPython does with those of at-fork hooks.
+    """Give an exception to ``sys.unraisablehook``, as one that was raised in `what`.
 
-    Args:
-        exc: The exception.
-        what: In what it was raised, for the message.
+    CPython does so with those of at-fork hooks. Any finalizer that raises leads there.
     """
     told = type("_Told", (), {"__del__": _Raises(exc, what)})()
     del told  # the hook has it now; on PyPy, which collects later, in a while

@@ -1,13 +1,10 @@
 """What the threads that the child will not have were in the middle of: one look, before the fork.
 
-Steps say which functions they are interested in (`interest`); the look walks every stack once, and
-keeps the object whose method is found there. It happens once a fork, as late as can be, and only
-beside other threads. Three places cannot be looked at, and steps must do without:
-
-- the stacks of other threads on a build without a GIL, where they run on while they are read
-  (that crashes CPython 3.13t): only this thread's own stack is walked there;
-- on PyPy, frames that its compiler keeps in a form of its own;
-- forks made in C, whose ``before`` half never ran.
+Steps say which functions they are interested in (`interest`). The look walks every stack once, as
+late as can be, and only beside other threads. Three places cannot be looked at, and steps must do
+without: other threads on a build without a GIL, where they run on while their stacks are read (that
+crashes CPython 3.13t); on PyPy, frames that its compiler keeps in a form of its own; and forks made
+in C, whose ``before`` half never ran.
 """
 
 from __future__ import annotations
@@ -20,98 +17,72 @@ from ._with_bodies import held_by, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
     from typing import Any
 
     from ._with_bodies import Held
 
 _DEPTH = 1000  # frames: more is no stack that waits for a lock
-# Seconds without the GIL before each look. The first begins this thread's turn anew: see `_Turn`.
-# The others: a thread that was given a lock, and waits for the GIL, shows in a moment that it has
-# the lock; on a busy machine in a long one. All are spent only where this thread holds a lock that
-# another waits for, in a way that its stack does not show.
+# Seconds without the GIL before each further look. A thread that was given a lock, and waits for
+# the GIL, shows in a moment that it has the lock. All are spent only where this thread holds a lock
+# that another waits for, in a way that its stack does not show.
 _PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
-
-class _Interest:
-    """The functions that the steps are interested in, by their code, once they are loaded."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
-        # By id: the hash of a code object takes all that is in it. The object is kept for that.
-        self.codes: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
-
-    def add(self, path: str, variables: tuple[str, ...]) -> None:
-        module, _, name = path.partition(":")
-        self._waiting.setdefault(module, []).append((name, variables))
-
-    def find(self) -> dict[int, tuple[str, tuple[str, ...], CodeType]]:
-        for module in [name for name in self._waiting if name in sys.modules]:
-            spec = getattr(sys.modules[module], "__spec__", None)
-            if getattr(spec, "_initializing", False):
-                continue  # half imported: its classes are still to come
-            for name, variables in self._waiting.pop(module):
-                found: Any = sys.modules[module]
-                for part in name.split("."):
-                    found = getattr(found, part, None)
-                code = getattr(found, "__code__", None)
-                if code is not None:
-                    self.codes[id(code)] = f"{module}:{name}", variables, code
-        return self.codes
-
-
-_interest = _Interest()
+# By module, the functions of interest while it is not loaded; and those that are, by id, as the
+# hash of a code object takes all that is in it. The object is kept for that.
+_waiting: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+_known: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
 
 
 def interest(*paths: str, variables: tuple[str, ...] = ("self",)) -> None:
-    """Have the look find threads that are inside of these functions.
-
-    Args:
-        paths: ``"module:function"`` or ``"module:Class.method"`` of each.
-        variables: The local variables whose values are wanted.
-    """
+    """Have the look find threads inside of functions, such as ``"module:Class.method"``."""
     for path in paths:
-        _interest.add(path, variables)
+        module, _, name = path.partition(":")
+        _waiting.setdefault(module, []).append((name, variables))
+
+
+def _find_functions() -> None:
+    for module in [name for name in _waiting if name in sys.modules]:
+        spec = getattr(sys.modules[module], "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            continue  # half imported: its classes are still to come
+        for name, variables in _waiting.pop(module):
+            found: Any = sys.modules[module]
+            for part in name.split("."):
+                found = getattr(found, part, None)
+            code = getattr(found, "__code__", None)
+            if code is not None:
+                _known[id(code)] = f"{module}:{name}", variables, code
 
 
 class Stacks:
-    """What one look saw.
+    """What one look saw, of the other threads and of this one."""
 
-    Attributes:
-        others: By the path of a function, what other threads have in the variables wanted of it;
-            each with the thread's ident in front.
-        own: The same of this thread.
-        held: Locks that other threads provably held.
-        own_held: Locks that this thread provably holds.
-        own_globals: The globals of the functions that this thread is inside of, by id.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, me: int, frames: dict[int, FrameType]) -> None:
+        # By the path of a function: a thread's ident, and the variables wanted of it.
         self.others: dict[str, list[tuple[Any, ...]]] = {}
         self.own: dict[str, list[tuple[Any, ...]]] = {}
         self.held: list[Held] = []
         self.own_held: list[Held] = []
-        self.own_globals: set[int] = set()
-
-    def take(self, me: int, frames: dict[int, FrameType]) -> None:
-        """Look at all frames, this thread's and those of the others."""
-        codes = _interest.find()
+        self.own_globals: set[int] = set()  # of the functions that this thread is inside of, by id
+        _find_functions()
         for thread, innermost in frames.items():
             mine = thread == me
             if not mine and not others_can_be_read():
                 continue
-            found = self.own if mine else self.others
-            held = self.own_held if mine else self.held
+            found, held = (self.own, self.own_held) if mine else (self.others, self.held)
             held += held_by(innermost)
             for frame in _frames(innermost):
-                hit = codes.get(id(frame.f_code))
+                hit = _known.get(id(frame.f_code))
                 if hit is not None:
                     path, names, _ = hit
                     values = frame.f_locals
                     found.setdefault(path, []).append((thread, *map(values.get, names)))
                 if mine:
                     self.own_globals.add(id(frame.f_globals))
+        own = {id(one.lock) for one in self.own_held}
+        self.held = [one for one in self.held if id(one.lock) not in own]
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -128,74 +99,53 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be read"
 
 
-def others_can_be_read() -> bool:
-    """Tell whether the frames of other threads can be read without a crash."""
-    return getattr(sys, "_is_gil_enabled", _yes)()
-
-
-def _yes() -> bool:
-    return True
-
+# Tells whether the frames of other threads can be read without a crash.
+others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
 # In C: gevent puts a function in its place that lets other greenlets run.
 _time: Any = time
 _sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
 
 
-class _Turn:
-    """The turn of a thread that forks: from the look to the fork no other is given the GIL.
-
-    On a machine with little time for us, 5 of 1,000 children beside busy threads had a lock that
-    was taken in between. A thread that waits for the GIL asks for it after the switch interval, so
-    that is longer meanwhile. What waits already began before this turn, and then waits anew.
-    """
-
-    _LONG = 0.05  # seconds
-
-    def __init__(self) -> None:
-        self._forks = 0
-        self._interval = 0.0
-
-    def begin(self) -> None:
-        if not self._forks:
-            self._interval = sys.getswitchinterval()
-        self._forks += 1
-        if self._interval < self._LONG:
-            sys.setswitchinterval(self._LONG)
-
-    def end(self) -> None:
-        """In the parent, after the fork."""
-        if self._forks:
-            self._forks -= 1
-            if not self._forks:
-                sys.setswitchinterval(self._interval)
-
-    def end_in_child(self) -> None:
-        if self._forks:
-            self._forks = 0
-            sys.setswitchinterval(self._interval)
+# The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
+# busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
+# the GIL asks for it after the switch interval, so that is longer meanwhile.
+_LONG = 0.05  # seconds
+_usual = 0.0  # what it was before
 
 
-turn = _Turn()
+def _begin_turn() -> None:
+    global _usual
+    interval = sys.getswitchinterval()
+    if not _is_long(interval):  # or it is another thread's turn
+        _usual = interval
+        sys.setswitchinterval(max(interval, _LONG))
+
+
+def end_turn() -> None:
+    """In the parent and in the child."""
+    if _usual and _is_long(sys.getswitchinterval()):
+        sys.setswitchinterval(_usual)
+
+
+def _is_long(interval: float) -> bool:
+    return abs(interval - _LONG) < 1e-6
 
 
 def look() -> Stacks:
-    """Look at all stacks, and begin a `turn`, which is to be ended in parent and child."""
+    """Look at all stacks, and begin a turn: `end_turn` is to be called in parent and child."""
     me = get_ident()
-    _sleep(0)
-    turn.begin()
+    _sleep(0)  # who waits for the GIL already has it before the turn, and then waits anew
+    _begin_turn()
     foreign: dict[int, Any] = {}
-    stacks = Stacks()
+    stacks = Stacks(me, {})
     for pause in _PAUSES:
         if pause:
             _sleep(pause)
-        stacks = Stacks()
         places = _places(me)
         frames = sys._current_frames()
-        stacks.take(me, frames)
+        stacks = Stacks(me, frames)
         frames.clear()  # their locals are not ours to keep
-        mine = {id(one.lock) for one in stacks.own_held}
-        stacks.held = [one for one in stacks.held if id(one.lock) not in mine]
         if settle(stacks.held, foreign) and places == _places(me):
             break
     return stacks
@@ -203,28 +153,20 @@ def look() -> Stacks:
 
 def _places(me: int) -> list[tuple[int, int]]:
     """Return where the other threads are: the same again if none has run meanwhile."""
-    if not others_can_be_read():
-        return []
-    frames = sys._current_frames()
+    frames = sys._current_frames() if others_can_be_read() else {}
     return [(id(frame), frame.f_lasti) for thread, frame in frames.items() if thread != me]
 
 
 def own_stack() -> dict[str, list[tuple[Any, ...]]]:
     """Look at this thread alone, in the child of a fork that was made in C: as `Stacks.own`."""
-    stacks = Stacks()
-    stacks.take(get_ident(), {get_ident(): sys._getframe(1)})
-    return stacks.own
+    return Stacks(get_ident(), {get_ident(): sys._getframe(1)}).own
 
 
 def forget_vanished_threads() -> None:
     """Mark every thread but this one as ended, where a fork made in C ran no hook of `threading`.
 
-    Without it the child's `threading` believes that the parent's threads live on: it lists them,
-    and joins those that are no daemons when the process ends, for ever (uWSGI kills such a worker
-    after its mercy of 60 seconds). Raises nothing.
-
-    Source: ``threading._after_fork``; for Python 3.13 and later also ``_PyThread_AfterFork`` in
-    Modules/_threadmodule.c, which marks the handle of each thread before that.
+    Or `threading` would list the parent's threads in the child, and join them at its end, for ever.
+    Source: ``threading._after_fork``; ``_PyThread_AfterFork`` in Modules/_threadmodule.c (3.13).
     """
     threading: Any = sys.modules.get("threading")
     try:
@@ -241,10 +183,7 @@ def forget_vanished_threads() -> None:
 
 
 def _join_threads() -> None:
-    """Join the threads of this process, as ``_thread._shutdown`` of Python 3.13 and later does.
-
-    That one goes by a list of its own, in C, from which nothing removes the parent's threads.
-    """
+    """Join this process's threads: ``_thread._shutdown`` of 3.13 on would join the parent's too."""
     threading = sys.modules["threading"]
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:

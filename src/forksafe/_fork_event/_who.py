@@ -1,11 +1,7 @@
-"""Who is forking? Read off the call stack, before the fork.
+"""Who is forking? Read off the call stack, before the fork, since no state tells.
 
-Two kinds of callers are no plain forks, and neither says so in any state that older Pythons keep,
-so the frames are the only witness:
-
-- ``Process.start()``, of ``multiprocessing``, ``multiprocess`` and ``billiard``: its child runs
-  the after-fork registry itself. The reset leaves that to it, or every callback would run twice.
-- code whose child is about to exec (`_EXECUTES`): it is left alone.
+The child of ``Process.start()`` runs the after-fork registry itself, and every callback would run
+twice if the reset did not leave that to it. A child that is about to exec is left alone.
 
 Only identity of code objects counts, never a name alone. And only a frame that is itself forking
 counts: a signal handler may interrupt ``Process.start()``, and fork. So from the fork outwards
@@ -26,54 +22,36 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# The packages that fork as ``multiprocessing`` does. ``multiprocess`` (pathos) is a copy with
-# registries and children of its own. ``billiard`` (Celery) has children of its own, and shares the
-# registries of ``multiprocessing.util``.
+# ``multiprocess`` (pathos) is a copy of the first, with registries and children of its own.
+# ``billiard`` (Celery) has children of its own, and shares the registries of the first.
 NAMES = ("multiprocessing", "multiprocess", "billiard")
 
 
 def submodules(submodule: str) -> tuple[str, ...]:
-    """Return the full names of `submodule` in every family: what a step's ``modules`` is."""
+    """Return the full names of `submodule` in every family."""
     return tuple(f"{name}.{submodule}" for name in NAMES)
 
 
 def loaded(names: tuple[str, ...]) -> Iterator[ModuleType]:
     """Yield the modules among `names` that are loaded, in order."""
-    modules = sys.modules
-    for name in names:
-        module = modules.get(name)
-        if module is not None:
-            yield module
+    return (module for module in map(sys.modules.get, names) if module is not None)
 
 
 class Who:
     """Somebody who forks."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<fork by {self.name}>"
-
 
 class Launch(Who):
-    """The fork inside ``Process.start()``.
-
-    Attributes:
-        family: The name of the package whose ``Process`` it is.
-        registry: The after-fork registry that this ``Process`` runs itself, in the child.
-        standard: Whether the child is sure to get there: the class overrides nothing on the way.
-    """
+    """The fork inside ``Process.start()``."""
 
     def __init__(self, family: str, registry: object, standard: bool) -> None:
-        super().__init__(f"{family}.Process")
-        self.family = family
-        self.registry = registry
-        self.standard = standard
+        self.family = family  # the name of the package whose Process it is
+        self.registry = registry  # the after-fork registry that the child runs itself
+        self.standard = standard  # it is sure to: the class overrides nothing on the way there
 
 
-PLAIN = Who("os.fork")
-EXEC = Who("a child about to exec")
+PLAIN = Who()
+EXEC = Who()  # a child that is about to exec
 
 # Functions whose child is about to exec. A table: add a line.
 _EXECUTES = (
@@ -93,10 +71,7 @@ for _module, _path in _EXECUTES:
     _BY_NAME.setdefault(_path.rpartition(".")[2], []).append((_module, _path))
 
 # Packages whose functions fork on behalf of their callers.
-_FORKERS = {module.partition(".")[0] for module, _ in _EXECUTES} | {
-    *NAMES,
-    __name__.partition(".")[0],
-}
+_FORKERS = {name.partition(".")[0] for name in (*NAMES, __name__, *dict(_EXECUTES))}
 
 _BUILTIN = type(os.getpid)
 _AWAITS = opmap.get("SEND", opmap.get("YIELD_FROM"))
@@ -105,14 +80,12 @@ _DEPTH = 16  # frames: wrappers of wrappers of os.fork are no deeper
 
 
 def who_forks(frame: FrameType | None) -> Who:
-    """Tell who forks.
-
-    Args:
-        frame: The frame that runs the fork: of the caller of ``os.fork()`` itself, not of a hook;
-            None where C code forks in a thread that runs no Python code.
-    """
-    if frame is not None and "uvloop" in sys.modules and _awaits_c_code(frame):
-        return EXEC
+    """Tell who forks. `frame` runs ``os.fork()``; None: C code does, in a thread without Python."""
+    if frame is not None and "uvloop" in sys.modules:
+        # Its subprocess_exec(), awaited by the program: who calls os.fork() stands at a call.
+        code = frame.f_code
+        if code.co_flags & _COROUTINE and code.co_code[frame.f_lasti] == _AWAITS:
+            return EXEC
     wrappers = [_code(f) for f in (os.fork, os.forkpty) if type(f) is not _BUILTIN]
     forking = True  # every frame so far forks on behalf of its caller
     for _ in range(_DEPTH):
@@ -127,26 +100,15 @@ def who_forks(frame: FrameType | None) -> Who:
                 launch = _launch(frame, module.__name__)
                 if launch is not None:
                     return launch
+        name = frame.f_globals.get("__name__")
         if code in wrappers:
             forking = True
-        elif _package(frame) not in _FORKERS:
+        elif type(name) is not str or name.partition(".")[0] not in _FORKERS:
             if not wrappers:
                 break
             forking = False
         frame = frame.f_back
     return PLAIN
-
-
-def _awaits_c_code(frame: FrameType) -> bool:
-    # loop.subprocess_exec() of uvloop, awaited by the program's coroutine: whoever calls os.fork()
-    # stands at a call.
-    code = frame.f_code
-    return bool(code.co_flags & _COROUTINE) and code.co_code[frame.f_lasti] == _AWAITS
-
-
-def _package(frame: FrameType) -> str:
-    name = frame.f_globals.get("__name__")
-    return name.partition(".")[0] if type(name) is str else ""
 
 
 def _code(function: Any) -> CodeType | None:
@@ -155,14 +117,9 @@ def _code(function: Any) -> CodeType | None:
         code = getattr(function, "__code__", None)
         if code is not None:
             return code  # type: ignore[no-any-return] # what functions have by that name
-        for attribute in ("__func__", "func", "__wrapped__"):
-            inner = getattr(function, attribute, None)
-            if inner is not None:
-                break
-        else:
-            call: Any = vars(type(function)).get("__call__")
-            return getattr(call, "__code__", None)
-        function = inner
+        inner = [getattr(function, name, None) for name in ("__func__", "func", "__wrapped__")]
+        inner.append(vars(type(function)).get("__call__"))
+        function = next((each for each in inner if each is not None), None)
     return None
 
 

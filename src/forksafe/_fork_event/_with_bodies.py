@@ -1,33 +1,12 @@
 """Which locks a thread holds, read off its stack: a proof, not a guess.
 
 A plain lock does not know who has taken it. But a thread whose instruction stands inside the body
-of ``with LOCK`` holds LOCK (`_lock_spans` tells what is inside, and of one more form). A lock has
-one holder: no other thread has it, the one that forks included, and in the child nobody will ever
-release it. Which lock it is we look up again in the frame, without running code of the program.
-Besides what `_lock_spans` makes sure of, a lock is proven to be held (`Held.sure`) only where
+of ``with LOCK`` holds LOCK (see `_lock_spans`), no other thread has it, and in the child nobody
+will ever release it. Which lock it is we look up again in the frame, without running code of the
+program. Not proven is that no other function has put another lock there, or has released it.
 
-- no function that the body has called, and that has not finished, is one that releases the lock.
-  ``Condition.wait()`` is; a Condition stands for the lock in it;
-- the lock is locked, and the thread has not moved on while we looked.
-
-Two things remain unproven: that no other function puts another lock into the attribute while the
-body runs, and that none that has finished has released the lock. Either is an error where a lock
-is to guard anything. It does harm only where the forking thread has that very lock, and the stack
-of the forking thread does not show it.
-
-A thread at the entry of a body, or at its exit, *may* have the lock: it was given the lock a moment
-ago, or has not yet released it. The other possibility is that the forking thread has it. So the
-child decides (`free`), and frees the lock in three cases:
-
-- It is re-entrant, and its owner is another thread.
-- It was free at a look, or another thread was proven to hold it then (`settle`). A hook that takes
-  a lock before the fork releases it in the child: where it is registered later than ours, it took
-  the lock before our look; where earlier, it releases the lock before our part in the child.
-- Up to 3.13: `locked()` says no, and yet it cannot be taken. A thread that is given a lock sets
-  that flag when it has the GIL again. The forking thread has had the GIL.
-
-What remains is in doubt. Mostly a thread was given the lock and waits for the GIL, from 3.14 on:
-give up the GIL for a moment, look again, and the thread stands inside the body.
+A thread at the entry of a body, or at its exit, *may* have the lock; otherwise the forking thread
+has it. Mostly it waits for the GIL, and at the next look is in the body; or the child decides.
 
 Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack`` or
 ``@contextmanager`` (what is inside is not on the stack), by a wrapper, or by ``async with``, and
@@ -54,7 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = os.path.dirname(os.__file__) + os.sep
 
-# gevent and eventlet put classes of their own there, with other rules.
+# gevent and eventlet put classes of their own there.
 _KNOWN = sys.implementation.name == "cpython" and all(
     type(getattr(lock, "acquire", None)) is MethodDescriptorType for lock in (LockType, RLock)
 )
@@ -62,27 +41,23 @@ _KNOWN = sys.implementation.name == "cpython" and all(
 # Where a thread in Condition.wait() sleeps, and has released the lock: behind the first acquire(),
 # by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
 _WAIT: Any = getattr(Condition.wait, "__code__", None)
-_ASLEEP: tuple[int, ...] = ()
+_ASLEEP: set[int] = set()
 if _KNOWN:
     _wait = Analysis(_WAIT)
-    for _place, _value in enumerate(_wait.values):
-        if _value == ("local", "waiter", "acquire"):
-            while not _wait.names[_place].startswith("CALL"):
-                _place += 1
-            _ASLEEP += (_wait.offsets[_place],)
-    _ASLEEP = _ASLEEP[1:]
+    _takes = [i for i, value in enumerate(_wait.values) if value[1:] == ("waiter", "acquire")]
+    for _take in _takes[1:]:
+        _calls = (i for i, name in enumerate(_wait.names) if i > _take and name.startswith("CALL"))
+        _ASLEEP.add(_wait.offsets[next(_calls)])
 
 
 class Held:
-    """A lock that a thread holds, or may hold.
+    """A lock that a thread holds, or may hold: a ``_thread.lock`` or ``_thread.RLock``.
 
-    Attributes:
-        lock: A ``_thread.lock`` or ``_thread.RLock``.
-        sure: Whether it is proven that the thread holds it.
-        foreign: Whether the thread that looks is known not to hold it.
+    It is `sure` if that is proven, and `foreign` if the thread that looks is known not to hold it.
+    It is taken in the function that is at `where`.
     """
 
-    __slots__ = ("_code", "_line", "foreign", "lock", "sure")
+    __slots__ = ("foreign", "lock", "of_standard_library", "sure", "where")
 
     def __init__(self, lock: Any, sure: bool, frame: FrameType) -> None:
         self.lock = lock
@@ -92,69 +67,46 @@ class Held:
         else:
             self.sure = sure and lock.locked()
             self.foreign = self.sure or not lock.locked()
-        self._code = frame.f_code
-        self._line = frame.f_lineno
-
-    @property
-    def where(self) -> str:
-        """The file and the line that the thread is at, in the function that takes the lock."""
-        return f"{self._code.co_filename}:{self._line}"
-
-    @property
-    def of_standard_library(self) -> bool:
-        """Whether that function is the standard library's."""
-        path = self._code.co_filename
-        return path.startswith(_HOME) and "-packages" not in path
+        path = frame.f_code.co_filename
+        self.where = f"{path}:{frame.f_lineno}"
+        self.of_standard_library = path.startswith(_HOME) and "-packages" not in path
 
 
 def held_by(innermost: FrameType | None) -> Iterator[Held]:
     """Yield the locks that a thread holds or may hold, from the inside out. One can come twice.
 
-    Args:
-        innermost: The frame that the thread is in. That of another thread may be read only while
-            the GIL keeps it from running.
+    The frame of another thread may be read only while the GIL keeps that thread from running.
     """
     frame = innermost if _KNOWN else None
     sleeps_in: Any = None
     releasing: list[tuple[FrameType, Path]] = []
     while frame is not None:
-        spans = found.get(id(frame.f_code))
-        if spans is None:
-            spans = analyse(frame.f_code)
-        if spans:
-            position = frame.f_lasti
-            if position in _ASLEEP and frame.f_code is _WAIT:
-                sleeps_in = frame.f_locals.get("self")
-            for start, end, path, sure in spans:
-                if not start <= position < end:
-                    continue
-                if sure is None:
-                    releasing.append((frame, path))
-                    continue
-                thing = _resolve(frame, path)
-                lock = None if thing is sleeps_in else _lock_of(thing)
-                if lock is None or lock is _lock_of(sleeps_in):
-                    continue
-                if sure:
-                    sure = not any(
-                        not released or _lock_of(_resolve(at, released)) is lock
-                        for at, released in releasing
-                    )
-                # The GIL may have been given up in between, and the variables be other ones.
-                yield Held(lock, sure and frame.f_lasti == position, frame)
+        position = frame.f_lasti
+        if position in _ASLEEP and frame.f_code is _WAIT:
+            sleeps_in = frame.f_locals.get("self")
+        known = found.get(id(frame.f_code))
+        for start, end, path, sure in known[0] if known else analyse(frame.f_code):
+            if not start <= position < end:
+                continue
+            if sure is None:
+                releasing.append((frame, path))
+                continue
+            thing = _resolve(frame, path)
+            lock = None if thing is sleeps_in else _lock_of(thing)
+            if lock is None or lock is _lock_of(sleeps_in):
+                continue
+            for at, released in releasing:  # in functions that the body has called
+                sure = sure and bool(released) and _lock_of(_resolve(at, released)) is not lock
+            # The GIL may have been given up in between, and the variables be other ones.
+            yield Held(lock, sure and frame.f_lasti == position, frame)
         frame = frame.f_back
 
 
 def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
     """Add up what several looks have shown, between which this thread took no lock.
 
-    Args:
-        held: What other threads were seen to hold, or perhaps to hold, at the last look.
-        foreign: The locks, by id, that are known not to be this thread's. Those of the last look
-            are added.
-
-    Returns:
-        Whether this is known of all of `held` now.
+    `held` is what others hold at the last look. It adds to `foreign`, the locks by id that are not
+    this thread's. Tell whether that is known of all of `held` now.
     """
     foreign.update((id(one.lock), one.lock) for one in held if one.foreign)
     for one in held:
@@ -163,28 +115,18 @@ def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
 
 
 def free(held: Held) -> bool:
-    """Free a lock in the child, if a thread held it that the child does not have.
-
-    Returns:
-        Whether that was so. A lock that this thread holds, or may hold, stays as it is.
-    """
+    """Free a lock in the child, unless this thread holds it or may hold it; tell whether it was."""
+    # Not this thread's is a lock that was free at a look, or that another thread was proven to hold
+    # then; and, up to 3.13, one that cannot be taken although locked() says no: who is given a lock
+    # sets that flag when it has the GIL again, which this thread has had.
     if not held.foreign and (type(held.lock) is RLock or held.lock.locked()):
         return False
     return free_lock(held.lock)
 
 
 def free_lock(lock: Any) -> bool:
-    """Free a lock in the child, unless it is free or this thread's.
-
-    Args:
-        lock: One that is known not to be this thread's, or a re-entrant one: it knows its owner.
-
-    Returns:
-        Whether that was needed.
-    """
-    # Not by locked(): up to 3.13 a thread can have taken the lock and not yet set the flag. A
-    # re-entrant lock of this thread can be taken.
-    if lock.acquire(False):
+    """Free a re-entrant lock, or one that is known not to be this thread's; tell if it was held."""
+    if lock.acquire(False):  # as a re-entrant lock of this thread can be
         lock.release()
         return False
     lock._at_fork_reinit()
@@ -205,25 +147,21 @@ def _resolve(frame: FrameType, path: Path) -> Any:
 def _lock_of(thing: Any) -> Any:
     """Return the lock that is taken with `thing`, or None where that is not known."""
     cls: Any = type(thing)
-    if cls is Condition:
-        thing = thing._lock
-    elif issubclass(cls, Condition) and _member(cls, "__enter__") is Condition.__enter__:
+    if issubclass(cls, Condition) and _member(cls, "__enter__") is Condition.__enter__:
         thing = _attribute(thing, "_lock")
     return thing if type(thing) is LockType or type(thing) is RLock else None
 
 
 _mro: Any = type.__dict__["__mro__"].__get__
 _names: Any = type.__dict__["__dict__"].__get__
-_NOTHING: Any = object()
 
 
 def _member(cls: type, name: str) -> Any:
-    """Return what a class or one of its bases has under this name, as it is there."""
+    """Return what a class or one of its bases has under this name, as it is there, or None."""
     for base in _mro(cls):
-        member = _names(base).get(name, _NOTHING)
-        if member is not _NOTHING:
-            return member
-    return _NOTHING
+        if name in _names(base):
+            return _names(base)[name]
+    return None
 
 
 def _attribute(thing: Any, name: str) -> Any:
@@ -234,7 +172,7 @@ def _attribute(thing: Any, name: str) -> Any:
     member = _member(cls, name)
     if issubclass(cls, type):
         own = _member(thing, name)
-        return own if member is _NOTHING and not _is_descriptor(own) else None
+        return own if member is None and not _is_descriptor(own) else None
     # A slot's descriptor is the interpreter's own.
     if type(member) is MemberDescriptorType or not _is_descriptor(member):
         try:
@@ -245,4 +183,4 @@ def _attribute(thing: Any, name: str) -> Any:
 
 
 def _is_descriptor(member: Any) -> bool:
-    return member is not _NOTHING and _member(type(member), "__get__") is not _NOTHING
+    return _member(type(member), "__get__") is not None
