@@ -304,6 +304,7 @@ def unknown_layout(fork: Forker) -> None:
     def child() -> tuple[str, str, object, int]:
         told = forksafe.last_reset() or {}
         children = multiprocessing.process._children  # type: ignore[attr-defined] # private
+        sys.stderr.flush()  # PyPy's has a buffer
         return told["children"], told["registry"], children, len(calls)
 
     assert fork.run(child, end="_exit") == (

@@ -73,7 +73,14 @@ class _Raises:
 def tell(exc: BaseException, what: str) -> None:
     """Give an exception to ``sys.unraisablehook``, as one that was raised in `what`.
 
-    CPython does so with those of at-fork hooks. Any finalizer that raises leads there.
+    CPython does so with those of at-fork hooks. Any finalizer that raises leads there. PyPy runs
+    finalizers late; but its hook takes any object.
     """
+    if sys.implementation.name == "pypy":
+        told: Any = _Raises(exc, what)
+        told.exc_type, told.exc_value, told.exc_traceback = type(exc), exc, exc.__traceback__
+        told.err_msg, told.extra_line, told.object = "Exception ignored in", "", what
+        sys.unraisablehook(told)
+        return
     told = type("_Told", (), {"__del__": _Raises(exc, what)})()
-    del told  # the hook has it now; on PyPy, which collects later, in a while
+    del told  # the hook has it now

@@ -13,7 +13,7 @@ import sys
 import time
 from _thread import get_ident
 
-from ._with_bodies import held_by, settle
+from ._with_bodies import held_by, locals_of, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class Stacks:
                 hit = _known.get(id(frame.f_code))
                 if hit is not None:
                     path, names, _ = hit
-                    values = frame.f_locals
-                    found.setdefault(path, []).append((thread, *map(values.get, names)))
+                    found.setdefault(path, []).append((thread, *locals_of(frame, *names)))
                 if mine:
                     self.own_globals.add(id(frame.f_globals))
         own = {id(one.lock) for one in self.own_held}

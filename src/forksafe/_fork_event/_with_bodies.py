@@ -38,6 +38,9 @@ _KNOWN = sys.implementation.name == "cpython" and all(
     type(getattr(lock, "acquire", None)) is MethodDescriptorType for lock in (LockType, RLock)
 )
 
+_KEEPS_LOCALS = sys.version_info < (3, 13) and sys.implementation.name == "cpython"
+_OPTIMIZED = 1  # inspect.CO_OPTIMIZED: a function, not the body of a class
+
 # Where a thread in Condition.wait() sleeps, and has released the lock: behind the first acquire(),
 # by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
 _WAIT: Any = getattr(Condition.wait, "__code__", None)
@@ -83,7 +86,7 @@ def held_by(innermost: FrameType | None) -> Iterator[Held]:
     while frame is not None:
         position = frame.f_lasti
         if position in _ASLEEP and frame.f_code is _WAIT:
-            sleeps_in = frame.f_locals.get("self")
+            (sleeps_in,) = locals_of(frame, "self")
         known = found.get(id(frame.f_code))
         for start, end, path, sure in known[0] if known else analyse(frame.f_code):
             if not start <= position < end:
@@ -133,12 +136,23 @@ def free_lock(lock: Any) -> bool:
     return True
 
 
+def locals_of(frame: FrameType, *names: str) -> list[Any]:
+    """Return local variables of a function, None for what has no value."""
+    found = frame.f_locals
+    values = [found.get(name) for name in names]
+    # Up to 3.12 the frame keeps this dictionary, and with it what the function lets go of. A trace
+    # function's changes would be in it.
+    if _KEEPS_LOCALS and frame.f_code.co_flags & _OPTIMIZED and sys.gettrace() is None:
+        found.clear()
+    return values
+
+
 def _resolve(frame: FrameType, path: Path) -> Any:
     """Return the object that `path` leads to, or None."""
     kind, name = path[:2]
     if kind == "name" and frame.f_locals is not frame.f_globals:
         return None  # the body of a class, whose names may be anything
-    thing = frame.f_locals.get(name) if kind == "local" else dict.get(frame.f_globals, name)
+    thing = locals_of(frame, name)[0] if kind == "local" else dict.get(frame.f_globals, name)
     for attribute in path[2:]:
         thing = _attribute(thing, attribute)
     return thing
@@ -152,6 +166,7 @@ def _lock_of(thing: Any) -> Any:
     return thing if type(thing) is LockType or type(thing) is RLock else None
 
 
+_of_type: Any = type.__getattribute__
 _mro: Any = type.__dict__["__mro__"].__get__
 _names: Any = type.__dict__["__dict__"].__get__
 
@@ -167,7 +182,7 @@ def _member(cls: type, name: str) -> Any:
 def _attribute(thing: Any, name: str) -> Any:
     """Return an attribute, or None where reading it may run code of the program."""
     cls = type(thing)
-    if type(_member(cls, "__getattribute__")) is not WrapperDescriptorType:
+    if type(_of_type(cls, "__getattribute__")) is not WrapperDescriptorType:
         return None
     member = _member(cls, name)
     if issubclass(cls, type):
@@ -183,4 +198,4 @@ def _attribute(thing: Any, name: str) -> Any:
 
 
 def _is_descriptor(member: Any) -> bool:
-    return _member(type(member), "__get__") is not None
+    return member is not None and _member(type(member), "__get__") is not None
