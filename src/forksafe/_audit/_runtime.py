@@ -20,7 +20,7 @@ from functools import partial
 
 from .._hazard import ACTION, ADVICE, tell
 from .._libraries import LIBRARIES, Library
-from ._scene import NO_DESCRIPTOR, is_loaded
+from ._scene import NO_DESCRIPTOR, UNNAMED, is_loaded
 from ._scene import find as loaded
 from ._threads import active, frames_of_others, stack, verdict
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from .._hazard import Hazard
     from ._scene import Scene
 
-_GENERATOR = "numpy.random._generator:Generator"
-WANTED = (_GENERATOR,)
 TASKS = "/proc/self/task"
 
 _SLEEP = 4.8  # switch intervals: among threads that come and go one waits for others' locks, too
@@ -58,18 +56,6 @@ _SHOWN = 10
 _AT_START = 1000
 
 
-def find(scene: Scene) -> Iterator[Hazard]:
-    """Yield what is found of it."""
-    yield from _interpreters()
-    yield from _exit_handlers()
-    yield from _signal_handlers()
-    yield from _modules()
-    generators = scene.instances(_GENERATOR)
-    if generators:
-        yield tell("random-state of objects", _GENERATOR, _GENERATOR, len(generators))
-    yield from _memory()
-
-
 def find_native_threads(scene: Scene) -> Iterator[Hazard]:
     """Yield the threads that Python does not know."""
     try:
@@ -91,13 +77,13 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
         whose = f" (most likely {known.name})" if known.name else ""
         prepared = "" if severity == ACTION else ", which the library is prepared for"
         where = "tid " + ", ".join(map(str, tasks))
-        yield tell("native-thread", name or known.name or "(unnamed)", where, count, which, whose,
+        yield tell("native-thread", name or known.name or UNNAMED, where, count, which, whose,
                    prepared, severity=severity, remedy=remedy, library=known.name)  # fmt: skip
 
 
 def _owner(name: str, mask: str) -> Library:
     if name:
-        named = (known for known in LIBRARIES if any(fnmatchcase(name, p) for p in known.natives))
+        named = (k for k in LIBRARIES if any(fnmatchcase(name, p) for p in k.natives.split()))
         return next(named, _NATIVE)
     if mask == _ALL_BLOCKED and is_loaded("faulthandler"):
         return _DISARMED if loaded("forksafe._steps._watchdog:_armed") else _WATCHDOG
@@ -182,17 +168,37 @@ def _read(path: str) -> str:
         return ""
 
 
-def _interpreters() -> Iterator[Hazard]:
-    # CPython deletes them in the child before anything else runs, and that has never worked: it
-    # hangs up to 3.12, and dies by a signal from 3.13 on (cpython gh-139759, gh-101437).
+def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of the rest."""
+    # CPython deletes subinterpreters in the child before anything else runs, and that has never
+    # worked: it hangs up to 3.12, and dies by a signal from 3.13 on (cpython gh-139759, gh-101437).
     list_all = loaded("_interpreters:list_all") or loaded("_xxsubinterpreters:list_all")  # to 3.12
     # Each is an object of its own, an id, or one of a tuple with it: the version decides.
     every = [int(x[0] if isinstance(x, tuple) else x) for x in list_all()] if list_all else []
     for number in sorted(every)[1:]:  # the first is the main interpreter
         yield tell("interpreter", str(number), f"interpreter {number}", number)
+    handlers = [
+        name for name in _exit_handlers() if name.split(":")[0].split(".")[0] not in _HARMLESS
+    ]
+    if handlers:
+        shown = ", ".join(handlers[:_SHOWN]) + (", ..." if len(handlers) > _SHOWN else "")
+        yield tell("exit-handlers", shown, shown, len(handlers))
+    for name in ("SIGTERM", "SIGCHLD"):
+        handler = signal.getsignal(getattr(signal, name, signal.SIGTERM))
+        if callable(handler) and "asyncio" not in _name(handler):
+            yield tell("signal-handler", name, _name(handler), name, _name(handler))
+    for known in LIBRARIES:
+        for module in filter(is_loaded, known.loaded.split()):
+            if not known.settled and (not known.state or loaded(known.state)):
+                variables = known.environment.split()
+                shown = "; ".join(f"{v}={os.environ.get(v, '(unset)')}" for v in variables)
+                yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
+                           severity=ACTION if known.state else ADVICE, detail=(shown,),
+                           library=known.name)  # fmt: skip
+    yield from _memory()
 
 
-def _exit_handlers() -> Iterator[Hazard]:
+def _exit_handlers() -> list[str]:
     # atexit names nobody; but unregister() compares what it is given with every handler, and an
     # object that equals nothing can note what it was compared with. `append` is C code, so that no
     # other thread comes in between.
@@ -201,10 +207,7 @@ def _exit_handlers() -> Iterator[Hazard]:
     atexit.unregister(probe())
     registry = getattr(loaded("weakref:finalize"), "_registry", {})
     handlers += [info.func for info in list(registry.values()) if info.atexit]
-    named = [n for n in map(_name, handlers) if n.partition(":")[0].split(".")[0] not in _HARMLESS]
-    if named:
-        shown = ", ".join(named[:_SHOWN]) + (", ..." if len(named) > _SHOWN else "")
-        yield tell("exit-handlers", shown, shown, len(named))
+    return [*map(_name, handlers)]
 
 
 def _name(function: Any) -> str:
@@ -212,23 +215,6 @@ def _name(function: Any) -> str:
         function = function.func
     module = getattr(function, "__module__", None) or type(function).__module__
     return f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-
-def _signal_handlers() -> Iterator[Hazard]:
-    for name in ("SIGTERM", "SIGCHLD"):
-        handler = signal.getsignal(getattr(signal, name, signal.SIGTERM))
-        if callable(handler) and "asyncio" not in _name(handler):
-            yield tell("signal-handler", name, _name(handler), name, _name(handler))
-
-
-def _modules() -> Iterator[Hazard]:
-    for known in LIBRARIES:
-        for module in filter(is_loaded, known.loaded):
-            if not known.settled and (not known.state or loaded(known.state)):
-                shown = (f"{name}={os.environ.get(name, '(unset)')}" for name in known.environment)
-                yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
-                           severity=ACTION if known.state else ADVICE,
-                           detail=("; ".join(shown),), library=known.name)  # fmt: skip
 
 
 def _memory() -> Iterator[Hazard]:

@@ -11,84 +11,50 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .._hazard import Severity
 
 
 class Library:
-    """What one library has that a fork hurts. Several words stand in one string.
+    """What one library has that a fork hurts, and what to write about it.
 
-    Attributes:
-        name: Its name, for people and for allow-lists.
-        remedy: What to write.
-        severity: ``action``, unless the library is known to start its threads again in the child.
-        modules: Prefixes, by whole components, of the modules whose code its threads run.
-        targets: Patterns, ``module:qualname``, of what threads were started with. They count before
-            `modules`, and those before `names`.
-        names: Patterns of threads' names, for libraries that hand their threads code of others.
-        restarts: Where only some versions start a thread again: what tells, ``module:name``, or an
-            attribute of the object whose method the thread runs. Without it, `action`.
-        idle: Whether that is true only of threads without work: they stand in their target itself.
-        answered_by: Where something else is told that answers for the threads: patterns of it, as
-            an allow-list has them.
-        natives: Patterns of the names of its native threads. The kernel cuts names at 15 bytes.
-        mapped: A part of the name of the shared object that starts threads without a name.
-        connections: Classes that hold a connected socket, each with the path of attributes to its
-            descriptor, or to what has a ``fileno()``; ``@socket`` is what ``get_extra_info()``
-            says. Of several that hold one socket, the one that is listed first counts.
-        connect: What to write about a connection, where that is not `remedy`.
-        loaded: Modules whose being loaded is told, as `kind`, with `trouble`. As advice, for an
-            import alone is seldom wrong; as ``action`` where `state`, ``module:name``, is true.
-        environment: Variables that it goes by, to be shown with their values.
-        settled: Variable and values, ``NAME=VALUE``, by which it is prepared for forks.
+    Several words stand in one string; patterns are matched as file names are.
     """
 
+    severity: Severity = "action"  # "advice": the library itself does what a fork calls for
+    # Its threads: patterns, ``module:qualname``, of what they were started with; else whole modules
+    # whose code they run; else patterns of their names, for those who run the code of others.
+    targets = modules = names = ""
+    # Where only some versions start a thread again: what tells, ``module:name``, or an attribute of
+    # the object whose method the thread runs. Whether that holds only of threads without work.
+    restarts = ""
+    idle = False
+    answered_by = ""  # what is told and answers for its threads: patterns of an allow-list
+    natives = ""  # patterns of the names of its native threads, which Linux cuts at 15 bytes
+    mapped = ""  # a part of the name of the shared object that starts threads without a name
+    # Modules whose being loaded is told, as `kind`, with `trouble`; "action" where ``module:name``
+    # is true.
+    loaded = trouble = state = ""
+    kind = "module"
+    environment = ""  # variables that it goes by, to be shown
+    prepared = ""  # variable and values, ``NAME=VALUE``, by which it is prepared for forks
+
     def __init__(
-        self,
-        name: str,
-        remedy: str,
-        *,
-        severity: Severity = "action",
-        modules: str = "",
-        targets: str = "",
-        names: str = "",
-        restarts: str = "",
-        idle: bool = False,
-        answered_by: str = "",
-        natives: str = "",
-        mapped: str = "",
-        connections: dict[str, str] | None = None,
-        connect: str = "",
-        loaded: str = "",
-        kind: str = "module",
-        trouble: str = "",
-        state: str = "",
-        environment: str = "",
-        settled: str = "",
+        self, name: str, remedy: str, *, connections: dict[str, str] | None = None, **more: Any
     ) -> None:
         self.name = name
-        self.remedy = remedy
-        self.severity: Severity = severity
-        self.modules = modules.split()
-        self.targets = targets.split()
-        self.names = names.split()
-        self.restarts = restarts
-        self.idle = idle
-        self.answered_by = answered_by.split()
-        self.natives = natives.split()
-        self.mapped = mapped
+        self.remedy = self.connect = remedy  # what to write, about a connection too if not told
+        # Classes that hold a connected socket, each with the path of attributes to its descriptor,
+        # or to what has a fileno(); "@socket" is what get_extra_info() says. Of several that hold
+        # one socket, the one that is listed first counts.
         self.connections = connections or {}
-        self.connect = connect or remedy
-        self.loaded = loaded.split()
-        self.kind = kind
-        self.trouble = trouble
-        self.state = state
-        self.environment = environment.split()
-        self._settled = settled.split()
+        vars(self).update(more)
 
     @property
     def settled(self) -> str:
         """What in the environment says that the library is prepared for forks; empty: nothing."""
-        for setting in self._settled:
+        for setting in self.prepared.split():
             name, _, value = setting.partition("=")
             if os.environ.get(name, "").lower() == value:
                 return setting
@@ -203,7 +169,7 @@ LIBRARIES = (
             natives="grpc_* event_engine lifeguard default-executo resolver-execut timer_manager",
             trouble="channels made before a fork do not work in the child unless its fork "
                     "support is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
-            settled="GRPC_ENABLE_FORK_SUPPORT=1 GRPC_ENABLE_FORK_SUPPORT=true "
+            prepared="GRPC_ENABLE_FORK_SUPPORT=1 GRPC_ENABLE_FORK_SUPPORT=true "
                     "GRPC_ENABLE_FORK_SUPPORT=yes"),
     Library("pika", _CHILD, modules="pika",
             connections={"pika.adapters.utils.nbio_interface:AbstractStreamTransport": "_sock"}),
@@ -269,9 +235,10 @@ LIBRARIES = (
 
     # --- threads and state of C, C++ and Rust
     Library("numpy",
-            "numpy.random.seed() in the child, or a Generator of its own: "
+            "numpy.random.seed() in the child, or a Generator made there by "
             "numpy.random.default_rng()", loaded="numpy.random.mtrand", kind="random-state",
-            trouble="children draw the same numbers from numpy's global generator, each of them"),
+            trouble="all children draw the same numbers, from its global generator and from each "
+                    "Generator that was made before the fork"),
     Library("OpenBLAS",
             "none needed: OpenBLAS stops and restarts them at a fork; OPENBLAS_NUM_THREADS=1 "
             "does without them", severity="advice", mapped="openblas"),
@@ -295,7 +262,7 @@ LIBRARIES = (
             trouble="its CPU and I/O thread pools, once used, are not started again in the child"),
     Library("tokenizers", "set TOKENIZERS_PARALLELISM=false, or use it in the child",
             loaded="tokenizers", environment="TOKENIZERS_PARALLELISM",
-            settled="TOKENIZERS_PARALLELISM=false TOKENIZERS_PARALLELISM=0", trouble=_HANGS),
+            prepared="TOKENIZERS_PARALLELISM=false TOKENIZERS_PARALLELISM=0", trouble=_HANGS),
     Library("a Rust runtime",
             "use the library (polars, lance, tokio, rayon) only after the fork, or spawn instead",
             natives="tokio-* polars-* rayon* lance*", loaded="polars lance lancedb",

@@ -87,7 +87,7 @@ def _engine(engine: Any) -> None:
     # heard by the program.
     pool = engine.pool
     _expect(pool, "logger", "recreate")
-    if _in_memory(engine):
+    if is_in_memory(engine):
         return  # the child has a copy of its own
     logger, pool.logger = pool.logger, _Silent()
     try:
@@ -97,7 +97,7 @@ def _engine(engine: Any) -> None:
     _kept.append(pool)
 
 
-def _in_memory(engine: Any) -> bool:
+def is_in_memory(engine: Any) -> bool:
     if engine.dialect.name != "sqlite":
         return False
     database = engine.url.database or ":memory:"
