@@ -54,8 +54,6 @@ TEXTS: dict[str, _Text] = {
     "child-process of subprocess": _row(ADVICE, "to the child the program {} seems to have ended, "
         "with status 0", "ask only the process that started it, and close its pipes in the child: "
         "its stdin does not end before both have closed them"),
-    "manager": _row(FIXED, "manager {!r} would be shut down by a child that ends by sys.exit()",
-        "the child starts without the parent's finalizers"),
     "proxy": _row(FIXED, "{} manager proxies would share their connection with the child: replies "
         "reach the wrong process", "the child's proxies open connections of their own"),
     "queue": _row(FIXED, "what the child puts into a {} would be lost: its feeder thread stays "

@@ -127,14 +127,6 @@ def _of_registries(scene: Scene) -> Iterator[Hazard]:
                 yield tell("queue", str(thread.name), path_of(obj), type(obj).__name__)
             elif obj is not None:
                 others.append(path_of(obj))
-        for finalizer in list(one.finalizers.values()):
-            callback = getattr(finalizer, "_callback", None)
-            for family in _who.NAMES:
-                manager = loaded(f"{family}.managers:BaseManager")
-                if callback and callback is getattr(manager, "_finalize_manager", None):
-                    process, address = finalizer._args[:2]
-                    where = f"manager at {address_of(address)}, pid {process.pid}"
-                    yield tell("manager", str(process.name), where, process.name)
     for address, count in proxies.items():
         yield tell("proxy", address, f"manager at {address}", count)
     if others:

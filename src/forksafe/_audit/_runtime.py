@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from functools import partial
 
 from .._hazard import ACTION, ADVICE, tell
 from .._libraries import LIBRARIES, Library
-from ._scene import NO_DESCRIPTOR, UNNAMED, is_loaded
+from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, is_loaded
 from ._scene import find as loaded
 from ._threads import active, frames_of_others, stack, verdict
 
@@ -177,9 +178,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
     every = [int(x[0] if isinstance(x, tuple) else x) for x in list_all()] if list_all else []
     for number in sorted(every)[1:]:  # the first is the main interpreter
         yield tell("interpreter", str(number), f"interpreter {number}", number)
-    handlers = [
-        name for name in _exit_handlers() if name.split(":")[0].split(".")[0] not in _HARMLESS
-    ]
+    handlers = _exit_handlers()
     if handlers:
         shown = ", ".join(handlers[:_SHOWN]) + (", ..." if len(handlers) > _SHOWN else "")
         yield tell("exit-handlers", shown, shown, len(handlers))
@@ -207,7 +206,7 @@ def _exit_handlers() -> list[str]:
     atexit.unregister(probe())
     registry = getattr(loaded("weakref:finalize"), "_registry", {})
     handlers += [info.func for info in list(registry.values()) if info.atexit]
-    return [*map(_name, handlers)]
+    return [name for name in map(_name, handlers) if re.split("[:.]", name)[0] not in _HARMLESS]
 
 
 def _name(function: Any) -> str:
@@ -218,12 +217,13 @@ def _name(function: Any) -> str:
 
 
 def _memory() -> Iterator[Hazard]:
-    frozen = gc.get_freeze_count() if hasattr(gc, "get_freeze_count") else None  # PyPy has none
-    frozen = 0 if frozen is not None and frozen < _AT_START else frozen
+    frozen = getattr(gc, "get_freeze_count", int)()
+    frozen = frozen if frozen > _AT_START else 0
     pages = _read("/proc/self/statm").split()[1:2]
-    resident = int(pages[0]) * os.sysconf("SC_PAGE_SIZE") >> 20 if pages else 0
-    size = f"{resident} MiB resident" if resident else "of unknown size"
-    state = ", not frozen" if frozen == 0 else f", {frozen} objects frozen" if frozen else ""
-    yield tell("memory", "", "", size, state, remedy=None if frozen == 0 else "")
+    size = "of unknown size"
+    if pages:
+        size = f"{int(pages[0]) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
+    state = f", {frozen} objects frozen" if frozen else ", not frozen"
+    yield tell("memory", "", "", size, state, remedy="" if frozen or PYPY else None)
     if frozen:
         yield tell("unknown frozen", "gc.freeze", "", frozen)
