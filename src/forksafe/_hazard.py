@@ -90,6 +90,8 @@ TEXTS: dict[str, _Text] = {
     "temporary-file": _row(ACTION, "{} would be deleted by a child that ends by sys.exit() or at "
         "its program's end, or that drops the NamedTemporaryFile", "fork with forked(), end the "
         "child with os._exit(), or use delete=False"),
+    "import": _row(FIXED, "{}, which another thread is importing, would stay half-initialised in "
+        "the child, or hang it", "the child imports it from scratch"),
     "lock": _row(ACTION, "the {} {} is held {}", "take it for the fork, and release it in both "
         "processes; or make it anew in the child: os.register_at_fork(after_in_child=...)", "A "
         "child that is forked while another thread holds it finds it locked for ever."),
@@ -171,17 +173,7 @@ def tell(
 
 
 class AllowList:
-    """Hazards that are known and accepted: patterns, checked and ready.
-
-    Args:
-        patterns: ``kind:subject`` or ``kind:library``, as `audit()` explains them. The kind ends at
-            the first colon; a kind alone allows all of it. Matched as file names are, from end to
-            end. One pattern may stand by itself.
-
-    Raises:
-        ValueError: A pattern's kind is none that the audit knows.
-        TypeError: A pattern is no string.
-    """
+    """Hazards that are accepted: patterns as `audit()` takes them, or one, checked and ready."""
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self._rules: list[tuple[str, str]] = []

@@ -164,6 +164,30 @@ def test_a_forkserver() -> None:
     assert not answer.actions, answer
 
 
+def half_imported() -> Any:
+    import pathlib
+    import tempfile
+    import threading
+
+    import forksafe
+
+    directory = tempfile.mkdtemp()
+    code = "import sys; sys.started.set(); sys.go.wait()"
+    pathlib.Path(directory, "half_imported_module.py").write_text(code)
+    sys.path.insert(0, directory)
+    sys.started, sys.go = threading.Event(), threading.Event()  # type: ignore[attr-defined]
+    threading.Thread(target=__import__, args=("half_imported_module",), daemon=True).start()
+    sys.started.wait()  # type: ignore[attr-defined]
+    return forksafe.audit()
+
+
+def test_a_module_that_another_thread_is_importing() -> None:
+    """The child forgets the import."""
+    found = hazards(half_imported).one("import")
+    assert found.severity == "fixed"
+    assert found.subject == found.where == "half_imported_module"
+
+
 def unknown_layout() -> Any:
     import multiprocessing.process
 

@@ -16,7 +16,7 @@ from .._fork_event._step import UnknownLayout
 from .._hazard import KINDS, SEVERITIES, tell
 from .._hazard import AllowList as AllowList
 from . import _descriptors, _healed, _runtime, _threads
-from ._scene import NO_DESCRIPTOR, Scene, find, is_half
+from ._scene import NO_DESCRIPTOR, Scene, find, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,14 +55,7 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
 
 
 def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[Hazard]:
-    """Return what a fork here and now would meet, what needs action first.
-
-    Args:
-        allowed: What is not to be told.
-        locks: Whether to look for locks that are held, which may take a second.
-        drops: Whether this fork's child lets go of its parent's connections, whatever `install()`
-            was told.
-    """
+    """Do what `audit()` does; `drops` says that this fork's child lets go of connections."""
     drops = drops or (find("forksafe._hook:drops_connections") or bool)()
     scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops)
     for name, part in (
@@ -86,8 +79,8 @@ def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) ->
         except Exception as exc:
             error = exc.with_traceback(None)  # whose frames would keep all that was found
     if isinstance(error, UnknownLayout):
-        # A module half imported has no state yet.
-        half = any(map(is_half, list(sys.modules)))
+        specs = (names(module).get("__spec__") for module in list(sys.modules))
+        half = any(getattr(spec, "_initializing", False) for spec in specs)  # it has no state yet
         return [] if half else [tell("unknown layout", name, "", name, detail=(error,))]
     remedy = None
     if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:

@@ -13,7 +13,7 @@ from collections import Counter
 
 from .._fork_event import _who
 from .._hazard import tell
-from .._steps import _log_handlers, _loops, _mp, _temp_dirs
+from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
 from .._steps._mp import _fork_server, _process, _tracker
 from ._scene import address_of, path_of
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop.loop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)
+
+
+def _of_imports(scene: Scene) -> Iterator[Hazard]:
+    for name in _imports.half_imported():
+        yield tell("import", name, name, name)
 
 
 def _of_children(scene: Scene) -> Iterator[Hazard]:
@@ -141,6 +146,7 @@ def _is_a(obj: Any, path: str) -> bool:
 
 # By the names under which a hole is told.
 PARTS = {
+    "imports": _of_imports,
     "children": _of_children,
     "helper processes": _of_helpers,
     "temporary directories": _of_directories,

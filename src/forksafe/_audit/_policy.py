@@ -41,17 +41,9 @@ _registered = False
 def before(
     on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = (), drops: bool = False
 ) -> _Hazards:
-    """Look before a fork; return what `after` is to tell.
+    """Look before a fork to which kinds are `harmless`, or refuse it; return what to tell `after`.
 
-    Args:
-        on_hazard: See `safe_fork()`, and so for `allow`.
-        allow: See there.
-        harmless: Kinds that do no harm to this fork.
-        drops: Whether this child lets go of its parent's connections.
-
-    Raises:
-        UnsafeForkError: With ``"raise"``, or where a warning would be turned into an exception.
-        ValueError: `on_hazard` is none of the three.
+    `on_hazard` and `allow` are as `safe_fork()` has them; `drops`: see `look`.
     """
     _check(on_hazard)
     if on_hazard == "ignore":
@@ -142,14 +134,7 @@ def _would_raise(hazards: _Hazards) -> bool:
 
 
 def would_raise(text: str, category: type[Warning], module: str, line: int) -> bool:
-    """Tell whether this warning would be an exception now, as ``warnings.warn()`` decides.
-
-    Args:
-        text: Its message.
-        category: Its class.
-        module: The name of the module that it is given in.
-        line: The line there.
-    """
+    """Tell whether a warning in that place would be an exception, as ``warnings.warn()`` does."""
 
     def matches(pattern: Any, name: str) -> bool:
         # The interpreter's own filters have plain strings, which must be equal: check_matched() in

@@ -105,11 +105,7 @@ def _inherited() -> set[str]:
 
 
 def _strangers() -> dict[int, dict[str, str]]:
-    """Return the native threads, with what the system says of each.
-
-    Raises:
-        OSError: This system has no list of threads, or no descriptor is left to read it by.
-    """
+    """Return the native threads, with what the system says of each; OSError if it does not."""
     tasks, raw = _look()
     asleep: dict[int, tuple[str, float]] = {}  # switches to it, and since when they are so many
     start = time.monotonic()
@@ -136,16 +132,17 @@ def _strangers() -> dict[int, dict[str, str]]:
 
 
 def _look() -> tuple[set[int], set[FrameType]]:
-    """Return the threads that ``threading`` has no number of, and what of Python's is among them.
+    """Return the threads without a number in ``threading``, and the frames of Python's among them.
 
-    That is: the outermost frame of each that runs Python code all the same.
+    Those frames are the outermost. They were there both before and after the system was asked, or
+    one of a thread that has just ended would stand for a native one.
     """
-    frames = frames_of_others() or {}
-    before = active()
+    before, threads = frames_of_others() or {}, active()
     listed = {int(task) for task in os.listdir(TASKS)}
+    frames = {ident: f for ident, f in (frames_of_others() or {}).items() if ident in before}
     # The first thread is the interpreter's, also when Python's main thread has ended.
     numbers = {os.getpid(), threading.get_native_id()}
-    for thread in (*before, *active()):  # both before and after the system was asked
+    for thread in (*threads, *active()):
         number, ident = getattr(thread, "native_id", None), thread.ident
         if number is not None and ident is not None:
             numbers.add(number)

@@ -44,20 +44,11 @@ _MANY = 100_000  # objects in all
 
 
 class Scene:
-    """What the parts of one audit share.
-
-    Args:
-        wanted: ``"module:Class"`` of what they look for; those not loaded are passed over.
-        drops: Whether the child lets go of its parent's connections.
-
-    Attributes:
-        found: What was told so far, for later parts to see what is handled already.
-        mended: The ids of objects that the child's reset mends.
-    """
+    """What the parts of one audit share: of what they look for, all that is there."""
 
     def __init__(self, wanted: Iterable[str], drops: bool) -> None:
-        self.found: list[Hazard] = []
-        self.mended: set[int] = set()
+        self.found: list[Hazard] = []  # for later parts to see what is handled already
+        self.mended: set[int] = set()  # the ids of objects that the child's reset mends
         self._types: dict[str, set[type]] = {}
         for path in (*wanted, *(row.path for row in ROWS)):
             cls = find(path)
@@ -73,13 +64,7 @@ class Scene:
         return [thing for cls in types for thing in self._instances.get(cls, ())]
 
     def judge(self, severity: Severity, remedy: str, *things: Any) -> tuple[Severity, str]:
-        """Return severity and remedy of what hurts, unless somebody takes care of it.
-
-        Args:
-            severity: What it is by itself.
-            remedy: What to write by itself.
-            things: The objects that have it: a connection and its pool, a thread and its owner.
-        """
+        """Return severity and remedy of what `things` have, unless somebody takes care of it."""
         if severity != ACTION:
             return severity, remedy
         if any(id(thing) in self.mended for thing in things):
@@ -137,13 +122,7 @@ def _with_subclasses(cls: type) -> set[type]:
 
 
 def is_loaded(module: str) -> bool:
-    """Tell whether `module` is imported, or being imported."""
     return sys.modules.get(module) is not None
-
-
-def is_half(module: str) -> bool:
-    """Tell whether `module` is being imported, and has but half of its names."""
-    return bool(getattr(names(module).get("__spec__"), "_initializing", False))
 
 
 def names(module: str) -> Mapping[str, Any]:
@@ -178,9 +157,7 @@ def descriptors() -> list[int] | None:
     """Return the numbers of all open descriptors; None where there is no such list.
 
     0, 1 and 2 are left out: under systemd and the like they are sockets, and meant to be shared.
-
-    Raises:
-        OSError: There is a list, and no descriptor left to read it by.
+    OSError where no descriptor is left to read the list by.
     """
     for directory in _LISTS:
         try:

@@ -34,19 +34,15 @@ _kept: list[Any] = []
 
 
 class Row:
-    """How a child lets go of the instances of one class, and of its subclasses.
-
-    Attributes:
-        path: ``"module:Class"``, where it is defined.
-        socket: Returns the descriptor, or something with a ``fileno()``, of an instance; None where
-            it is not connected.
-        forget: Has an instance connect anew when it is next used.
-        anchors: For a class that is static in C, to which its instances do not refer: returns what
-            they do refer to.
-    """
+    """How a child lets go of the instances of one class, and of its subclasses."""
 
     def __init__(self, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None):
-        self.path, self.socket, self.forget, self.anchors = path, socket, forget, anchors
+        self.path = path  # "module:Class"
+        self.socket = socket  # tells its descriptor, or what has a fileno(); None: not connected
+        self.forget = forget  # has it connect anew when it is next used
+        self.anchors = (
+            anchors  # tells what instances refer to whose class, static in C, they do not
+        )
 
 
 def _expect(thing: Any, *names: str) -> None:
