@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .._hazard import Hazard
     from ._scene import Scene
 
-_ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop.loop:Loop"
+_ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)
 
 

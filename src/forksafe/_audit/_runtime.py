@@ -52,7 +52,6 @@ _ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all
 # Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
 _HARMLESS = ("multiprocessing", "multiprocess", "billiard", "concurrent", "weakref", "logging",
              "threading", "tempfile", "forksafe")  # fmt: skip
-_SHOWN = 10
 # Python 3.12 freezes a few hundred objects of its own when it starts; a program has thousands.
 _AT_START = 1000
 
@@ -177,7 +176,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
         yield tell("interpreter", str(number), f"interpreter {number}", number)
     handlers = _exit_handlers()
     if handlers:
-        shown = ", ".join(handlers[:_SHOWN]) + (", ..." if len(handlers) > _SHOWN else "")
+        shown = ", ".join(handlers[:10])
         yield tell("exit-handlers", shown, shown, len(handlers))
     for name in ("SIGTERM", "SIGCHLD"):
         handler = signal.getsignal(getattr(signal, name, signal.SIGTERM))

@@ -110,8 +110,10 @@ def on_heap(types: set[type]) -> list[Any]:
     to resize one that others refer to (``SystemError``). PyPy counts no references.
     """
     anchored = {find(row.path): row.anchors for row in ROWS if row.anchors}
-    static = any(not cls.__flags__ & _HEAP_TYPE for cls in types - anchored.keys())
     anchors = chain(types, *(refer() for cls, refer in anchored.items() if cls in types))
+    static = any(
+        not cls.__flags__ & _HEAP_TYPE and anchored.keys().isdisjoint(cls.__mro__) for cls in types
+    )
     objects = gc.get_objects() if PYPY or static else gc.get_referrers(*anchors)
     # Only types are looked at, so nothing of the program runs, whatever the object is.
     return [*compress(objects, map(types.__contains__, map(type, objects)))]

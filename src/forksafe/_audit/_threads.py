@@ -15,7 +15,7 @@ import gc
 import re
 import sys
 import threading
-from _thread import LockType, RLock, allocate_lock, get_ident
+from _thread import LockType, RLock, get_ident
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -49,6 +49,8 @@ _MAIN = Library(
 # Of an object: those that Python itself starts afresh in the child, or a step.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
            "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
+# What refers to locks and gives no name: frames, cells, lists; and what proves who holds one.
+_PASSED_OVER = ("builtins", "collections", "forksafe._fork_event._with_bodies")
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
@@ -186,14 +188,7 @@ def _is_in(module: str, packages: str) -> bool:
 
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
-    if hasattr(gc, "is_tracked") and not gc.is_tracked(allocate_lock()):  # up to 3.9
-        things = gc.get_referents(*gc.get_objects())
-    else:
-        things = on_heap({LockType, RLock})
-    held = {id(lock): lock for lock in things if type(lock) in (LockType, RLock) and _is_held(lock)}
-    del things
-    called = _called(list(held.values()))  # while none of `Held` refers to them
-    mine = {id(one.lock) for one in held_by(sys._getframe())}
+    held = {id(lock): lock for lock in _locks() if _is_held(lock)}
     threads = {thread.ident: thread for thread in active()}
     frees = (loaded("forksafe._hook:_options") or {}).get("free_locks", True)
     holders: dict[int, tuple[str, bool]] = {}
@@ -201,8 +196,11 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
         name = getattr(threads.get(ident), "name", "(no name)")
         for one in held_by(frame):
             if one.sure:
+                held[id(one.lock)] = one.lock
                 known = f"by thread {name!r} at {one.where}"
                 holders[id(one.lock)] = (known, frees or one.of_standard_library)
+    mine = {id(one.lock) for one in held_by(sys._getframe())}
+    called = _called([*held.values()])
     for number, lock in held.items():
         if number not in mine and (number in called or number in holders):
             name = called.get(number, "(of local variables)")
@@ -213,6 +211,14 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
             remedy = None if severity == ACTION else "nothing under forksafe: the child's is free"
             kind = "re-entrant lock" if isinstance(lock, RLock) else "lock"
             yield tell("lock", name, name, kind, name, holder, severity=severity, remedy=remedy)
+
+
+def _locks() -> list[Any]:
+    if sys.version_info >= (3, 10):
+        return on_heap({LockType, RLock})
+    # Which are not listed; but what is listed refers to them.
+    things = gc.get_referents(*gc.get_objects())
+    return [thing for thing in things if type(thing) in (LockType, RLock)]
 
 
 def _is_held(lock: Any) -> bool:
@@ -229,31 +235,46 @@ def _called(locks: list[Any]) -> dict[int, str]:
     A lock that only local variables lead to has none; nor has one that is locked by design: of a
     Thread, while it lives, and of whoever waits in a Condition.
     """
-    modules = {id(names(module)): module for module in list(sys.modules)}
+    modules = {module: names(module) for module in list(sys.modules)}
+    skipped = {*map(id, modules.values())}
     handler = loaded("logging:Handler")
     found: dict[int, str] = {}
     todo = {id(lock): (lock, "", id(lock)) for lock in locks}
     for _ in range(5):  # from a lock over the dictionaries of its Condition and of that one's owner
+        for module, values in modules.items():
+            for key, value in list(values.items()):
+                if id(value) in todo:
+                    _, rest, lock = todo[id(value)]
+                    found[lock] = f"{module}.{key}{rest}"
         upper: dict[int, tuple[Any, str, int]] = {}
-        for holder in gc.get_referrers(*(thing for thing, _, _ in todo.values())):
-            kind: Any = holder if isinstance(holder, type) else type(holder)
-            if kind is not dict and kind.__module__ in ("builtins", "collections"):
-                continue  # a frame, a cell, a list
+        # No frame, not even for a moment: it might be this one.
+        for holder in filter(
+            _leads_on, gc.get_referrers(*(thing for thing, _, _ in todo.values()))
+        ):
+            if id(holder) in skipped:
+                continue
+            kind = _class(holder)
             parts = gc.get_referents(holder)  # asked for its dictionary, it refers to that instead
             values = holder if kind is dict else _attributes(holder)
             for part in parts:
                 if id(part) in todo and not issubclass(kind, threading.Thread):
                     _, rest, lock = todo[id(part)]
                     rest = next((f".{k}" for k, v in list(values.items()) if v is part), "") + rest
-                    if id(holder) in modules:
-                        found[lock] = modules[id(holder)] + rest
-                    elif kind is dict or kind.__module__ == "threading":
+                    if kind is dict or kind.__module__ == "threading":
                         upper[id(holder)] = (holder, rest, lock)
                     else:
                         kind = handler if handler and issubclass(kind, handler) else kind
                         found.setdefault(lock, f"{kind.__module__}:{kind.__qualname__}{rest}")
         todo = {number: one for number, one in upper.items() if one[2] not in found}
     return found
+
+
+def _class(holder: Any) -> Any:
+    return holder if isinstance(holder, type) else type(holder)
+
+
+def _leads_on(holder: Any) -> bool:
+    return type(holder) is dict or _class(holder).__module__ not in _PASSED_OVER
 
 
 def _attributes(holder: Any) -> Any:

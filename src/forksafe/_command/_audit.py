@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from .. import _hook, install
 from .._audit import AllowList, look
-from .._fork_event._who import NAMES, Launch, who_forks
+from .._fork_event import _who
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
 from ._run import Refused, report, run
 
@@ -161,8 +161,8 @@ def _who_forks() -> tuple[str, str]:
     frame, kind = sys._getframe(1), "fork"
     while frame.f_back is not None and _module_of(frame).startswith("forksafe."):
         frame = frame.f_back
-    who = who_forks(frame)
-    if isinstance(who, Launch):
+    who = _who.who_forks(frame)
+    if isinstance(who, _who.Launch):
         kind = (
             "Process" if who.family != "billiard" else "fork"
         )  # its processes are Celery's workers
@@ -188,10 +188,9 @@ def _fail(text: str, exc: BaseException | None = None) -> NoReturn:
 
 def _leave(status: int) -> NoReturn:
     """End the process here and now, and what multiprocessing has started for it."""
-    for family in NAMES:
-        if f"{family}.process" in sys.modules:
-            for child in sys.modules[f"{family}.process"].active_children():
-                child.terminate()
+    for process in _who.loaded(_who.submodules("process")):
+        for child in process.active_children():
+            child.terminate()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # the program may have closed it
             stream.flush()
