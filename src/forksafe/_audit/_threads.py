@@ -247,13 +247,10 @@ def _called(locks: list[Any]) -> dict[int, str]:
                     _, rest, lock = todo[id(value)]
                     found[lock] = f"{module}.{key}{rest}"
         upper: dict[int, tuple[Any, str, int]] = {}
-        # No frame, not even for a moment: it might be this one.
-        for holder in filter(
-            _leads_on, gc.get_referrers(*(thing for thing, _, _ in todo.values()))
-        ):
-            if id(holder) in skipped:
+        for holder in gc.get_referrers(*(thing for thing, _, _ in todo.values())):
+            kind: Any = holder if isinstance(holder, type) else type(holder)
+            if id(holder) in skipped or (kind is not dict and kind.__module__ in _PASSED_OVER):
                 continue
-            kind = _class(holder)
             parts = gc.get_referents(holder)  # asked for its dictionary, it refers to that instead
             values = holder if kind is dict else _attributes(holder)
             for part in parts:
@@ -267,14 +264,6 @@ def _called(locks: list[Any]) -> dict[int, str]:
                         found.setdefault(lock, f"{kind.__module__}:{kind.__qualname__}{rest}")
         todo = {number: one for number, one in upper.items() if one[2] not in found}
     return found
-
-
-def _class(holder: Any) -> Any:
-    return holder if isinstance(holder, type) else type(holder)
-
-
-def _leads_on(holder: Any) -> bool:
-    return type(holder) is dict or _class(holder).__module__ not in _PASSED_OVER
 
 
 def _attributes(holder: Any) -> Any:
