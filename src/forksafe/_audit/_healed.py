@@ -16,7 +16,7 @@ from .._hazard import tell
 from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
 from .._steps._mp import _fork_server, _process, _tracker
-from ._scene import address_of, path_of
+from ._scene import address_of, is_loaded, path_of
 from ._scene import find as loaded
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ def _of_helpers(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_directories(scene: Scene) -> Iterator[Hazard]:
-    for _, directory in _temp_dirs.live_directories():
+    for _, directory in _temp_dirs.live_directories() if is_loaded("tempfile") else ():
         name = str(directory.name)
         yield tell("temporary-directory", name, path_of(directory), name)
 

@@ -24,8 +24,8 @@ from .._fork_event._with_bodies import held_by
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._steps._locks import is_standard
+from ._scene import PYPY, names, on_heap, path_of
 from ._scene import find as loaded
-from ._scene import names, on_heap, path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
 
 
 def _locks() -> list[Any]:
-    if sys.version_info >= (3, 10):
+    if sys.version_info >= (3, 10) or PYPY:
         return on_heap({LockType, RLock})
     # Which are not listed; but what is listed refers to them.
     things = gc.get_referents(*gc.get_objects())

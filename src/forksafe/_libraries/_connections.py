@@ -78,9 +78,8 @@ def is_in_memory(engine: Any) -> bool:
 
 def _django(wrapper: Any) -> None:
     _expect(wrapper, "connection", "in_atomic_block", "closed_in_transaction", "needs_rollback")
-    if wrapper.connection is None:
-        return
-    if wrapper.vendor == "sqlite" and wrapper.is_in_memory_db():
+    in_memory = wrapper.vendor == "sqlite" and wrapper.is_in_memory_db()
+    if wrapper.connection is None or in_memory:
         return
     _kept.append(wrapper.connection)
     # As its close() does: inside atomic() all fails until the block is left.
