@@ -89,7 +89,9 @@ class ThreadExecutorsStep(Step):
                     waiting += thing if type(thing) is list else (thing,)
         return live_thread_executors(), waiting
 
-    def reset(self, fork: ForkEvent, note: tuple[list[ThreadExecutor], list[Any]] | None) -> bool:
+    def reset(
+        self, fork: ForkEvent, note: tuple[list[ThreadExecutor], list[Any]] | None
+    ) -> bool:
         module = sys.modules[_MODULE]
         noted, waiting = note or ((), ())
         found = {id(one.queue): one for one in (*live_thread_executors(), *noted)}
