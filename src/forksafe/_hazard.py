@@ -32,111 +32,90 @@ def _row(severity: Severity, summary: str, remedy: str = "", detail: str = "") -
 # without forksafe, what to do (of what is fixed: what forksafe does), and more about it.
 # fmt: off
 TEXTS: dict[str, _Text] = {
-    "thread": _row(ACTION, "{} thread {!r}{} would be gone in the child{}", "",
-        "{}What it was to do, and what waits in its queues, is never done in the child."),
-    "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}", "",
-        "Started by code outside Python."),
+    "thread": _row(ACTION, "{} thread {!r}{} would be gone in the child{}", "", "{}What it was to "
+        "do, and what waits in its queues, is never done in the child."),
+    "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}", "", "Started by code "
+        "outside Python."),
     "native-thread unseen": _row(ADVICE, "whether libraries run threads of their own cannot be "
-        "seen on this system", "run the audit on Linux too, or look with a debugger or ps",
-        "Only Linux lists a process's threads."),
+        "seen on this system", "run the audit on Linux too, or look with a debugger or ps"),
     "socket": _row(ACTION, "{} to {} would be shared with the child: what one sends and receives, "
-        "the other misses", "", "{}, from {} to {}; held by {}.{}"),
+        "the other misses", "", "{}, from {} to {}.{}"),
     "socket unseen": _row(ADVICE, "which sockets are connected cannot be seen on this system",
-        "run the audit on Linux too, or look with lsof or fstat", "Neither /proc/self/fd nor "
-        "/dev/fd lists the descriptors."),
-    "socket listening": _row(ADVICE, "a child that lives on keeps the port of {} taken",
-        "close the socket in a child that does not serve", "It listens, and is meant to be shared "
-        "by the workers of a server: a server that starts again while such a child lives fails "
-        "with EADDRINUSE."),
-    "database": _row(ACTION, "the open SQLite database {} would be shared with the child",
-        "close the connection before the fork, or connect in the child",
-        "SQLite forbids to carry a connection across a fork: both processes would believe that "
-        "they hold its locks, and the file is corrupted (sqlite.org/howtocorrupt.html, 2.6)."),
+        "run the audit on Linux too, or look with lsof or fstat"),
+    "socket listening": _row(ADVICE, "a child that lives on keeps the port of {} taken", "close "
+        "the socket in a child that does not serve: a server that starts again while such a child "
+        "lives fails with EADDRINUSE"),
+    "database": _row(ACTION, "the open SQLite database {} would be shared with the child", "close "
+        "the connection before the fork, or connect in the child", "Both processes would believe "
+        "that they hold its locks, and the file is corrupted (sqlite.org/howtocorrupt.html, 2.6)."),
     "connection-pool": _row(ACTION, "{}'s pool {} holds {} that the child would share"),
     "child-process": _row(FIXED, "process {!r} would seem to be the child's own, which would end "
         "it, if it is a daemon, or fail to wait for it", "the child's list of children is empty"),
     "child-process of subprocess": _row(ADVICE, "to the child the program {} seems to have ended, "
-        "with status 0", "ask only the process that started it: a Popen knows no other's child",
-        "Pipes to it are the child's, too: its stdin does not end before both have closed them."),
-    "manager": _row(FIXED, "manager {!r} would be shut down by a child that ends by sys.exit()",
-        "the child starts without the parent's finalizers"),
+        "with status 0", "ask only the process that started it, and close its pipes in the child: "
+        "its stdin does not end before both have closed them"),
     "proxy": _row(FIXED, "{} manager proxies would share their connection with the child: replies "
         "reach the wrong process", "the child's proxies open connections of their own"),
     "queue": _row(FIXED, "what the child puts into a {} would be lost: its feeder thread stays "
         "with the parent", "the child's queue starts a feeder of its own"),
     "pool": _row(ACTION, "a {} will refuse work in the child, where it would wait for ever but for "
         "forksafe", "make the pool in the child, or after the forks", "Its threads and workers "
-        "answer to the process that made it, whose own use of it goes on. In the child every "
-        "method that submits work raises ValueError."),
+        "answer to the process that made it, whose own use of it goes on."),
     "executor": _row(FIXED, "the {} would run nothing in the child, or share its pipes with it",
         "it works in the child, with threads or workers of its own"),
     "executor at work": _row(ACTION, "a {} at work will be broken in the child, where it would "
-        "hang but for forksafe", "make the executor in the child, or after the forks",
-        "Its thread and its workers are the parent's, whose own use of it goes on; in the child "
-        "submit() and the futures raise BrokenProcessPool."),
+        "hang but for forksafe", "make the executor in the child, or after the forks", "Its thread "
+        "and its workers are the parent's; in the child its use raises BrokenProcessPool."),
     "interpreter": _row(ACTION, "with subinterpreter {} the child crashes before it runs any code",
         "close() it before the fork, and shut an InterpreterPoolExecutor down; or make them after "
         "the forks", "CPython itself fails to delete it in the child (cpython gh-139759)."),
     "forkserver": _row(FIXED, "the child could start no process by the forkserver of {}: it is "
         "none of its own", "the child starts one of its own on demand"),
     "resource-tracker": _row(FIXED, "the resource tracker of {} would be started a second time by "
-        "the child, whose end unlinks what this process still uses", "the child keeps the parent's "
-        "tracker"),
-    "shared-memory": _row(FIXED, "shared memory {} could be unlinked under this process by a child "
-        "with a resource tracker of its own", "the child keeps the parent's tracker"),
+        "the child, whose end unlinks shared memory that this process still uses", "the child "
+        "keeps the parent's tracker"),
     "after-fork-callbacks": _row(FIXED, "{} after-fork callbacks would not be run by os.fork()",
         "they run in every child, once"),
     "event-loop": _row(FIXED, "{} event loop would share its epoll and self-pipe with the child: "
-        "each process deafens the other", "in the child the loop gets its own"),
+        "each process deafens the other, and takes its signals", "in the child the loop gets its "
+        "own"),
     "event-loop running": _row(ACTION, "an event loop runs in another thread, and would stand "
         "still in the child", "make a loop in the child, and start its thread there"),
     "event-loop in C": _row(ACTION, "a uvloop event loop would be shared with the child, and "
         "cannot be told apart", "make the loop in the child, or close it before the fork"),
-    # It cannot be asked for without setting it. asyncio's loops tell by themselves; others' is set
-    # back all the same, and not told.
-    "wakeup-fd": _row(FIXED, "signals that arrive in the child would wake the parent's event loop",
-        "the child starts without a wakeup fd"),
-    "signal-handler": _row(ADVICE, "the child inherits the handler of {}: {}",
-        "set it again in the child, or compare os.getpid() with the pid it was set under"),
+    "signal-handler": _row(ADVICE, "the child inherits the handler of {}: {}", "set it again in "
+        "the child, or compare os.getpid() with the pid it was set under"),
     "temporary-directory": _row(FIXED, "{} would be deleted by a child that ends by sys.exit(), or "
         "that drops the TemporaryDirectory", "it is the parent's to delete"),
     "temporary-file": _row(ACTION, "{} would be deleted by a child that ends by sys.exit() or at "
         "its program's end, or that drops the NamedTemporaryFile", "fork with forked(), end the "
-        "child with os._exit(), or use delete=False", "The child of forked() leaves it at its "
-        "end."),
+        "child with os._exit(), or use delete=False"),
     "import": _row(FIXED, "{}, which another thread is importing, would stay half-initialised in "
         "the child, or hang it", "the child imports it from scratch"),
     "lock": _row(ACTION, "the {} {} is held {}", "take it for the fork, and release it in both "
-        "processes; or make it anew in the child: os.register_at_fork(after_in_child=...)",
-        "A child that is forked while another thread holds it finds it locked for ever."),
+        "processes; or make it anew in the child: os.register_at_fork(after_in_child=...)", "A "
+        "child that is forked while another thread holds it finds it locked for ever."),
     "open-file": _row(ACTION, "{} characters or bytes wait to be written to {}: both processes "
-        "would write them", "flush() it before the fork, or close it", "What waits in a file's "
-        "buffer is copied with the memory."),
-    "open-file at its end": _row(ACTION, "{} would be finished by both processes",
-        "close() it before the fork, or open it in the child", "It writes when it is closed or "
-        "collected: a trailer, a directory, an index."),
+        "would write them", "flush() it before the fork, or close it"),
+    "open-file at its end": _row(ACTION, "{} would be finished by both processes", "close() it "
+        "before the fork, or open it in the child", "It writes when it is closed or collected: a "
+        "trailer, a directory, an index."),
     "open-file of logging": _row(FIXED, "{} records that wait in a {} would be written by both "
         "processes", "they are the parent's: the child's handler starts empty"),
     "exit-handlers": _row(ADVICE, "{} exit handler(s) would run in every child that ends by "
         "sys.exit() or at its program's end", "fork with forked(), or end the child with "
-        "os._exit(), or let a handler compare os.getpid() with the pid it was registered under",
-        "The child of forked() runs only its own; os._exit() runs none."),
+        "os._exit(), or let a handler compare os.getpid() with the pid it was registered under"),
     "module": _row(ADVICE, "{}: {}", "", "{}"),
     "random-state": _row(ADVICE, "{}: {}", "", "{}"),
-    "random-state of objects": _row(ADVICE, "{} Generator(s) of numpy would draw the same numbers "
-        "in every child", "make it in the child, or give each child one of rng.spawn()"),
     "memory": _row(ADVICE, "the process is {}{}", "install(freeze=True), in a server that preloads "
-        "and then forks its workers; or gc.freeze() right before the first fork",
-        "A fork takes 10 to 25 ms for the page tables of each GiB. Children copy the pages that "
-        "they, or the parent, write to."),
-    "unknown": _row(ADVICE, "{} could not be looked at", "please report it",
-        "The audit failed there with {}: {}"),
+        "and then forks its workers; or gc.freeze() right before the first fork", "A fork takes 10 "
+        "to 25 ms for the page tables of each GiB."),
+    "unknown": _row(ADVICE, "{} could not be looked at", "please report it", "The audit failed "
+        "there with {}: {}"),
     "unknown layout": _row(ACTION, "{}: not as on any Python that forksafe knows, so that it is "
         "left alone", "use a version of forksafe that knows this Python", "{}"),
-    "unknown frozen": _row(ADVICE, "{} frozen objects were not looked at",
-        "run the audit before gc.freeze()", "gc.freeze() hides objects. Threads, sockets and "
-        "SQLite files are found all the same; pools, executors, loops, files, and who holds a "
-        "socket, may not be."),
+    "unknown frozen": _row(ADVICE, "{} frozen objects were not looked at: pools, executors, loops, "
+        "files, and who holds a socket", "run the audit before gc.freeze()"),
 }
 # fmt: on
 KINDS = tuple(dict.fromkeys(key.partition(" ")[0] for key in TEXTS))
@@ -194,18 +173,7 @@ def tell(
 
 
 class AllowList:
-    """Hazards that are known and accepted: patterns, checked and ready.
-
-    Args:
-        patterns: ``kind:subject``, as in ``"thread:MyMetrics*"`` or ``"socket:*:5432"``; or
-            ``kind:library``, as in ``"*:sentry-sdk"``. The kind ends at the first colon; a kind
-            alone allows all of it. Matched as file names are, with ``*``, ``?`` and ``[...]``,
-            case-sensitively and from end to end. One pattern may stand by itself.
-
-    Raises:
-        ValueError: A pattern's kind is none that the audit knows.
-        TypeError: A pattern is no string.
-    """
+    """Hazards that are accepted: patterns as `audit()` takes them, or one, checked and ready."""
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self._rules: list[tuple[str, str]] = []
@@ -214,13 +182,14 @@ class AllowList:
                 raise TypeError(f"allow: a pattern must be a str, not {pattern!r}")
             kind, colon, subject = pattern.partition(":")
             if not any(fnmatchcase(known, kind) for known in KINDS):
+                known = ", ".join(KINDS)
                 raise ValueError(
-                    f"allow: {pattern!r}: there is no kind {kind!r}; kinds are {', '.join(KINDS)}"
+                    f"allow: {pattern!r}: there is no kind {kind!r}; kinds are {known}"
                 )
             self._rules.append((kind, subject if colon else "*"))
 
     def __contains__(self, hazard: Hazard) -> bool:
-        names = (hazard.subject, hazard.library) if hazard.library else (hazard.subject,)
+        names = [hazard.subject, *([hazard.library] if hazard.library else [])]
         return any(
             fnmatchcase(hazard.kind, kind) and any(fnmatchcase(name, subject) for name in names)
             for kind, subject in self._rules

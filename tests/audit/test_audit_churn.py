@@ -103,3 +103,36 @@ def test_churn(interpreter: int) -> None:
     errors, odd, number = value(churn, str(AUDITS), timeout=1700)
     assert errors == []
     assert (odd, number) == ([], 0)
+
+
+def builds_tuples() -> Any:
+    import threading
+
+    import forksafe
+
+    sys.setswitchinterval(1e-5)
+    stop = threading.Event()
+    errors: list[str] = []
+
+    def build() -> None:
+        try:
+            while not stop.is_set():
+                tuple(number for number in range(50))
+        except SystemError as exc:
+            errors.append(repr(exc))
+
+    threads = [threading.Thread(target=build) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(AUDITS):
+        forksafe.audit(locks=True)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the types of files are static in C")
+def test_it_breaks_no_other_thread() -> None:
+    """CPython cannot resize a tuple that others refer to, as ``gc.get_objects()`` does."""
+    assert value(builds_tuples) == []

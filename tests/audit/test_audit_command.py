@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
-import inspect
 import json
 import os
 import pty
@@ -17,8 +16,6 @@ import termios
 from pathlib import Path
 
 import pytest
-
-from forksafe._audit import look
 
 APPS = Path(__file__).parents[1] / "command" / "apps"
 FORKSAFE = (sys.executable, "-W", "ignore::DeprecationWarning", "-m", "forksafe")
@@ -484,10 +481,6 @@ class TestDropConnections:
             done = forksafe(apps, "run", *words, "connected.py")
             assert (done.returncode, done.stdout) == (0, said), done
 
-    @pytest.mark.skipif(
-        "drops" not in inspect.signature(look).parameters,
-        reason="this audit does not know yet what children let go of",
-    )
     @pytest.mark.parametrize("target", ["connected", "connected.py"])
     def test_audit(self, apps: Path, target: str) -> None:
         """It tells what would be fixed with it."""

@@ -12,7 +12,7 @@ import pytest
 
 from forksafe import Hazard
 from forksafe._hazard import KINDS, SEVERITIES, TEXTS
-from forksafe._libraries import LIBRARIES
+from forksafe._libraries import LIBRARIES, Library
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -44,6 +44,12 @@ def test_the_page_has_a_section_for_each_kind() -> None:
         assert severities, kind
         if "action" in severities:
             assert "**Remedy:**" in text, kind
+
+
+def test_the_table_of_libraries_has_no_unknown_column() -> None:
+    known = {*vars(Library), *vars(Library("a", "b"))}
+    for library in LIBRARIES:
+        assert vars(library).keys() <= known, library.name
 
 
 def test_a_hazard_is_a_frozen_value() -> None:

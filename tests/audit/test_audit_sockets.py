@@ -246,13 +246,13 @@ def manager() -> Any:
 
 
 def test_a_managers_connection_is_fixed() -> None:
-    """The step that runs the after-fork registry answers for the socket, the proxy, the manager."""
+    """The step that runs the after-fork registry answers for the socket and the proxy."""
     answer = hazards(manager)
     assert {h.severity for h in answer.of("socket")} == {"fixed"}
     proxy = answer.one("proxy")
     assert proxy.severity == "fixed"
     assert {h.subject for h in answer.of("socket")} == {proxy.subject}
-    assert answer.one("manager").severity == "fixed"
+    assert answer.one("child-process").severity == "fixed"
     assert not answer.actions, answer
 
 

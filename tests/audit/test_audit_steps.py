@@ -39,7 +39,6 @@ def test_what_the_steps_handle_is_fixed() -> None:
     assert (child.severity, child.subject) == ("fixed", "MyDaemon")
     assert child.where.startswith("pid ")
     assert answer.one("queue").severity == "fixed"
-    assert answer.one("shared-memory").severity == "fixed"
     assert answer.one("resource-tracker").severity == "fixed"
     assert answer.one("after-fork-callbacks").severity == "fixed"
     feeder = answer.one("thread", "QueueFeederThread")
@@ -93,7 +92,6 @@ def test_what_the_steps_for_pools_and_loops_tell() -> None:
         "ProcessPoolExecutor (not used yet)": "fixed",
     }
     assert sorted(h.severity for h in answer.of("event-loop")) == ["action", "fixed"]
-    assert answer.one("wakeup-fd").severity == "fixed"
     # Each thread is as the step that answers for it says, and the others need action.
     threads = {h.where.rpartition(":")[2]: h.severity for h in answer.of("thread")}
     assert threads == {

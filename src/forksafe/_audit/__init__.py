@@ -10,11 +10,13 @@ of its code where that can be helped. Whatever goes wrong in one part becomes a 
 
 from __future__ import annotations
 
+import sys
+
 from .._fork_event._step import UnknownLayout
 from .._hazard import KINDS, SEVERITIES, tell
 from .._hazard import AllowList as AllowList
 from . import _descriptors, _healed, _runtime, _threads
-from ._scene import NO_DESCRIPTOR, Scene, find, is_half, is_loaded
+from ._scene import NO_DESCRIPTOR, Scene, find, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from .._hazard import Hazard
 
-_WANTED = (*_healed.WANTED, *_descriptors.WANTED, *_runtime.WANTED)
 _TRIES = 5
 
 
@@ -54,55 +55,35 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
 
 
 def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[Hazard]:
-    """Return what a fork here and now would meet, what needs action first.
-
-    Args:
-        allowed: What is not to be told.
-        locks: Whether to look for locks that are held, which may take a second.
-        drops: Whether this fork's child lets go of its parent's connections, whatever `install()`
-            was told.
-    """
+    """Do what `audit()` does; `drops` says that this fork's child lets go of connections."""
     drops = drops or (find("forksafe._hook:drops_connections") or bool)()
-    try:
-        scene = Scene(_WANTED, drops)
-    except Exception as exc:  # never seen; a hole in the answer all the same
-        scene = Scene((), drops)
-        scene.found.append(_unknown("the heap", exc))
-    for name, modules, part in (
-        *_healed.HEALED,
-        ("descriptors", (), _descriptors.find),
-        ("threads", (), _threads.find),
-        ("native threads", (), _runtime.find_native_threads),
-        ("the rest", (), _runtime.find),
-        *([("locks", (), _threads.find_locks)] if locks else []),
+    scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops)
+    for name, part in (
+        *_healed.PARTS.items(),
+        ("descriptors", _descriptors.find),
+        ("threads", _threads.find),
+        ("native threads", _runtime.find_native_threads),
+        ("the rest", _runtime.find),
+        *([("locks", _threads.find_locks)] if locks else []),
     ):
-        if not modules or any(map(is_loaded, modules)):
-            scene.found += _look(name, modules, part, scene)
+        scene.found += _look(name, part, scene)
     found = [hazard for hazard in scene.found if hazard not in allowed]
     return sorted(found, key=lambda h: (SEVERITIES.index(h.severity), KINDS.index(h.kind)))
 
 
-def _look(
-    name: str,
-    modules: tuple[str, ...],
-    part: Callable[[Scene], Iterable[Hazard]],
-    scene: Scene,
-) -> list[Hazard]:
+def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) -> list[Hazard]:
     error = Exception()
-    half = any(map(is_half, modules))  # asked first: the import may come to its end meanwhile
     for _ in range(_TRIES):  # other threads may change under it what it walks over
         try:
             return list(part(scene))
-        except UnknownLayout as exc:
-            # A module half imported has no state yet, and the step of the imports tells of it.
-            return [] if half else [tell("unknown layout", name, "", name, detail=(exc,))]
         except Exception as exc:
             error = exc.with_traceback(None)  # whose frames would keep all that was found
-    return [_unknown(name, error)]
-
-
-def _unknown(name: str, error: Exception) -> Hazard:
+    if isinstance(error, UnknownLayout):
+        specs = (names(module).get("__spec__") for module in list(sys.modules))
+        half = any(getattr(spec, "_initializing", False) for spec in specs)  # it has no state yet
+        return [] if half else [tell("unknown layout", name, "", name, detail=(error,))]
     remedy = None
     if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
         remedy = "raise the limit of descriptors (ulimit -n), or run the audit while some are left"
-    return tell("unknown", name, "", name, remedy=remedy, detail=(type(error).__name__, error))
+    what = (type(error).__name__, error)
+    return [tell("unknown", name, "", name, remedy=remedy, detail=what)]

@@ -5,10 +5,6 @@ only tells whose it is. A pool tells its connections, and they are not told agai
 
 SQLite databases are found by their first bytes, read through the descriptor that is open already.
 Closing another one would drop all locks that the process has on the file: fcntl(2).
-
-Files with data that is not written yet: Python does not say how much waits. The binary layer tells
-by the distance of its position from the descriptor's, which pipes do not have; the text layer by
-what its memory refers to, on CPython only.
 """
 
 from __future__ import annotations
@@ -22,7 +18,8 @@ import sys
 
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, tell
 from .._libraries import LIBRARIES, SOCKETS, UNKNOWN
-from ._scene import NO_DESCRIPTOR, descriptors, is_loaded, path_of
+from .._libraries._connections import is_in_memory
+from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, address_of, descriptors, is_loaded, path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,19 +45,18 @@ _SQLITE, _DJANGO = "sqlite3:Connection", "django.db.backends.base.base:BaseDatab
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
 _TEXT, _CLOSER, _POPEN = "_io:TextIOWrapper", "tempfile:_TemporaryFileCloser", "subprocess:Popen"
-# What writes when it is closed or collected: the attribute of its file, and whether it is due.
-_FINISHED: dict[str, tuple[str, Any]] = {
-    "gzip:GzipFile": ("fileobj", lambda file: file.writable()),
-    "zipfile:ZipFile": ("fp", lambda file: file._didModify),
-    "dbm.dumb:_Database": ("_index", lambda file: file._modified),
+# What writes when it is closed or collected: attributes with its file and its name, and whether
+# it is due.
+_FINISHED: dict[str, tuple[str, str, Any]] = {
+    "gzip:GzipFile": ("fileobj", "name", lambda file: file.writable()),
+    "zipfile:ZipFile": ("fp", "filename", lambda file: file._didModify),
+    "dbm.dumb:_Database": ("_index", "_datfile", lambda file: file._modified),
 }
 WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _ENGINES, _RECORDS, _SQLITE, *_PSYCOPG_POOLS,
           *_PSYCOPG, *_REDIS, *_BINARY, _TEXT, _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
 
-_FAMILIES = ("AF_INET", "AF_INET6", "AF_UNIX", "AF_VSOCK")
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux
 _ESTABLISHED = 1  # in tcp_states.h of Linux, the first byte of TCP_INFO
-_UNNAMED = "(unnamed)"
 _SQLITE_HEADER = b"SQLite format 3\0"  # sqlite.org/fileformat.html, 1.3
 _NEWLINES = ("", "\n", "\r", "\r\n")
 
@@ -88,7 +84,6 @@ def find(scene: Scene) -> Iterator[Hazard]:
         what = (library, name, f"{len(connections)} connection{'s' * (len(connections) != 1)}")
         yield tell("connection-pool", name, path_of(pool), *what, severity=severity,
                    remedy=remedy, library=library)  # fmt: skip
-    managers = {hazard.subject for hazard in scene.found if hazard.kind == "proxy"}
     numbers = descriptors()
     if numbers is None:
         yield tell("socket unseen", "(unknown)")
@@ -96,7 +91,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
         try:
             mode = os.fstat(fd).st_mode
             if stat.S_ISSOCK(mode) and fd not in told:
-                yield from _socket(scene, fd, holders.get(fd, [(UNKNOWN, None)]), managers)
+                yield from _socket(scene, fd, holders.get(fd, [(UNKNOWN, None)]))
             elif stat.S_ISREG(mode) and is_loaded("_sqlite3"):
                 yield from _sqlite(scene, fd)
         except OSError as exc:  # closed meanwhile, or not connected
@@ -123,12 +118,7 @@ def _engines(scene: Scene) -> _Pools:
             pool = getattr(record, "_ConnectionRecord__pool", None)
             held.setdefault(id(pool), []).append(record.dbapi_connection)
     for engine in {id(engine.pool): engine for engine in scene.instances(_ENGINES)}.values():
-        in_memory = engine.dialect.name == "sqlite" and engine.url.database in (
-            None,
-            "",
-            ":memory:",
-        )
-        if id(engine.pool) in held and not in_memory:  # that is the child's own copy
+        if id(engine.pool) in held and not is_in_memory(engine):  # that is the child's own copy
             name = engine.url.render_as_string(hide_password=True)
             yield "SQLAlchemy", engine, name, held[id(engine.pool)], False
 
@@ -149,7 +139,7 @@ def _redis_pools(scene: Scene) -> _Pools:
             idle = list(getattr(getattr(pool, "pool", None), "queue", ()))
             every = list(getattr(pool, "_connections", ()))
         every = [one for one in every if getattr(one, "_sock", getattr(one, "_writer", None))]
-        lent = [one for one in every if not any(one is other for other in idle)]
+        lent = {id(one) for one in every} - {id(one) for one in idle}
         options = getattr(pool, "connection_kwargs", {})
         name = str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
         # Since 3.4 the pool looks at its pid first, and starts afresh; what was handed out stays
@@ -158,7 +148,7 @@ def _redis_pools(scene: Scene) -> _Pools:
             yield "redis-py", pool, name, every, hasattr(type(pool), "_checkpid") and not lent
 
 
-def _socket(scene: Scene, fd: int, holders: _Holders, managers: set[str]) -> Iterator[Hazard]:
+def _socket(scene: Scene, fd: int, holders: _Holders) -> Iterator[Hazard]:
     """Yield what descriptor `fd` is; OSError unless it is a connected, or listening, socket."""
     blocking = os.get_blocking(fd)
     duplicate = os.dup(fd)  # so that nothing here can close the program's own
@@ -173,13 +163,13 @@ def _socket(scene: Scene, fd: int, holders: _Holders, managers: set[str]) -> Ite
         if not _NONBLOCK:
             os.set_blocking(fd, blocking)
         family = getattr(sock.family, "name", str(sock.family))
-        if family not in _FAMILIES:
+        if family not in ("AF_INET", "AF_INET6", "AF_UNIX", "AF_VSOCK"):
             return
-        own = _address(family, sock.getsockname())
+        own = address_of(sock.getsockname())
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             yield tell("socket listening", own, f"fd {fd}", own)
             return
-        peer = _address(family, sock.getpeername())
+        peer = address_of(sock.getpeername())
         stream = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
         if stream and _NONBLOCK and family in ("AF_INET", "AF_INET6"):
             state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
@@ -187,36 +177,27 @@ def _socket(scene: Scene, fd: int, holders: _Holders, managers: set[str]) -> Ite
                 return
     known, holder = holders[0]
     severity, remedy = known.severity, known.connect
-    if known.name == "multiprocessing" and peer in managers:
+    prepared = _ROWS["gRPC"].settled
+    if known.name == "multiprocessing" and any(
+        (hazard.kind, hazard.subject) == ("proxy", peer) for hazard in scene.found
+    ):
         severity, remedy = FIXED, "nothing under forksafe: the child's proxies open their own"
-    elif peer == own == _UNNAMED:
+    elif peer == own == UNNAMED:
         severity, remedy = ADVICE, "let each process use, and keep open, one end of the pair"
     elif not stream:
         severity = ADVICE
         remedy = remedy if known.name else "none, if only one process reads from it"
-    elif holder is None and peer.startswith("[::ffff:") and _ROWS["gRPC"].settled:
+    elif holder is None and peer.startswith("[::ffff:") and prepared:
         # gRPC makes sockets for both families, and no other library is known for that.
-        severity, remedy = ADVICE, f"none needed, if it is gRPC's: {_ROWS['gRPC'].settled} is set"
+        severity, remedy = ADVICE, f"none needed, if it is gRPC's: {prepared} is set"
     severity, remedy = scene.judge(severity, remedy, *(thing for _, thing in holders))
-    subject = own if peer == _UNNAMED else peer
-    kind = ("connection" if stream else "datagram socket") + (
-        f" of {known.name}" * bool(known.name)
-    )
-    held_by = path_of(holder) if holder is not None else "no Python object"
+    subject = own if peer == UNNAMED else peer
+    kind = f"{'connection' if stream else 'datagram socket'}{known.name and f' of {known.name}'}"
+    held_by = "no Python object" if holder is None else path_of(holder)
     secure = any(type(thing).__name__ == "SSLSocket" for _, thing in holders)
     more = " It is encrypted: both processes would go on from one state of the cipher." * secure
-    detail = (family, own, peer, held_by, more)
     yield tell("socket", subject, f"fd {fd}, {held_by}", kind, subject, severity=severity,
-               remedy=remedy, detail=detail, library=known.name)  # fmt: skip
-
-
-def _address(family: str, address: Any) -> str:
-    if family == "AF_UNIX":
-        if isinstance(address, bytes):
-            address = "@" + address[1:].decode(errors="replace")  # abstract: unix(7)
-        return address or _UNNAMED
-    host, port = address[:2]
-    return f"[{host}]:{port}" if family == "AF_INET6" else f"{host}:{port}"
+               remedy=remedy, detail=(family, own, peer, more), library=known.name)  # fmt: skip
 
 
 def _sqlite(scene: Scene, fd: int) -> Iterator[Hazard]:
@@ -246,13 +227,12 @@ def _files(scene: Scene) -> Iterator[Hazard]:
             yield tell("child-process of subprocess", name, f"pid {process.pid}", name)
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)  # a step's business
     handled = {id(s) for s in streams} | {id(getattr(s, "buffer", None)) for s in streams}
-    for path, (attribute, is_due) in _FINISHED.items():
+    for path, (attribute, named, is_due) in _FINISHED.items():
         for file in scene.instances(path):
             below = getattr(file, attribute, None)
             if below is not None and is_due(file):
                 handled.add(id(below))
-                names = (getattr(file, name, None) for name in ("name", "filename", "_datfile"))
-                name = os.fsdecode(next(filter(None, names), "(without a name)"))
+                name = os.fsdecode(getattr(file, named) or "(without a name)")
                 yield tell("open-file at its end", name, path, name)
     waiting = {id(file): (file, _of_binary(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
@@ -267,6 +247,7 @@ def _files(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_binary(file: Any) -> int:
+    """Return how many bytes wait: by how far it is ahead of its descriptor. Pipes have no place."""
     try:
         # A raw layer of the program's own is not asked: that would run its code.
         regular = type(file.raw) is io.FileIO and not file.closed
@@ -276,25 +257,17 @@ def _of_binary(file: Any) -> int:
 
 
 def _of_text(file: Any) -> int:
+    """Return how much waits, by what the file's memory refers to: bytes, text, or a list of them.
+
+    Where a file is open for reading as well, that may be what was read.
+    """
     try:
-        if sys.implementation.name != "cpython" or file.closed or not file.writable():
+        if PYPY or file.closed or file.readable() or not file.writable():
             return 0
         things = gc.get_referents(file)
-        if file.readable():
-            # Also open for reading: a tuple stands for what was read since it was last written to.
-            if any(type(thing) is tuple for thing in things):
-                return 0
-            if str(getattr(file, "mode", "r")).startswith("r"):
-                things = [thing for thing in things if type(thing) is not str]  # read, or written?
-        known = (file.encoding, file.errors)
-        return sum(_size(thing) for thing in things if thing not in known)
-    except (OSError, ValueError, AttributeError, TypeError):
+        things += [part for thing in things if type(thing) is list for part in thing]
+        texts = [thing for thing in things if type(thing) in (bytes, str)]
+        known = (file.encoding, file.errors, *_NEWLINES)  # one of these it was opened with
+        return sum(len(text) for text in texts if text not in known)
+    except (OSError, ValueError, AttributeError):
         return 0
-
-
-def _size(thing: Any) -> int:
-    if type(thing) is list:
-        return sum(_size(part) for part in list(thing))
-    # A text is the `newline` that it was opened with.
-    waits = type(thing) is bytes or (type(thing) is str and thing not in _NEWLINES)
-    return len(thing) if waits else 0

@@ -16,8 +16,8 @@ from .._hazard import tell
 from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
 from .._steps._mp import _fork_server, _process, _tracker
+from ._scene import address_of, is_loaded, path_of
 from ._scene import find as loaded
-from ._scene import path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,26 +27,13 @@ if TYPE_CHECKING:
     from .._hazard import Hazard
     from ._scene import Scene
 
-_ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop.loop:Loop"
-_SHARED_MEMORY = tuple(f"{name}:SharedMemory" for name in _who.submodules("shared_memory"))
-WANTED = (_ASYNCIOS, _UVLOOPS, *_SHARED_MEMORY)
+_ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
+WANTED = (_ASYNCIOS, _UVLOOPS)
 
 
 def _of_imports(scene: Scene) -> Iterator[Hazard]:
     for name in _imports.half_imported():
         yield tell("import", name, name, name)
-
-
-def _of_trackers(scene: Scene) -> Iterator[Hazard]:
-    for one in _tracker.trackers():
-        pid = one.state.get("_pid")
-        if pid is not None:
-            package = one.module.partition(".")[0]
-            yield tell("resource-tracker", one.module, f"pid {pid}", package)
-    for memory in scene.instances(*_SHARED_MEMORY):
-        if getattr(memory, "_mmap", None) is not None:
-            name = str(getattr(memory, "_name", "?")).lstrip("/")
-            yield tell("shared-memory", name, path_of(memory), name)
 
 
 def _of_children(scene: Scene) -> Iterator[Hazard]:
@@ -57,16 +44,21 @@ def _of_children(scene: Scene) -> Iterator[Hazard]:
             yield tell("child-process", name, f"pid {pid}", name)
 
 
-def _of_fork_servers(scene: Scene) -> Iterator[Hazard]:
+def _of_helpers(scene: Scene) -> Iterator[Hazard]:
+    for one in _tracker.trackers():
+        pid = one.state.get("_pid")
+        if pid is not None:
+            package = one.module.partition(".")[0]
+            yield tell("resource-tracker", one.module, f"pid {pid}", package)
     for module, server in _fork_server.live_fork_servers():
         name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
         yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
 
 
 def _of_directories(scene: Scene) -> Iterator[Hazard]:
-    for _, directory in _temp_dirs.live_directories():
+    for _, directory in _temp_dirs.live_directories() if is_loaded("tempfile") else ():
         name = str(directory.name)
-        yield tell("temporary-directory", name, "tempfile:TemporaryDirectory", name)
+        yield tell("temporary-directory", name, path_of(directory), name)
 
 
 def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
@@ -88,8 +80,6 @@ def _of_loops(scene: Scene) -> Iterator[Hazard]:
             yield tell("event-loop running", name, name)
         else:
             yield tell("event-loop", name, name, "the current" if id(loop) in current else "an")
-        if getattr(loop, "_signal_handlers", None):
-            yield tell("wakeup-fd", name, f"fd {loop._csock.fileno()}")
     for loop in scene.instances(_UVLOOPS):
         if not loop.is_closed():
             yield tell("event-loop in C", path_of(loop), path_of(loop))
@@ -137,19 +127,11 @@ def _of_registries(scene: Scene) -> Iterator[Hazard]:
         for obj in [reference() for reference in list(one.entries.values())]:
             thread = getattr(obj, "_thread", None)
             if _is_a(obj, "managers:BaseProxy"):
-                proxies[_address(getattr(getattr(obj, "_token", None), "address", "?"))] += 1
+                proxies[address_of(getattr(getattr(obj, "_token", None), "address", "?"))] += 1
             elif _is_a(obj, "queues:Queue") and thread is not None and thread.is_alive():
                 yield tell("queue", str(thread.name), path_of(obj), type(obj).__name__)
             elif obj is not None:
                 others.append(path_of(obj))
-        for finalizer in list(one.finalizers.values()):
-            callback = getattr(finalizer, "_callback", None)
-            for family in _who.NAMES:
-                manager = loaded(f"{family}.managers:BaseManager")
-                if callback and callback is getattr(manager, "_finalize_manager", None):
-                    process, address = finalizer._args[:2]
-                    where = f"manager at {_address(address)}, pid {process.pid}"
-                    yield tell("manager", str(process.name), where, process.name)
     for address, count in proxies.items():
         yield tell("proxy", address, f"manager at {address}", count)
     if others:
@@ -162,25 +144,16 @@ def _is_a(obj: Any, path: str) -> bool:
     return any(isinstance(cls, type) and isinstance(obj, cls) for cls in classes)
 
 
-def _address(address: Any) -> str:
-    if isinstance(address, tuple):
-        return ":".join(str(part) for part in address)
-    if isinstance(address, bytes):
-        address = address.decode(errors="replace")
-    return str(address).replace("\0", "@", 1)
-
-
-# Each with the name and the modules of its step: while none of them is loaded there is no state.
-HEALED = (
-    ("imports", (), _of_imports),
-    ("resource tracker", _tracker.TrackerStep.modules, _of_trackers),
-    ("children", _who.submodules("process"), _of_children),
-    ("fork server", _who.submodules("forkserver"), _of_fork_servers),
-    ("temporary directories", ("tempfile",), _of_directories),
-    ("log handlers", ("logging.handlers",), _of_log_handlers),
-    ("event loops", ("asyncio.selector_events", "uvloop.loop"), _of_loops),
-    ("pools", _who.submodules("pool"), _of_pools),
-    ("process executors", ("concurrent.futures.process",), _of_process_executors),
-    ("thread executors", ("concurrent.futures.thread",), _of_thread_executors),
-    ("registry", _who.submodules("util"), _of_registries),
-)
+# By the names under which a hole is told.
+PARTS = {
+    "imports": _of_imports,
+    "children": _of_children,
+    "helper processes": _of_helpers,
+    "temporary directories": _of_directories,
+    "log handlers": _of_log_handlers,
+    "event loops": _of_loops,
+    "pools": _of_pools,
+    "process executors": _of_process_executors,
+    "thread executors": _of_thread_executors,
+    "registry": _of_registries,
+}

@@ -1,11 +1,8 @@
 """What to do about hazards at a fork: ``on_hazard`` and ``allow``.
 
-The audit runs in the parent before the fork. What it finds is told after the fork, again by the
-parent, so that nothing runs between the look and the fork, and nothing is told twice. Imported only
-where it is asked for.
-
-A warning must not cost the caller the pid of a child that runs already. So whether the program's
-filters would make an exception of it is found out before the fork, and is then an exception there.
+The parent looks before the fork and tells after it, so that nothing runs in between, and the child
+tells nothing. A warning must not cost the caller the pid of a child that runs already: whether the
+program's filters would make an exception of it is found out before the fork.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ import re
 import sys
 import warnings
 from _thread import get_ident
+from contextlib import suppress
 
 from .._hazard import ACTION
 from ..exceptions import ForkHazardWarning, UnsafeForkError
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 
     _Hazards = tuple[Hazard, ...]
 
-_ON_HAZARD = ("ignore", "warn", "raise")
-_MANY = 1000
-
 # Sets of hazards that were told, numbers aside: a port or a thread's number is no news.
 _told: set[frozenset[str]] = set()
 
@@ -44,27 +39,16 @@ _registered = False
 
 
 def before(
-    on_hazard: str,
-    allow: Iterable[str],
-    harmless: tuple[str, ...] = (),
-    drops: bool = False,
+    on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = (), drops: bool = False
 ) -> _Hazards:
-    """Look before a fork; return what `after` is to tell.
+    """Look before a fork to which kinds are `harmless`, or refuse it; return what to tell `after`.
 
-    Args:
-        on_hazard: See `safe_fork()`, and so for `allow`.
-        allow: See there.
-        harmless: Kinds that do no harm to this fork.
-        drops: Whether this child lets go of its parent's connections.
-
-    Raises:
-        UnsafeForkError: With ``"raise"``, or where a warning would be turned into an exception.
-        ValueError: `on_hazard` is none of the three.
+    `on_hazard` and `allow` are as `safe_fork()` has them; `drops`: see `look`.
     """
     _check(on_hazard)
     if on_hazard == "ignore":
         return ()
-    hazards = tuple(h for h in _hazards(AllowList(allow), drops) if h.kind not in harmless)
+    hazards = tuple(h for h in _actions(AllowList(allow), drops) if h.kind not in harmless)
     if hazards and (on_hazard == "raise" or _would_raise(hazards)):
         raise UnsafeForkError(hazards)
     return hazards
@@ -90,27 +74,23 @@ def watcher(on_hazard: str, allow: Iterable[str]) -> Callable[[], None] | None:
         return None
     if not _registered:
         _registered = True
-        os.register_at_fork(after_in_parent=_after_in_parent, after_in_child=_found.clear)
+        tell = lambda: _tell(_found.pop(get_ident(), ()))  # noqa: E731 - it has just one line
+        os.register_at_fork(after_in_parent=tell, after_in_child=_found.clear)
 
     def watch() -> None:
-        try:
-            _found[get_ident()] = _hazards(allowed, False)
-        except Exception:  # the fork goes on, whatever is wrong with its audit
-            _found.pop(get_ident(), None)
+        _found.pop(get_ident(), None)
+        with suppress(Exception):  # the fork goes on, whatever is wrong with its audit
+            _found[get_ident()] = _actions(allowed, False)
 
     return watch
 
 
-def _after_in_parent() -> None:
-    _tell(_found.pop(get_ident(), ()))
-
-
 def _check(on_hazard: str) -> None:
-    if on_hazard not in _ON_HAZARD:
-        raise ValueError(f"on_hazard must be one of {', '.join(_ON_HAZARD)}, not {on_hazard!r}")
+    if on_hazard not in ("ignore", "warn", "raise"):
+        raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
 
 
-def _hazards(allowed: AllowList, drops: bool) -> _Hazards:
+def _actions(allowed: AllowList, drops: bool) -> _Hazards:
     return tuple(hazard for hazard in look(allowed, drops=drops) if hazard.severity == ACTION)
 
 
@@ -122,8 +102,6 @@ def _tell(hazards: _Hazards) -> None:
     key = _key(hazards)
     if not hazards or key in _told:
         return
-    if len(_told) >= _MANY:
-        _told.clear()
     _told.add(key)
     frame = _caller()
     module = frame.f_globals.get("__name__", "<unknown>")
@@ -148,38 +126,29 @@ def _caller() -> FrameType:
 
 
 def _would_raise(hazards: _Hazards) -> bool:
-    """Tell whether the warning, as things stand, would be an exception: as warnings.warn() does."""
+    if _key(hazards) in _told:
+        return False
     frame = _caller()
-    place = (frame.f_globals.get("__name__", "<unknown>"), frame.f_lineno)
-    told = _key(hazards) in _told
-    return not told and would_raise(_text(hazards), ForkHazardWarning, *place)
+    module = frame.f_globals.get("__name__", "<unknown>")
+    return would_raise(_text(hazards), ForkHazardWarning, module, frame.f_lineno)
 
 
 def would_raise(text: str, category: type[Warning], module: str, line: int) -> bool:
-    """Tell whether the warning, given now, would be an exception: as ``warnings.warn()`` decides.
+    """Tell whether a warning in that place would be an exception, as ``warnings.warn()`` does."""
 
-    Args:
-        text: Its message.
-        category: Its class.
-        module: The name of the module that it is given in.
-        line: The line there.
-    """
+    def matches(pattern: Any, name: str) -> bool:
+        # The interpreter's own filters have plain strings, which must be equal: check_matched() in
+        # CPython's _warnings.c.
+        return pattern in (None, name) or (hasattr(pattern, "match") and pattern.match(name))
+
     # Since 3.14 filters may belong to a context.
-    filters: Any = getattr(warnings, "_get_filters", None)
-    for action, message, kind, place, number in filters() if filters else warnings.filters:
+    filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
+    for action, message, kind, place, number in filters:
         if (
-            _matches(message, text)
+            matches(message, text)
             and issubclass(category, kind)
-            and _matches(place, module)
+            and matches(place, module)
             and number in (0, line)
         ):
             return bool(action == "error")
     return bool(getattr(warnings, "defaultaction", "default") == "error")
-
-
-def _matches(pattern: Any, text: str) -> bool:
-    # The interpreter's own filters have plain strings, which must be equal: check_matched() in
-    # CPython's _warnings.c.
-    if pattern is None or isinstance(pattern, str):
-        return pattern in (None, text)
-    return bool(pattern.match(text))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from functools import partial
 
 from .._hazard import ACTION, ADVICE, tell
 from .._libraries import LIBRARIES, Library
-from ._scene import NO_DESCRIPTOR, is_loaded
+from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, is_loaded
 from ._scene import find as loaded
 from ._threads import active, frames_of_others, stack, verdict
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from .._hazard import Hazard
     from ._scene import Scene
 
-_GENERATOR = "numpy.random._generator:Generator"
-WANTED = (_GENERATOR,)
 TASKS = "/proc/self/task"
 
 _SLEEP = 4.8  # switch intervals: among threads that come and go one waits for others' locks, too
@@ -53,21 +52,8 @@ _ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all
 # Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
 _HARMLESS = ("multiprocessing", "multiprocess", "billiard", "concurrent", "weakref", "logging",
              "threading", "tempfile", "forksafe")  # fmt: skip
-_SHOWN = 10
 # Python 3.12 freezes a few hundred objects of its own when it starts; a program has thousands.
 _AT_START = 1000
-
-
-def find(scene: Scene) -> Iterator[Hazard]:
-    """Yield what is found of it."""
-    yield from _interpreters()
-    yield from _exit_handlers()
-    yield from _signal_handlers()
-    yield from _modules()
-    generators = scene.instances(_GENERATOR)
-    if generators:
-        yield tell("random-state of objects", _GENERATOR, _GENERATOR, len(generators))
-    yield from _memory()
 
 
 def find_native_threads(scene: Scene) -> Iterator[Hazard]:
@@ -91,13 +77,13 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
         whose = f" (most likely {known.name})" if known.name else ""
         prepared = "" if severity == ACTION else ", which the library is prepared for"
         where = "tid " + ", ".join(map(str, tasks))
-        yield tell("native-thread", name or known.name or "(unnamed)", where, count, which, whose,
+        yield tell("native-thread", name or known.name or UNNAMED, where, count, which, whose,
                    prepared, severity=severity, remedy=remedy, library=known.name)  # fmt: skip
 
 
 def _owner(name: str, mask: str) -> Library:
     if name:
-        named = (known for known in LIBRARIES if any(fnmatchcase(name, p) for p in known.natives))
+        named = (k for k in LIBRARIES if any(fnmatchcase(name, p) for p in k.natives.split()))
         return next(named, _NATIVE)
     if mask == _ALL_BLOCKED and is_loaded("faulthandler"):
         return _DISARMED if loaded("forksafe._steps._watchdog:_armed") else _WATCHDOG
@@ -118,11 +104,7 @@ def _inherited() -> set[str]:
 
 
 def _strangers() -> dict[int, dict[str, str]]:
-    """Return the native threads, with what the system says of each.
-
-    Raises:
-        OSError: This system has no list of threads, or no descriptor is left to read it by.
-    """
+    """Return the native threads, with what the system says of each; OSError if it does not."""
     tasks, raw = _look()
     asleep: dict[int, tuple[str, float]] = {}  # switches to it, and since when they are so many
     start = time.monotonic()
@@ -149,16 +131,17 @@ def _strangers() -> dict[int, dict[str, str]]:
 
 
 def _look() -> tuple[set[int], set[FrameType]]:
-    """Return the threads that ``threading`` has no number of, and what of Python's is among them.
+    """Return the threads without a number in ``threading``, and the frames of Python's among them.
 
-    That is: the outermost frame of each that runs Python code all the same.
+    Those frames are the outermost. They were there both before and after the system was asked, or
+    one of a thread that has just ended would stand for a native one.
     """
-    frames = frames_of_others() or {}
-    before = active()
+    before, threads = frames_of_others() or {}, active()
     listed = {int(task) for task in os.listdir(TASKS)}
+    frames = {ident: f for ident, f in (frames_of_others() or {}).items() if ident in before}
     # The first thread is the interpreter's, also when Python's main thread has ended.
     numbers = {os.getpid(), threading.get_native_id()}
-    for thread in (*before, *active()):  # both before and after the system was asked
+    for thread in (*threads, *active()):
         number, ident = getattr(thread, "native_id", None), thread.ident
         if number is not None and ident is not None:
             numbers.add(number)
@@ -182,17 +165,35 @@ def _read(path: str) -> str:
         return ""
 
 
-def _interpreters() -> Iterator[Hazard]:
-    # CPython deletes them in the child before anything else runs, and that has never worked: it
-    # hangs up to 3.12, and dies by a signal from 3.13 on (cpython gh-139759, gh-101437).
+def find(scene: Scene) -> Iterator[Hazard]:
+    """Yield what is found of the rest."""
+    # CPython deletes subinterpreters in the child before anything else runs, and that has never
+    # worked: it hangs up to 3.12, and dies by a signal from 3.13 on (cpython gh-139759, gh-101437).
     list_all = loaded("_interpreters:list_all") or loaded("_xxsubinterpreters:list_all")  # to 3.12
     # Each is an object of its own, an id, or one of a tuple with it: the version decides.
     every = [int(x[0] if isinstance(x, tuple) else x) for x in list_all()] if list_all else []
     for number in sorted(every)[1:]:  # the first is the main interpreter
         yield tell("interpreter", str(number), f"interpreter {number}", number)
+    handlers = _exit_handlers()
+    if handlers:
+        shown = ", ".join(handlers[:10])
+        yield tell("exit-handlers", shown, shown, len(handlers))
+    for name in ("SIGTERM", "SIGCHLD"):
+        handler = signal.getsignal(getattr(signal, name, signal.SIGTERM))
+        if callable(handler) and "asyncio" not in _name(handler):
+            yield tell("signal-handler", name, _name(handler), name, _name(handler))
+    for known in LIBRARIES:
+        for module in filter(is_loaded, known.loaded.split()):
+            if not known.settled and (not known.state or loaded(known.state)):
+                variables = known.environment.split()
+                shown = "; ".join(f"{v}={os.environ.get(v, '(unset)')}" for v in variables)
+                yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
+                           severity=ACTION if known.state else ADVICE, detail=(shown,),
+                           library=known.name)  # fmt: skip
+    yield from _memory()
 
 
-def _exit_handlers() -> Iterator[Hazard]:
+def _exit_handlers() -> list[str]:
     # atexit names nobody; but unregister() compares what it is given with every handler, and an
     # object that equals nothing can note what it was compared with. `append` is C code, so that no
     # other thread comes in between.
@@ -201,10 +202,7 @@ def _exit_handlers() -> Iterator[Hazard]:
     atexit.unregister(probe())
     registry = getattr(loaded("weakref:finalize"), "_registry", {})
     handlers += [info.func for info in list(registry.values()) if info.atexit]
-    named = [n for n in map(_name, handlers) if n.partition(":")[0].split(".")[0] not in _HARMLESS]
-    if named:
-        shown = ", ".join(named[:_SHOWN]) + (", ..." if len(named) > _SHOWN else "")
-        yield tell("exit-handlers", shown, shown, len(named))
+    return [name for name in map(_name, handlers) if re.split("[:.]", name)[0] not in _HARMLESS]
 
 
 def _name(function: Any) -> str:
@@ -214,30 +212,14 @@ def _name(function: Any) -> str:
     return f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
-def _signal_handlers() -> Iterator[Hazard]:
-    for name in ("SIGTERM", "SIGCHLD"):
-        handler = signal.getsignal(getattr(signal, name, signal.SIGTERM))
-        if callable(handler) and "asyncio" not in _name(handler):
-            yield tell("signal-handler", name, _name(handler), name, _name(handler))
-
-
-def _modules() -> Iterator[Hazard]:
-    for known in LIBRARIES:
-        for module in filter(is_loaded, known.loaded):
-            if not known.settled and (not known.state or loaded(known.state)):
-                shown = (f"{name}={os.environ.get(name, '(unset)')}" for name in known.environment)
-                yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
-                           severity=ACTION if known.state else ADVICE,
-                           detail=("; ".join(shown),), library=known.name)  # fmt: skip
-
-
 def _memory() -> Iterator[Hazard]:
-    frozen = gc.get_freeze_count() if hasattr(gc, "get_freeze_count") else None  # PyPy has none
-    frozen = 0 if frozen is not None and frozen < _AT_START else frozen
+    frozen = getattr(gc, "get_freeze_count", int)()
+    frozen = frozen if frozen > _AT_START else 0
     pages = _read("/proc/self/statm").split()[1:2]
-    resident = int(pages[0]) * os.sysconf("SC_PAGE_SIZE") >> 20 if pages else 0
-    size = f"{resident} MiB resident" if resident else "of unknown size"
-    state = ", not frozen" if frozen == 0 else f", {frozen} objects frozen" if frozen else ""
-    yield tell("memory", "", "", size, state, remedy=None if frozen == 0 else "")
+    size = "of unknown size"
+    if pages:
+        size = f"{int(pages[0]) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
+    state = f", {frozen} objects frozen" if frozen else ", not frozen"
+    yield tell("memory", "", "", size, state, remedy="" if frozen or PYPY else None)
     if frozen:
         yield tell("unknown frozen", "gc.freeze", "", frozen)

@@ -12,20 +12,20 @@ one that finds a lock twice proves something.
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import threading
-from _thread import LockType, RLock, allocate_lock, get_ident
+from _thread import LockType, RLock, get_ident
 from fnmatch import fnmatchcase
 from functools import partial
-from re import compile as pattern
 
 from .._fork_event._threads import others_can_be_read
 from .._fork_event._with_bodies import held_by
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._steps._locks import is_standard
+from ._scene import PYPY, names, on_heap, path_of
 from ._scene import find as loaded
-from ._scene import names, path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ if TYPE_CHECKING:
     from .._hazard import Hazard, Severity
     from ._scene import Scene
 
-WANTED: tuple[str, ...] = ()
-
 # The machinery every thread stands in; what it works for is told by the frames around.
-_MACHINERY = ("threading", "queue", "concurrent.futures", "selectors", "_pyrepl")
-_MADE_UP = pattern(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
+_MACHINERY = "threading queue concurrent.futures selectors _pyrepl"
+_MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
 _DEPTH = 1000  # frames: enough to find the outermost of any sane thread
 _MAIN = Library(
     "",
@@ -51,6 +49,8 @@ _MAIN = Library(
 # Of an object: those that Python itself starts afresh in the child, or a step.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
            "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
+# What refers to locks and gives no name: frames, cells, lists; and what proves who holds one.
+_PASSED_OVER = ("builtins", "collections", "forksafe._fork_event._with_bodies")
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
@@ -106,14 +106,15 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
         label = f"{_module(outer)}:{getattr(outer.f_code, 'co_qualname', outer.f_code.co_name)}"
     name = "(no name)" if thread is None else str(thread.name)
     known = _MAIN if thread is threading.main_thread() else _owner(label, modules, name)
-    answers = AllowList(known.answered_by)
+    answers = AllowList(known.answered_by.split())
     told = [hazard for hazard in scene.found if hazard in answers]
     if known.targets and known.answered_by and not told:
         known = UNKNOWN
     idle = bool(frames) and frames[0].f_code is getattr(target, "__code__", None)
     severity, remedy = scene.judge(*verdict(known, owner, told, idle), thread, owner)
-    because = {ACTION: "", FIXED: ", which does without it", ADVICE: ", which is prepared for that"}
-    becomes = f", as the {told[0].kind} tells" if told and severity == ADVICE else because[severity]
+    becomes = {ACTION: "", FIXED: ", which does without it", ADVICE: ", which is prepared for that"}
+    if told and severity == ADVICE:
+        becomes[ADVICE] = f", as the {told[0].kind} tells"
     # A raw one is of _thread.start_new_thread, or of C code that called into Python.
     sort = "raw" if thread is None else "daemon" if thread.daemon else "non-daemon"
     places = [f for f in frames if not _is_in(_module(f), _MACHINERY)] or frames
@@ -122,19 +123,17 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
     if _MADE_UP.fullmatch(name):
         subject = f"{known.name}:{label.partition(':')[2]}" if known.name else label
     whose = f" of {known.name}" if known.name else ""
-    return tell("thread", subject, label, sort, name, whose, becomes, severity=severity,
+    return tell("thread", subject, label, sort, name, whose, becomes[severity], severity=severity,
                 remedy=remedy, detail=(next(place, ""),), library=known.name)  # fmt: skip
 
 
 def _owner(target: str, modules: list[str], name: str) -> Library:
-    for known in LIBRARIES:
-        if any(fnmatchcase(target, pattern) for pattern in known.targets):
-            return known
-    for known in LIBRARIES:
-        if any(_is_in(module, known.modules) for module in modules):
-            return known
-    for known in LIBRARIES:
-        if any(fnmatchcase(name, pattern) for pattern in known.names):
+    for matches in (
+        lambda known: any(fnmatchcase(target, pattern) for pattern in known.targets.split()),
+        lambda known: any(_is_in(module, known.modules) for module in modules),
+        lambda known: any(fnmatchcase(name, pattern) for pattern in known.names.split()),
+    ):
+        for known in filter(matches, LIBRARIES):
             return known
     return UNKNOWN
 
@@ -183,19 +182,13 @@ def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
 
 
-def _is_in(module: str, packages: tuple[str, ...] | list[str]) -> bool:
-    return any(module == known or module.startswith(known + ".") for known in packages)
+def _is_in(module: str, packages: str) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages.split())
 
 
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
-    things = gc.get_objects()
-    if hasattr(gc, "is_tracked") and not gc.is_tracked(allocate_lock()):  # up to 3.9
-        things = gc.get_referents(*things)
-    held = {id(lock): lock for lock in things if type(lock) in (LockType, RLock) and _is_held(lock)}
-    del things
-    called = _called(list(held.values()))  # while none of `Held` refers to them
-    mine = {id(one.lock) for one in held_by(sys._getframe())}
+    held = {id(lock): lock for lock in _locks() if _is_held(lock)}
     threads = {thread.ident: thread for thread in active()}
     frees = (loaded("forksafe._hook:_options") or {}).get("free_locks", True)
     holders: dict[int, tuple[str, bool]] = {}
@@ -203,19 +196,29 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
         name = getattr(threads.get(ident), "name", "(no name)")
         for one in held_by(frame):
             if one.sure:
+                held[id(one.lock)] = one.lock
                 known = f"by thread {name!r} at {one.where}"
                 holders[id(one.lock)] = (known, frees or one.of_standard_library)
+    mine = {id(one.lock) for one in held_by(sys._getframe())}
+    called = _called([*held.values()])
     for number, lock in held.items():
         if number not in mine and (number in called or number in holders):
             name = called.get(number, "(of local variables)")
             module = name.rpartition(".")[0]
             standard = module in sys.modules and is_standard(module, sys.modules[module])
             holder, freed = holders.get(number, ("by a thread that is not known", False))
-            freed |= standard or name in _AFRESH
+            severity: Severity = FIXED if freed or standard or name in _AFRESH else ACTION
+            remedy = None if severity == ACTION else "nothing under forksafe: the child's is free"
             kind = "re-entrant lock" if isinstance(lock, RLock) else "lock"
-            severity: Severity = FIXED if freed else ACTION
-            remedy = "nothing under forksafe: it is free in the child" if freed else None
             yield tell("lock", name, name, kind, name, holder, severity=severity, remedy=remedy)
+
+
+def _locks() -> list[Any]:
+    if sys.version_info >= (3, 10) or PYPY:
+        return on_heap({LockType, RLock})
+    # Which are not listed; but what is listed refers to them.
+    things = gc.get_referents(*gc.get_objects())
+    return [thing for thing in things if type(thing) in (LockType, RLock)]
 
 
 def _is_held(lock: Any) -> bool:
@@ -232,25 +235,29 @@ def _called(locks: list[Any]) -> dict[int, str]:
     A lock that only local variables lead to has none; nor has one that is locked by design: of a
     Thread, while it lives, and of whoever waits in a Condition.
     """
-    modules = {id(names(module)): module for module in list(sys.modules)}
+    modules = {module: names(module) for module in list(sys.modules)}
+    skipped = {*map(id, modules.values())}
     handler = loaded("logging:Handler")
     found: dict[int, str] = {}
     todo = {id(lock): (lock, "", id(lock)) for lock in locks}
     for _ in range(5):  # from a lock over the dictionaries of its Condition and of that one's owner
+        for module, values in modules.items():
+            for key, value in list(values.items()):
+                if id(value) in todo:
+                    _, rest, lock = todo[id(value)]
+                    found[lock] = f"{module}.{key}{rest}"
         upper: dict[int, tuple[Any, str, int]] = {}
         for holder in gc.get_referrers(*(thing for thing, _, _ in todo.values())):
             kind: Any = holder if isinstance(holder, type) else type(holder)
-            if kind is not dict and kind.__module__ in ("builtins", "collections"):
-                continue  # a frame, a cell, a list
+            if id(holder) in skipped or (kind is not dict and kind.__module__ in _PASSED_OVER):
+                continue
             parts = gc.get_referents(holder)  # asked for its dictionary, it refers to that instead
             values = holder if kind is dict else _attributes(holder)
             for part in parts:
                 if id(part) in todo and not issubclass(kind, threading.Thread):
                     _, rest, lock = todo[id(part)]
                     rest = next((f".{k}" for k, v in list(values.items()) if v is part), "") + rest
-                    if id(holder) in modules:
-                        found[lock] = modules[id(holder)] + rest
-                    elif kind is dict or kind.__module__ == "threading":
+                    if kind is dict or kind.__module__ == "threading":
                         upper[id(holder)] = (holder, rest, lock)
                     else:
                         kind = handler if handler and issubclass(kind, handler) else kind

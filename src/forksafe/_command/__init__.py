@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise Refused("this platform has no os.fork(), so nothing breaks")
             from ._demo import demo
 
-            return demo(as_json=options.json)
+            return demo()
         if not program:
             raise Refused(f"which program? See forksafe {options.command} --help")
         hook: dict[str, Any] = {"drop_connections": True} if options.drop_connections else {}
@@ -85,9 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     audit = add("audit", help="say what a fork would break", usage=usage, description=_AUDIT)
     audit.add_argument("--locks", action="store_true", help="look for held locks, too: a second")
     audit.add_argument("--processes", action="store_true", help="take a Process for a worker, too")
-    demo = add("demo", help="show what os.fork() breaks, and that forksafe mends it")
-    for one in (audit, demo):
-        one.add_argument("--json", action="store_true", help="tell it as JSON, alone on stdout")
+    audit.add_argument("--json", action="store_true", help="tell it as JSON, alone on stdout")
+    add("demo", help="show what os.fork() breaks, and that forksafe mends it")
     for one in (run_, audit):
         allow = one.add_argument("--allow", action="append", default=[], metavar="KIND:SUBJECT")
         allow.help = "accept such hazards, as does [tool.forksafe] allow = [...] in pyproject.toml"

@@ -17,11 +17,11 @@ from argparse import Namespace
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
-from types import FrameType
 from typing import Any, NoReturn
 
 from .. import _hook, install
 from .._audit import AllowList, look
+from .._fork_event import _who
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
 from ._run import Refused, report, run
 
@@ -158,21 +158,23 @@ def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], ev
 
 def _who_forks() -> tuple[str, str]:
     """Return what is made, a "Manager", a "Process" or a "fork", and by which line."""
-
-    def module(frame: FrameType) -> str:
-        return str(frame.f_globals.get("__name__"))
-
     frame, kind = sys._getframe(1), "fork"
-    while frame.f_back is not None and module(frame).startswith("forksafe."):
+    while frame.f_back is not None and _module_of(frame).startswith("forksafe."):
         frame = frame.f_back
-    family, _, part = module(frame).partition(".")
-    if part == "popen_fork" and frame.f_code.co_name == "_launch":
-        kind = "Process" if family != "billiard" else "fork"  # its processes are Celery's workers
-        while frame.f_back is not None and module(frame).startswith(f"{family}."):
-            kind = "Manager" if module(frame) == f"{family}.managers" else kind
+    who = _who.who_forks(frame)
+    if isinstance(who, _who.Launch):
+        kind = (
+            "Process" if who.family != "billiard" else "fork"
+        )  # its processes are Celery's workers
+        while frame.f_back is not None and _module_of(frame).startswith(f"{who.family}."):
+            kind = "Manager" if _module_of(frame) == f"{who.family}.managers" else kind
             frame = frame.f_back
     code = frame.f_code
-    return kind, f"{module(frame)}.{code.co_name}, {code.co_filename}:{frame.f_lineno}"
+    return kind, f"{_module_of(frame)}.{code.co_name}, {code.co_filename}:{frame.f_lineno}"
+
+
+def _module_of(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__"))
 
 
 def _fail(text: str, exc: BaseException | None = None) -> NoReturn:
@@ -186,10 +188,9 @@ def _fail(text: str, exc: BaseException | None = None) -> NoReturn:
 
 def _leave(status: int) -> NoReturn:
     """End the process here and now, and what multiprocessing has started for it."""
-    for family in ("multiprocessing", "multiprocess", "billiard"):
-        if f"{family}.process" in sys.modules:
-            for child in sys.modules[f"{family}.process"].active_children():
-                child.terminate()
+    for process in _who.loaded(_who.submodules("process")):
+        for child in process.active_children():
+            child.terminate()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # the program may have closed it
             stream.flush()

@@ -8,7 +8,6 @@ path, in a session of its own: for os.fork forksafe is not even imported.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -28,30 +27,23 @@ _PATIENCE = 3  # seconds for one round trip
 _ROUND_TRIPS = 500  # of each side
 
 
-def demo(*, as_json: bool = False) -> int:
+def demo() -> int:
     """Run the demonstration; return 0 if each way to fork of forksafe's is ok, and 1 if not."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    out = sys.stderr if as_json else sys.stdout
-    version, kind = platform.python_version(), platform.python_implementation()
-    print("A parent and its forked child use one dictionary of a manager at once,", file=out)
-    print(f"{_ROUND_TRIPS} round trips each ({kind} {version}):", file=out)
-    rows = []
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    print("A parent and its forked child use one dictionary of a manager at once,")
+    print(f"{_ROUND_TRIPS} round trips each ({python}):\n")
+    print(f"{'way to fork':18} parent  child  outcome", flush=True)
+    width = shutil.get_terminal_size().columns
+    ours = []
     for style in STYLES:
-        print(f"  {style} ...", end=" ", file=out, flush=True)
-        rows.append(run_style(style))
-        print("ok" if rows[-1]["ok"] else "not ok", file=out, flush=True)
-    ok = all(row["ok"] for row in rows[1:])
-    if as_json:
-        told = {"python": version, "implementation": kind, "round_trips_wanted": _ROUND_TRIPS}
-        print(json.dumps({**told, "styles": rows, "ok": ok}, indent=2))
-        return int(not ok)
-    print(f"\n{'way to fork':18} parent  child  outcome")
-    for row in rows:
+        row = run_style(style)
         start = "{style:18} {parent:6} {child:6}  ".format(**row)
-        width = shutil.get_terminal_size().columns
-        print(textwrap.fill(start + row["outcome"], width, subsequent_indent=" " * len(start)))
-    return int(not ok)
+        text = textwrap.fill(start + row["outcome"], width, subsequent_indent=" " * len(start))
+        print(text, flush=True)
+        ours += [row["ok"]] if style != STYLES[0] else []
+    return int(not all(ours))
 
 
 def run_style(style: str) -> dict[str, Any]:

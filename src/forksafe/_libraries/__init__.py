@@ -11,84 +11,50 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .._hazard import Severity
 
 
 class Library:
-    """What one library has that a fork hurts. Several words stand in one string.
+    """What one library has that a fork hurts, and what to write about it.
 
-    Attributes:
-        name: Its name, for people and for allow-lists.
-        remedy: What to write.
-        severity: ``action``, unless the library is known to start its threads again in the child.
-        modules: Prefixes, by whole components, of the modules whose code its threads run.
-        targets: Patterns, ``module:qualname``, of what threads were started with. They count before
-            `modules`, and those before `names`.
-        names: Patterns of threads' names, for libraries that hand their threads code of others.
-        restarts: Where only some versions start a thread again: what tells, ``module:name``, or an
-            attribute of the object whose method the thread runs. Without it, `action`.
-        idle: Whether that is true only of threads without work: they stand in their target itself.
-        answered_by: Where something else is told that answers for the threads: patterns of it, as
-            an allow-list has them.
-        natives: Patterns of the names of its native threads. The kernel cuts names at 15 bytes.
-        mapped: A part of the name of the shared object that starts threads without a name.
-        connections: Classes that hold a connected socket, each with the path of attributes to its
-            descriptor, or to what has a ``fileno()``; ``@socket`` is what ``get_extra_info()``
-            says. Of several that hold one socket, the one that is listed first counts.
-        connect: What to write about a connection, where that is not `remedy`.
-        loaded: Modules whose being loaded is told, as `kind`, with `trouble`. As advice, for an
-            import alone is seldom wrong; as ``action`` where `state`, ``module:name``, is true.
-        environment: Variables that it goes by, to be shown with their values.
-        settled: Variable and values, ``NAME=VALUE``, by which it is prepared for forks.
+    Several words stand in one string; patterns are matched as file names are.
     """
 
+    severity: Severity = "action"  # "advice": the library itself does what a fork calls for
+    # Its threads: patterns, ``module:qualname``, of what they were started with; else whole modules
+    # whose code they run; else patterns of their names, for those who run the code of others.
+    targets = modules = names = ""
+    # Where only some versions start a thread again: what tells, ``module:name``, or an attribute of
+    # the object whose method the thread runs. Whether that holds only of threads without work.
+    restarts = ""
+    idle = False
+    answered_by = ""  # what is told and answers for its threads: patterns of an allow-list
+    natives = ""  # patterns of the names of its native threads, which Linux cuts at 15 bytes
+    mapped = ""  # a part of the name of the shared object that starts threads without a name
+    # Modules whose being loaded is told, as `kind`, with `trouble`; "action" where ``module:name``
+    # is true.
+    loaded = trouble = state = ""
+    kind = "module"
+    environment = ""  # variables that it goes by, to be shown
+    prepared = ""  # variable and values, ``NAME=VALUE``, by which it is prepared for forks
+
     def __init__(
-        self,
-        name: str,
-        remedy: str,
-        *,
-        severity: Severity = "action",
-        modules: str = "",
-        targets: str = "",
-        names: str = "",
-        restarts: str = "",
-        idle: bool = False,
-        answered_by: str = "",
-        natives: str = "",
-        mapped: str = "",
-        connections: dict[str, str] | None = None,
-        connect: str = "",
-        loaded: str = "",
-        kind: str = "module",
-        trouble: str = "",
-        state: str = "",
-        environment: str = "",
-        settled: str = "",
+        self, name: str, remedy: str, *, connections: dict[str, str] | None = None, **more: Any
     ) -> None:
         self.name = name
-        self.remedy = remedy
-        self.severity: Severity = severity
-        self.modules = modules.split()
-        self.targets = targets.split()
-        self.names = names.split()
-        self.restarts = restarts
-        self.idle = idle
-        self.answered_by = answered_by.split()
-        self.natives = natives.split()
-        self.mapped = mapped
+        self.remedy = self.connect = remedy  # what to write, about a connection too if not told
+        # Classes that hold a connected socket, each with the path of attributes to its descriptor,
+        # or to what has a fileno(); "@socket" is what get_extra_info() says. Of several that hold
+        # one socket, the one that is listed first counts.
         self.connections = connections or {}
-        self.connect = connect or remedy
-        self.loaded = loaded.split()
-        self.kind = kind
-        self.trouble = trouble
-        self.state = state
-        self.environment = environment.split()
-        self._settled = settled.split()
+        vars(self).update(more)
 
     @property
     def settled(self) -> str:
         """What in the environment says that the library is prepared for forks; empty: nothing."""
-        for setting in self._settled:
+        for setting in self.prepared.split():
             name, _, value = setting.partition("=")
             if os.environ.get(name, "").lower() == value:
                 return setting
@@ -127,16 +93,14 @@ LIBRARIES = (
             targets="multiproces*.pool:Pool._handle_* multiproces*.pool:worker "
                     "billiard.pool:PoolThread.run billiard.pool:Worker*"),
     Library("multiprocessing.Queue", _NOTHING + "the child's queue starts a feeder of its own",
-            answered_by="queue",
-            targets="multiproces*.queues:Queue._feed billiard.queues:Queue._feed "
-                    "*loky.backend.queues:Queue._feed"),
+            answered_by="queue", targets="multiproces*.queues:Queue._feed "
+                    "billiard.queues:Queue._feed *loky.backend.queues:Queue._feed"),
     Library("multiprocessing",
             "let one process read and one write; a manager's proxies connect by themselves",
             connections={"multiprocessing.connection:Connection": "_handle"}),
-    Library("logging.handlers.QueueListener",
-            "stop() the listener before the fork and start() it in both processes, or let the "
-            "children log into a multiprocessing.Queue that the parent's listener reads",
-            modules="logging.handlers"),
+    Library("logging.handlers.QueueListener", "stop() the listener before the fork and start() it "
+            "in both processes, or let the children log into a multiprocessing.Queue that the "
+            "parent's listener reads", modules="logging.handlers"),
     Library("logging.handlers.SysLogHandler",
             "none needed: a record is one message, whoever sends it", severity="advice",
             connections={"logging.handlers:SysLogHandler": "socket"}),
@@ -151,12 +115,10 @@ LIBRARIES = (
     Library("Django",
             "django.db.connections.close_all() before the fork: each process connects anew",
             connections={"django.db.backends.base.base:BaseDatabaseWrapper": "connection"}),
-    Library("SQLAlchemy",
-            "engine.dispose() before the fork; or for the child multiprocessing.util."
-            "register_after_fork(engine, lambda e: e.dispose(close=False))"),
-    Library("psycopg_pool",
-            "make the pool with open=False, and pool.open() in the child: it has no workers "
-            "there, hands out the parent's connections, then times out",
+    Library("SQLAlchemy", "engine.dispose() before the fork; or for the child "
+            "multiprocessing.util.register_after_fork(engine, lambda e: e.dispose(close=False))"),
+    Library("psycopg_pool", "make the pool with open=False, and pool.open() in the child: it has "
+            "no workers there, hands out the parent's connections, then times out",
             modules="psycopg_pool", answered_by="connection-pool:psycopg_pool"),
     Library("psycopg", _POSTGRES,
             connections={"psycopg:Connection": "pgconn.socket",
@@ -167,16 +129,15 @@ LIBRARIES = (
     Library("PyMySQL", _MYSQL, connections={"pymysql.connections:Connection": "_sock"}),
     Library("mysqlclient", _MYSQL, connections={"MySQLdb.connections:Connection": ""}),
     Library("MySQL Connector", _MYSQL, connections={"mysql.connector.network:MySQLSocket": "sock"}),
-    Library("PyMongo",
-            "make the MongoClient in the child, or with connect=False and no use before the "
-            "fork: PyMongo calls a client that was used before a fork unsafe", modules="pymongo",
-            names="pymongo_*",
+    Library("PyMongo", "make the MongoClient in the child, or with connect=False and no use before "
+            "the fork: PyMongo calls a client that was used before a fork unsafe",
+            modules="pymongo", names="pymongo_*",
             connections={"pymongo.network_layer:NetworkingInterface": "conn",
                          "pymongo.pool:Connection": "conn"}),
     Library("redis-py", "start run_in_thread() and the like in the child", modules="redis",
             connect="close pubsubs, pipelines and clients before the fork, or make them in the "
-                    "child; or for the child multiprocessing.util.register_after_fork(pool, "
-                    "lambda p: p.reset())",
+                    "child; or for the child multiprocessing.util.register_after_fork(pool, lambda "
+                    "p: p.reset())",
             connections={"redis.connection:AbstractConnection": "_sock",
                          "redis.asyncio.connection:AbstractConnection": "_writer.@socket"}),
     Library("pymemcache", "close() the client before the fork: it connects again when used",
@@ -196,15 +157,14 @@ LIBRARIES = (
                          "httpcore._backends.anyio:AnyIOStream": "@socket"}),
     Library("aiohttp", "make the ClientSession in the child, in the child's own loop",
             connections={"aiohttp.client_proto:ResponseHandler": "transport.@socket"}),
-    Library("gRPC",
-            "make channels and servers in the child; or close them before the fork and set "
+    Library("gRPC", "make channels and servers in the child; or close them before the fork and set "
             "GRPC_ENABLE_FORK_SUPPORT=1 before the first import of grpc", modules="grpc",
             loaded="grpc",
             natives="grpc_* event_engine lifeguard default-executo resolver-execut timer_manager",
-            trouble="channels made before a fork do not work in the child unless its fork "
-                    "support is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
-            settled="GRPC_ENABLE_FORK_SUPPORT=1 GRPC_ENABLE_FORK_SUPPORT=true "
-                    "GRPC_ENABLE_FORK_SUPPORT=yes"),
+            trouble="channels made before a fork do not work in the child unless its fork support "
+                    "is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
+            prepared="GRPC_ENABLE_FORK_SUPPORT=1 GRPC_ENABLE_FORK_SUPPORT=true "
+                     "GRPC_ENABLE_FORK_SUPPORT=yes"),
     Library("pika", _CHILD, modules="pika",
             connections={"pika.adapters.utils.nbio_interface:AbstractStreamTransport": "_sock"}),
     Library("py-amqp", _CHILD, connections={"amqp.transport:_AbstractTransport": "sock"}),
@@ -225,24 +185,22 @@ LIBRARIES = (
             connections={"asyncio.selector_events:_SelectorTransport": "_sock"}),
 
     # --- logs, metrics, errors
-    Library("OpenTelemetry",
-            "set up the provider and its processors in the child (Gunicorn: post_fork); a "
-            "recent SDK restarts this thread by itself, with the resource and exporter of the "
-            "parent", modules="opentelemetry", names="Otel*", restarts="_at_fork_reinit"),
-    Library("sentry-sdk",
-            "none needed: sentry-sdk starts it again at the child's first event. What waits in "
-            "its queue is sent by the parent, and by the child as well: sentry_sdk.flush() "
-            "before the fork, or sentry_sdk.init() in the child", severity="advice",
-            modules="sentry_sdk", names="sentry-sdk.* sentry.*"),
+    Library("OpenTelemetry", "set up the provider and its processors in the child (Gunicorn: "
+            "post_fork); a recent SDK restarts this thread by itself, with the resource and "
+            "exporter of the parent", modules="opentelemetry", names="Otel*",
+            restarts="_at_fork_reinit"),
+    Library("sentry-sdk", "none needed: sentry-sdk starts it again at the child's first event. "
+            "What waits in its queue is sent by the parent, and by the child as well: "
+            "sentry_sdk.flush() before the fork, or sentry_sdk.init() in the child",
+            severity="advice", modules="sentry_sdk", names="sentry-sdk.* sentry.*"),
     Library("loguru", "none needed: children hand their records to it, through its own queue",
             severity="advice", targets="loguru._handler:Handler._queued_writer"),
-    Library("prometheus_client",
-            "call start_http_server() in one process only, with "
+    Library("prometheus_client", "call start_http_server() in one process only, with "
             "prometheus_client.multiprocess.MultiProcessCollector for the numbers of all",
             modules="prometheus_client"),
-    Library("ddtrace",
-            "import ddtrace.auto (or run under ddtrace-run) before all else: its own at-fork "
-            "hooks then restart its threads", modules="ddtrace", names="ddtrace* *:ddtrace*"),
+    Library("ddtrace", "import ddtrace.auto (or run under ddtrace-run) before all else: its own "
+            "at-fork hooks then restart its threads", modules="ddtrace",
+            names="ddtrace* *:ddtrace*"),
     Library("Datadog statsd", "initialize() in the child", modules="datadog"),
     Library("New Relic", "register_application() in the child (post_fork)", modules="newrelic"),
     Library("Azure Monitor", "configure the exporter in the child", modules="azure"),
@@ -259,25 +217,23 @@ LIBRARIES = (
     Library("trio", "let trio's threads finish before the fork: those without work need nothing",
             modules="trio._core._thread_cache", idle=True,
             restarts="trio._core._thread_cache:clear_worker_threads"),
-    Library("APScheduler",
-            "call scheduler.start() in one process only, after the fork; for a job that must "
-            "run once, in a process of its own", modules="apscheduler", names="APScheduler"),
+    Library("APScheduler", "call scheduler.start() in one process only, after the fork; for a job "
+            "that must run once, in a process of its own", modules="apscheduler",
+            names="APScheduler"),
     Library("watchdog", "start the Observer in one process, after the fork", modules="watchdog"),
     Library("Celery beat", "run beat as a process of its own", modules="celery.beat"),
     Library("Gunicorn", "none needed: Gunicorn stops it at the fork", severity="advice",
             natives="gunicorn*"),
 
     # --- threads and state of C, C++ and Rust
-    Library("numpy",
-            "numpy.random.seed() in the child, or a Generator of its own: "
+    Library("numpy", "numpy.random.seed() in the child, or a Generator made there by "
             "numpy.random.default_rng()", loaded="numpy.random.mtrand", kind="random-state",
-            trouble="children draw the same numbers from numpy's global generator, each of them"),
-    Library("OpenBLAS",
-            "none needed: OpenBLAS stops and restarts them at a fork; OPENBLAS_NUM_THREADS=1 "
-            "does without them", severity="advice", mapped="openblas"),
-    Library("GNU OpenMP",
-            "run no parallel region before the fork (OMP_NUM_THREADS=1 in the parent): libgomp "
-            "hangs in the child", mapped="libgomp"),
+            trouble="all children draw the same numbers, from its global generator and from each "
+                    "Generator that was made before the fork"),
+    Library("OpenBLAS", "none needed: OpenBLAS stops and restarts them at a fork; "
+            "OPENBLAS_NUM_THREADS=1 does without them", severity="advice", mapped="openblas"),
+    Library("GNU OpenMP", "run no parallel region before the fork (OMP_NUM_THREADS=1 in the "
+            "parent): libgomp hangs in the child", mapped="libgomp"),
     Library("Intel OpenMP", "run no parallel region before the fork", mapped="libiomp5"),
     Library("jemalloc", "none needed: jemalloc restarts it", severity="advice",
             natives="jemalloc_bg_thd"),
@@ -295,7 +251,7 @@ LIBRARIES = (
             trouble="its CPU and I/O thread pools, once used, are not started again in the child"),
     Library("tokenizers", "set TOKENIZERS_PARALLELISM=false, or use it in the child",
             loaded="tokenizers", environment="TOKENIZERS_PARALLELISM",
-            settled="TOKENIZERS_PARALLELISM=false TOKENIZERS_PARALLELISM=0", trouble=_HANGS),
+            prepared="TOKENIZERS_PARALLELISM=false TOKENIZERS_PARALLELISM=0", trouble=_HANGS),
     Library("a Rust runtime",
             "use the library (polars, lance, tokio, rayon) only after the fork, or spawn instead",
             natives="tokio-* polars-* rayon* lance*", loaded="polars lance lancedb",

@@ -1,17 +1,14 @@
 """How a child lets go of the connections that it had in the parent: a table, one row a class.
 
-Two things are done to each, in this order.
+First the descriptor is cut: in the child alone, its number is given to a socket whose peer has
+closed it. Whoever reads there meets the end of the stream, whoever writes gets EPIPE, as if the
+server had hung up. So no goodbye reaches the parent's conversation, whoever says it: ``PQfinish()``
+at the end of the interpreter, ``shutdown()``, TLS's close_notify. We do not close the descriptor:
+the number would go to the next file that the child opens, and the goodbye into that.
 
-**The descriptor is cut.** In the child alone, the number of the socket is given to a socket whose
-peer has closed it. Whoever reads there meets the end of the stream at once, whoever writes gets
-EPIPE, as if the server had hung up. So nothing of the child reaches the parent's conversation,
-whatever runs there later: a goodbye of ``PQfinish()`` when the object is collected or the
-interpreter ends, ``shutdown()``, TLS's close_notify, ``epoll_ctl()`` by a transport. Closing it
-would not do: the number would go to the next file that the child opens, and the goodbye into that.
-
-**The library forgets it**, so that it connects anew when it is next used, and need not find out
-first. A single connection of a database cannot: what it was in the middle of is the parent's. Its
-use in the child fails at once, with the library's own error for a lost connection.
+Then the library forgets the connection, and connects anew at its next use. A single connection of a
+database cannot: what it was in the middle of is the parent's. Its use in the child fails at once,
+with the library's own error for a lost connection.
 
 What is forgotten is kept alive: collected inside the fork, it would run code of the program.
 The rules of at-fork code hold here: see ``_fork_event/_step.py``.
@@ -21,44 +18,31 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import SimpleNamespace
 
 from .._fork_event._step import expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Optional
+
+    _Do = Optional[Callable[[Any], Any]]
 
 # What the child has let go of.
 _kept: list[Any] = []
 
 
 class Row:
-    """How a child lets go of the instances of one class, and of its subclasses.
+    """How a child lets go of the instances of one class, and of its subclasses."""
 
-    Attributes:
-        path: ``"module:Class"``, where it is defined.
-        socket: Returns the descriptor, or something with a ``fileno()``, of an instance; None where
-            it is not connected.
-        forget: Has an instance connect anew when it is next used.
-        anchors: For a class that its instances do not refer to, as one that is static in C: returns
-            what they refer to.
-    """
-
-    __slots__ = ("anchors", "forget", "path", "socket")
-
-    def __init__(
-        self,
-        path: str,
-        *,
-        socket: Callable[[Any], Any] | None = None,
-        forget: Callable[[Any], None] | None = None,
-        anchors: Callable[[], Iterable[Any]] | None = None,
-    ) -> None:
-        self.path = path
-        self.socket = socket
-        self.forget = forget
-        self.anchors = anchors
+    def __init__(self, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None):
+        self.path = path  # "module:Class"
+        self.socket = socket  # tells its descriptor, or what has a fileno(); None: not connected
+        self.forget = forget  # has it connect anew when it is next used
+        self.anchors = (
+            anchors  # tells what instances refer to whose class, static in C, they do not
+        )
 
 
 def _expect(thing: Any, *names: str) -> None:
@@ -67,19 +51,7 @@ def _expect(thing: Any, *names: str) -> None:
         expect(hasattr(thing, name), f"{type(thing).__qualname__} has no {name}")
 
 
-def _of_transport(transport: Any) -> Any:
-    """Return the socket of an asyncio transport, uvloop's and TLS ones too."""
-    return None if transport is None else transport.get_extra_info("socket")
-
-
 # --- databases ------------------------------------------------------------------------------------
-
-
-class _Silent:
-    """Stands in for a logger: nothing may be printed in a fork."""
-
-    def info(self, *args: object) -> None:
-        """Say nothing."""
 
 
 def _engine(engine: Any) -> None:
@@ -87,9 +59,9 @@ def _engine(engine: Any) -> None:
     # heard by the program.
     pool = engine.pool
     _expect(pool, "logger", "recreate")
-    if _in_memory(engine):
+    if is_in_memory(engine):
         return  # the child has a copy of its own
-    logger, pool.logger = pool.logger, _Silent()
+    logger, pool.logger = pool.logger, SimpleNamespace(info=lambda *args: None)
     try:
         engine.pool = pool.recreate()
     finally:
@@ -97,7 +69,7 @@ def _engine(engine: Any) -> None:
     _kept.append(pool)
 
 
-def _in_memory(engine: Any) -> bool:
+def is_in_memory(engine: Any) -> bool:
     if engine.dialect.name != "sqlite":
         return False
     database = engine.url.database or ":memory:"
@@ -106,9 +78,8 @@ def _in_memory(engine: Any) -> bool:
 
 def _django(wrapper: Any) -> None:
     _expect(wrapper, "connection", "in_atomic_block", "closed_in_transaction", "needs_rollback")
-    if wrapper.connection is None:
-        return
-    if wrapper.vendor == "sqlite" and wrapper.is_in_memory_db():
+    in_memory = wrapper.vendor == "sqlite" and wrapper.is_in_memory_db()
+    if wrapper.connection is None or in_memory:
         return
     _kept.append(wrapper.connection)
     # As its close() does: inside atomic() all fails until the block is left.
@@ -118,13 +89,8 @@ def _django(wrapper: Any) -> None:
         wrapper.connection = None
 
 
-_POOL = {
-    "_closed": True,
-    "_opened": False,
-    "_growing": False,
-    "_pool_full_event": None,
-    "_sched_runner": None,
-}
+_POOL = {"_closed": True, "_opened": False, "_growing": False, "_pool_full_event": None,
+         "_sched_runner": None}  # fmt: skip
 
 
 def _psycopg_pool(pool: Any) -> None:
@@ -240,10 +206,6 @@ def _aiohttp(connector: Any) -> None:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _stream(stream: Any) -> Any:
-    return stream.get_extra_info("socket")
-
-
 def _codecs() -> list[Any]:
     """Return the decoders that have been looked up: a connection of psycopg2 refers to its own."""
     cache = vars(sys.modules["encodings"])["_cache"]
@@ -254,40 +216,39 @@ def _psycopg(connection: Any) -> Any:
     return None if connection.closed else connection.pgconn.socket
 
 
+def _psycopg2(connection: Any) -> Any:
+    return None if connection.closed else connection.fileno()
+
+
+def _of_transport(transport: Any) -> Any:
+    """Return the socket of an asyncio transport, uvloop's and TLS ones too, or of a stream."""
+    return None if transport is None else transport.get_extra_info("socket")
+
+
 ROWS = (
     Row("sqlalchemy.engine.base:Engine", forget=_engine),
     Row("django.db.backends.base.base:BaseDatabaseWrapper", forget=_django),
-    Row("psycopg.connection:Connection", socket=_psycopg),
-    Row("psycopg.connection_async:AsyncConnection", socket=_psycopg),
+    Row("psycopg.connection:Connection", _psycopg),
+    Row("psycopg.connection_async:AsyncConnection", _psycopg),
     Row("psycopg_pool.pool:ConnectionPool", forget=_psycopg_pool),
     Row("psycopg_pool.pool_async:AsyncConnectionPool", forget=_psycopg_pool),
-    Row(
-        "psycopg2.extensions:connection",
-        socket=lambda c: None if c.closed else c.fileno(),
-        anchors=_codecs,
-    ),
+    Row("psycopg2.extensions:connection", _psycopg2, anchors=_codecs),
     Row("psycopg2.pool:AbstractConnectionPool", forget=_psycopg2_pool),
-    Row("asyncpg.connection:Connection", socket=lambda c: _of_transport(c._transport)),
+    Row("asyncpg.connection:Connection", lambda c: _of_transport(c._transport)),
     Row("asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
     Row("redis.client:Pipeline", forget=_redis_pipeline),
     Row("redis.asyncio.client:Pipeline", forget=_redis_pipeline),
-    Row("redis.connection:AbstractConnection", socket=lambda c: c._sock, forget=_redis),
-    Row(
-        "redis.asyncio.connection:AbstractConnection",
-        socket=lambda c: _of_transport(c._writer),
-        forget=_redis_async,
-    ),
-    Row("http.client:HTTPConnection", socket=lambda c: c.sock, forget=_http),  # urllib3's too
+    Row("redis.connection:AbstractConnection", lambda c: c._sock, _redis),
+    Row("redis.asyncio.connection:AbstractConnection", lambda c: _of_transport(c._writer),
+        _redis_async),
+    Row("http.client:HTTPConnection", lambda c: c.sock, _http),  # urllib3's too
     Row("urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
-    Row("httpcore._backends.sync:SyncStream", socket=_stream),
-    Row("httpcore._backends.anyio:AnyIOStream", socket=_stream),
+    Row("httpcore._backends.sync:SyncStream", _of_transport),
+    Row("httpcore._backends.anyio:AnyIOStream", _of_transport),
     Row("httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
     Row("httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),
     # Kombu has its pools closed in the child, by a callback that shuts these down for both.
-    Row("amqp.transport:_AbstractTransport", socket=lambda t: t.sock),
-    Row("aiohttp.client_proto:ResponseHandler", socket=lambda p: _of_transport(p.transport)),
+    Row("amqp.transport:_AbstractTransport", lambda t: t.sock),
+    Row("aiohttp.client_proto:ResponseHandler", lambda p: _of_transport(p.transport)),
     Row("aiohttp.connector:BaseConnector", forget=_aiohttp),
-)
-
-# For the audit, which tells them as fixed.
-DROPPED: tuple[str, ...] = tuple(row.path for row in ROWS)
+)  # fmt: skip
