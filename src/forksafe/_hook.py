@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 
 _installed = False
-_options = vars(ForkEvent)  # what install() asked for, as the audit reads it
 _freezes = False
 _frozen = 0  # objects
 _watch: Callable[[], None] | None = None  # looks for hazards before each fork
@@ -127,11 +126,6 @@ def uninstall() -> None:
 def installed() -> bool:
     """Tell whether `install()` is in effect in this process."""
     return _installed
-
-
-def drops_connections() -> bool:
-    """Tell whether the children of this process's forks let go of its connections."""
-    return ForkEvent.drop_connections
 
 
 def after_fork_in_child() -> None:

@@ -54,7 +54,7 @@ def safe_fork(
         return fork(caller, [], drop_connections=drop_connections)
     from ._audit import _policy
 
-    hazards = _policy.before(on_hazard, allow)
+    hazards = _policy.before(on_hazard, allow, drops=drop_connections)
     pid = fork(caller, [], drop_connections=drop_connections)
     if pid:
         _policy.after(hazards)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import sys
 
+from .._fork_event import ForkEvent
 from .._fork_event._step import UnknownLayout
 from .._hazard import KINDS, SEVERITIES, tell
 from .._hazard import AllowList as AllowList
 from . import _descriptors, _healed, _runtime, _threads
-from ._scene import NO_DESCRIPTOR, Scene, find, names
+from ._scene import NO_DESCRIPTOR, Scene, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
 
 def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[Hazard]:
     """Do what `audit()` does; `drops` says that this fork's child lets go of connections."""
-    drops = drops or (find("forksafe._hook:drops_connections") or bool)()
+    drops = drops or ForkEvent.drop_connections
     scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops)
     for name, part in (
         *_healed.PARTS.items(),

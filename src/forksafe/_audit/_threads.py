@@ -19,6 +19,7 @@ from _thread import LockType, RLock, get_ident
 from fnmatch import fnmatchcase
 from functools import partial
 
+from .._fork_event import ForkEvent
 from .._fork_event._threads import others_can_be_read
 from .._fork_event._with_bodies import held_by
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
@@ -190,7 +191,6 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     held = {id(lock): lock for lock in _locks() if _is_held(lock)}
     threads = {thread.ident: thread for thread in active()}
-    frees = (loaded("forksafe._hook:_options") or {}).get("free_locks", True)
     holders: dict[int, tuple[str, bool]] = {}
     for ident, frame in (frames_of_others() or {}).items():
         name = getattr(threads.get(ident), "name", "(no name)")
@@ -198,7 +198,7 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
             if one.sure:
                 held[id(one.lock)] = one.lock
                 known = f"by thread {name!r} at {one.where}"
-                holders[id(one.lock)] = (known, frees or one.of_standard_library)
+                holders[id(one.lock)] = (known, ForkEvent.free_locks or one.of_standard_library)
     mine = {id(one.lock) for one in held_by(sys._getframe())}
     called = _called([*held.values()])
     for number, lock in held.items():

@@ -107,7 +107,9 @@ class _Forked:
             from .._audit import _policy as policy
 
             # The child leaves its parent's temporary files alone: it ends by os._exit().
-            hazards = policy.before(self._on_hazard, self._allow, ("temporary-file",))
+            hazards = policy.before(
+                self._on_hazard, self._allow, ("temporary-file",), self._drop_connections
+            )
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 
 from clients import Async, make
 
 import forksafe
-from forksafe._audit import _policy
 
 client = make()
 if hasattr(client, "pool") and hasattr(client.pool, "wait") and not isinstance(client, Async):
@@ -20,7 +20,12 @@ if isinstance(client, Async):
     if hasattr(client, "pool") and hasattr(client.pool, "wait"):
         client.run(client.pool.wait())
 told = [forksafe.audit()]
-_policy.before("raise", (), drops=True)  # as safe_fork(on_hazard="raise", drop_connections=True)
+pid = forksafe.safe_fork(on_hazard="raise", drop_connections=True)  # refuses none of them
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+with forksafe.forked(on_hazard="raise", drop_connections=True):
+    pass
 forksafe.install(drop_connections=True)
 told.append(forksafe.audit())
 print(json.dumps([[vars(hazard) for hazard in hazards] for hazards in told]), flush=True)
