@@ -20,11 +20,11 @@ from ._imports import ImportsStep
 from ._locks import LocksStep
 from ._log_handlers import LogHandlersStep
 from ._loops import EventLoopsStep
-from ._loops._signal_handlers import WakeupFdStep
 from ._mp import RegistryStep
 from ._mp._fork_server import ForkServerStep
 from ._mp._process import ChildrenStep, IdentityStep, ScratchDirStep
 from ._mp._tracker import TrackerStep
+from ._signal_handlers import WakeupFdStep
 from ._streams import StreamsStep
 from ._temp_dirs import TempDirsStep
 from ._watchdog import WatchdogStep
