@@ -10,14 +10,13 @@ The notes are taken in this order before the fork, and the resets run in this or
 
 from __future__ import annotations
 
-from ._conditions import ConditionsStep
 from ._connections import ConnectionsStep
 from ._executors._pools import PoolsStep
 from ._executors._process_executors import ProcessExecutorsStep
 from ._executors._thread_executors import ThreadExecutorsStep
 from ._exit_handlers import ExitHandlersStep
 from ._imports import ImportsStep
-from ._locks import LocksStep
+from ._locks import ConditionsStep, LocksStep
 from ._log_handlers import LogHandlersStep
 from ._loops import EventLoopsStep
 from ._mp import RegistryStep

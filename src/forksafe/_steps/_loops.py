@@ -2,19 +2,10 @@
 
 Parent and child share the loop's epoll and self-pipe: the child's ``remove_reader()`` makes the
 parent deaf, and each swallows the wakeups of the other. In the child we put a fresh epoll and a
-fresh socket pair under the numbers of the old ones, by ``dup2()``. So no Python object changes,
-whoever holds it, and nothing is deregistered from what the parent uses. Callbacks and tasks stay:
-a server that was set up before the fork is to run in the child.
-
-The running and the current loop of the forking thread are noted before the fork, as asyncio's own
-hook forgets them from 3.12 on (cpython gh-66285). Nothing lists other loops: we refresh each at its
-first use. From the first fork on, until `uninstall()`, ``_selector`` of asyncio's selector loops is
-a property, and whatever a loop does to its epoll begins with that attribute. A loop that this
-process made, or refreshed, carries its mark. An access costs about 0.1 microseconds more.
-
-None runs in the child, ``asyncio.run()`` works. A loop that ran in another thread of the parent's
-still says that it runs. Loops that are not asyncio's own (uvloop) have their state in C, and are
-left alone.
+fresh socket pair under the numbers of the old ones: no Python object changes, and callbacks and
+tasks stay. The loops of the forking thread are refreshed at once. Nothing lists the others: each is
+refreshed at its first use, for which ``_selector`` of asyncio's loops is a property, from the first
+fork on until `uninstall()`. An access costs about 0.1 microseconds more.
 """
 
 from __future__ import annotations
@@ -52,6 +43,7 @@ class EventLoopsStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         if getattr(_loop_class(), "_selector", None) is not _selector:
             _begin(inherited=False)
+        # asyncio's own hook forgets these loops in the child, from 3.12 on (cpython gh-66285).
         loops, handlers = current_loops(), suspendable()
         return (loops, handlers) if loops or handlers else NOTHING
 
@@ -65,7 +57,8 @@ class EventLoopsStep(Step):
         failure: Exception | None = None
         for loop in loops:
             try:
-                expect(isinstance(loop, base), f"left alone, not asyncio's own: {_name_of(loop)}")
+                name = f"{type(loop).__module__}:{type(loop).__qualname__}"
+                expect(isinstance(loop, base), f"left alone, not asyncio's own: {name}")
                 _claim(loop)
             except (OSError, UnknownLayout) as exc:
                 failure = exc  # the others are refreshed all the same
@@ -84,23 +77,15 @@ def _loop_class() -> Any:
     return base
 
 
-def _name_of(loop: Any) -> str:
-    return f"{type(loop).__module__}:{type(loop).__qualname__}"
-
-
 def current_loops() -> list[Any]:
     """Return the loops that run, or are current, in this thread; none is made. Reads only."""
     # Not the public functions: they make a policy and a loop, or warn, or raise.
     events = sys.modules.get("asyncio.events")
-    running = getattr(events, "_get_running_loop", _none)()
+    running = getattr(events, "_get_running_loop", lambda: None)()
     policy = getattr(events, "_event_loop_policy", None)
     current = getattr(getattr(policy, "_local", None), "_loop", None)
     loops = [running] if current is running else [running, current]
     return [loop for loop in loops if loop is not None]
-
-
-def _none() -> None:
-    """Stand in for asyncio's own, while it is being imported."""
 
 
 def _begin(*, inherited: bool) -> None:

@@ -1,19 +1,11 @@
-"""Row 12, the wakeup fd; and the signal handlers of an inherited asyncio loop.
+"""Row 12: the wakeup fd; and the signal handlers of an inherited asyncio loop.
 
-``signal.set_wakeup_fd()`` names a socket into which the interpreter writes each signal's number.
-After a fork it is one for both processes: the parent's loop takes the child's SIGTERM for its own.
-So the child starts without one, whoever set it. CPython does the same since 3.12, but only where
-asyncio was imported (cpython gh-94454).
-
-``loop.add_signal_handler()`` installs a handler that does nothing, and lets the wakeup fd carry the
-number to the loop. A child has no wakeup fd and, as a rule, does not run that loop: nothing short
-of SIGKILL could end it. The same holds for Ctrl-C inside ``asyncio.run()`` (3.11 and later), whose
-handler cancels the parent's main task. So in the child the signals that ask a process to end do
-that again. Others keep the handler that does nothing: a child must not die of the SIGUSR1 that its
-parent knows how to take.
-
-Where the child does run the loop, its first wait for events puts the handlers back, with the loop's
-own self-pipe as wakeup fd.
+``signal.set_wakeup_fd()`` names a socket that takes each signal's number: the parent's loop would
+take the child's SIGTERM for its own. CPython unsets it since 3.12 where asyncio was imported
+(cpython gh-94454). Without it the handlers of ``loop.add_signal_handler()`` and ``asyncio.run()``
+do nothing, and nothing short of SIGKILL could end a child. So there the signals that ask a process
+to end do that again; of others, which the parent knows how to take, a child must not die. Where the
+child does run the loop, its first wait for events puts all of it back.
 """
 
 from __future__ import annotations
@@ -39,19 +31,17 @@ class WakeupFdStep(Step):
     name = "wakeup fd"
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        # No way to ask without setting.
-        try:
-            fd: int = c.set_wakeup_fd(-1)
-        except ValueError:  # not the main thread, says PyPy
-            with as_main_thread:
-                fd = c.set_wakeup_fd(-1)
+        with as_main_thread:
+            fd: int = c.set_wakeup_fd(-1)  # no way to ask without setting
         return fd != -1
 
 
 def suspendable() -> list[tuple[int, Any]]:
     """Return the signals that ask a process to end and that only a running loop answers."""
+    # asyncio's handler that does nothing: the wakeup fd carries the number to the loop.
+    noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", object())
     found = [(number, c.getsignal(number)) for number in _ENDING]
-    return [each for each in found if _is_loops(each[1]) or _runner(each[1]) is not None]
+    return [each for each in found if each[1] is noop or _runner(each[1]) is not None]
 
 
 def suspend(handlers: list[tuple[int, Any]]) -> None:
@@ -93,11 +83,6 @@ def _put_back(loop: Any) -> None:
                 del _suspended[number]
     except ValueError:  # not the main thread, where asyncio refuses signal handlers as well
         pass
-
-
-def _is_loops(handler: Any) -> bool:
-    noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", None)
-    return noop is not None and handler is noop
 
 
 def _runner(handler: Any) -> Any:

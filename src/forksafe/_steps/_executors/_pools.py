@@ -1,18 +1,15 @@
 """Row 10, first half: an inherited ``Pool`` or ``ThreadPool`` fails at once in the child.
 
-A pool is three threads between its workers and whoever asks, and the threads stay in the parent:
-in the child ``map()`` waits for ever. Worse, letting go of the pool (``with``, ``terminate()``)
-sends SIGTERM to the parent's workers, or fails on ``can only join a child process``.
-
-So in the child submitting work raises ``ValueError``, as with a closed pool, and names the pool's
-owner and the remedy. Letting go does nothing. Results that were due raise the same error, without
-their callbacks, which were made for the parent. All that changes is attributes of the child's copy.
+A pool is three threads between its workers and whoever asks. They stay in the parent: ``map()``
+waits for ever, and letting go of the pool (``with``, ``terminate()``) sends SIGTERM to the parent's
+workers. So in the child submitting work raises ``ValueError``, as with a closed pool, and so do
+results that were due, without their callbacks, which were made for the parent. Letting go does
+nothing. All that changes is attributes of the child's copy.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 
 from ..._fork_event import _who
 from ..._fork_event._step import NOTHING, Step, expect
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
-_UTILS = _who.submodules("util")
 
 
 class PoolsStep(Step):
@@ -35,10 +31,7 @@ class PoolsStep(Step):
     modules = _who.submodules("pool")
 
     def note(self, fork: ForkEvent) -> Any:
-        for name in _UTILS:
-            if getattr(sys.modules.get(name), "_finalizer_registry", None):
-                return live_pools() or NOTHING
-        return NOTHING
+        return live_pools() or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note
@@ -83,10 +76,6 @@ class _Lost(ValueError):
         return self
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand in for what only the process that made the pool may do."""
-
-
 def _check(pool: Any) -> None:
     kind, state = type(pool).__name__, vars(pool)
     expect(isinstance(state.get("_cache"), dict), f"{kind} without a cache")
@@ -116,9 +105,9 @@ def _refuse_work(found: tuple[Any, int]) -> None:
     for result in list(state["_cache"].values()):
         _fail(result, _Lost(f"the work of this result is lost: {message}"))
     state["_cache"] = _Refusal(message)
-    state.update(dict.fromkeys(_LETTING_GO, _nothing))
+    state.update(dict.fromkeys(_LETTING_GO, lambda *args, **kwargs: None))
     if hasattr(pool, "_check_running"):  # billiard's has no such method, and goes by its state
-        state["_check_running"] = _nothing  # `with pool:` would raise
+        state["_check_running"] = lambda: None  # `with pool:` would raise
         state["_state"] = "CLOSE"  # or the child's exit would warn of an unclosed pool
 
 

@@ -1,13 +1,10 @@
 """Row 10, second half: an inherited ``ProcessPoolExecutor`` fails at once in the child, or works.
 
-One that was started has a thread, which stays in the parent, and workers that are the parent's.
-In the child it is broken, as if its workers had died: ``submit()`` and the futures that were due
-raise ``BrokenProcessPool``, with the executor's owner and the remedy. ``shutdown()`` and the end of
-the child signal nobody, wait for nobody, and write nothing into the pipe to the parent's thread.
-
-One that was never started, the usual thing in a module that a server preloads, has pipes and locks
-already. Every child that used it would share them: tasks of one child run in another's workers, and
-results go astray. In the child it gets its own when work is first submitted, and works.
+One that was started has a thread and workers that are the parent's. In the child it is broken, as
+if its workers had died: ``submit()`` and the futures that were due say so, ``shutdown()`` and the
+end of the child signal nobody, wait for nobody and wake nobody. One that was never started, the
+usual thing in a module that a server preloads, has pipes already, and children that shared them
+would get each other's results. It gets its own when work is first submitted, and works.
 """
 
 from __future__ import annotations
@@ -134,17 +131,13 @@ def _mend(parent: int, live: LiveExecutor) -> None:
     else:
         # The weak reference dies before the executor, so that its callback never runs.
         kept.append(live.thread.executor_reference)
-        live.thread.executor_reference = _nobody
+        live.thread.executor_reference = lambda: None
     if live.executor is not None:
         state = vars(live.executor)
         kept.append(dict(state))
         state.update(_broken_state(message))
     for future in lost:
         fail(future, partial(module.BrokenProcessPool, message))
-
-
-def _nobody() -> None:
-    """Stand in for the weak reference to an executor."""
 
 
 def _start_later(live: LiveExecutor) -> None:

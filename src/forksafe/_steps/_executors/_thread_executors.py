@@ -1,18 +1,10 @@
 """Row 11: an inherited ``ThreadPoolExecutor`` works in the child, with threads of its own.
 
 Its threads stay in the parent, but it counts them and starts no others: ``submit()`` queues work
-that never runs. In the child it is again as before its first ``submit()``: no threads, an empty
-queue, free locks; and shut down where it was shut down.
-
-Work that was queued or running at the fork is the parent's, and runs there alone. In the child its
-future raises ``BrokenThreadPool``. A cancellation would be the other choice, but code that expects
-one (asyncio's) would take it for its own. Where an executor's thread forks, inside of a piece of
-work, that thread lives on in the child, and so do its work and its future.
-
-Queued work is found in the queue, running work on the stacks of the threads. Since 3.13 work can be
-nowhere: the queue hands it to a thread that waits, in C, before that thread runs (28 to 41 of 60
-children under load waited for such work for ever). That shows by more threads that wait than count
-as idle; the work itself is then among the youngest objects.
+that never runs. In the child it is again as before its first ``submit()``; and shut down where it
+was shut down. Work that was queued or running is the parent's, and its future raises
+``BrokenThreadPool``: code that expects a cancellation (asyncio's) would take one for its own. The
+work of the thread that forks is the exception: it goes on in the child.
 """
 
 from __future__ import annotations
@@ -121,7 +113,12 @@ def live_thread_executors() -> list[ThreadExecutor]:
 
 
 def _running(fork: ForkEvent, found: dict[int, ThreadExecutor]) -> list[Any]:
-    """Return, among other things, the work that other threads had taken."""
+    """Return, among other things, the work that other threads had taken.
+
+    Since 3.13 work can be nowhere: the queue hands it to a thread that waits, in C, before that
+    thread runs (so in half of 60 children under load). That shows by more threads that wait than
+    count as idle; the work itself is then among the youngest objects.
+    """
     if fork.stacks is None:
         return []
     items = [item for _, item in fork.stacks.others.get(_RUN, ())]

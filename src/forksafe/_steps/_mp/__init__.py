@@ -1,16 +1,10 @@
 """Rows 1 to 5: the after-fork registry runs on every fork, after the parent's finalizers are gone.
 
-``multiprocessing`` and its users register with ``multiprocessing.util.register_after_fork`` what a
-child must do: proxies drop the connection that they share with the parent, queues start afresh,
-locks are unlocked. Only ``Process`` runs that registry; ``os.fork()`` does not (cpython gh-101320).
-
-Each callback runs exactly once: that of a proxy takes a reference at its manager. First come the
-entries of multiprocessing and its kin, while signals are blocked, and behind the program's own mask
-the program's own callbacks (`finish`). A child of ``Process.start()`` runs its registry itself, at
-a moment when it knows its own name: there we stand in for ``_run_after_forkers()``, for one call.
-
-A ``Process`` ends by the finalizers of its own family, and knows no other. What the callbacks of
-another family took in the child is given back there, so that family's finalizers join the first's.
+Only ``Process`` runs what ``multiprocessing.util.register_after_fork`` has been given; a bare
+``os.fork()`` does not (cpython gh-101320). Each callback runs exactly once: that of a proxy takes a
+reference at its manager. First come the entries of multiprocessing and its kin, while signals are
+blocked; then, under the program's own mask, those of the program (`finish`). The child of
+``Process.start()`` runs its registry itself: there we stand in for ``_run_after_forkers()``.
 """
 
 from __future__ import annotations
@@ -208,6 +202,7 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
 
 
 def _join_finalizers(first: Registry, families: list[Registry]) -> None:
+    """Give back what other families took, as a ``Process`` ends by the finalizers of its own."""
     for other in families:
         run = getattr(other.util, "_run_finalizers", None)
         if other is not first and run is not None:

@@ -1,23 +1,15 @@
 """Rows 6 and 9: who the child is, whose children it has, and where its sockets go.
 
-Row 6: ``multiprocessing.process._children`` lists what the parent started. A child's exit runs
-``multiprocessing.util._exit_function``, which sends SIGTERM to every daemon in that set, and then
-fails on ``can only join a child process``. So the child's set is empty.
-
-Identity: a plain fork keeps `multiprocessing.current_process()`, with one correction: a
-``parent_process()`` that was set names the parent's parent. The child of `forked()` gets an
-identity of its own, as ``Process`` gives it.
-
-Row 9, its other half: ``multiprocessing.util.get_temp_dir()`` makes one directory for a process,
-remembers it in ``current_process()._config["tempdir"]``, and deletes it when that process exits. A
-child that remembers it too outlives it when the parent ends, as a daemon's does. So the child makes
-one of its own on demand. Children of ``Process`` share their parent's, and it waits for them.
+Row 6: a child's exit sends SIGTERM to every daemon that ``multiprocessing.process._children``
+lists, and fails on ``can only join a child process``. Row 9: what the child puts into the directory
+of ``multiprocessing.util.get_temp_dir()`` is gone with the parent, so it makes one of its own; not
+the children of ``Process``, which waits for them. Identity: a ``parent_process()`` that was set
+named the parent's parent; the child of `forked()` gets a process object, as ``Process`` gives it.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from itertools import count
 
 from ..._fork_event import _who
@@ -36,26 +28,20 @@ if TYPE_CHECKING:
     Change = tuple[Any, Any, Any]
 
 _POLL = 0.05  # seconds between two looks at the parent, where there is no pidfd
+_strangers: list[object] = []  # kept: their finalizers must not run inside the fork
 
 
 class ChildrenStep(Step):
     name = "children"
     modules = _who.submodules("process")
 
-    def __init__(self) -> None:
-        # Kept: dropping the objects would run their finalizers inside the fork.
-        self._strangers: list[set[object]] = []
-
     def note(self, fork: ForkEvent) -> Any:
-        for name in self.modules:
-            if getattr(sys.modules.get(name), "_children", None):
-                return None
-        return NOTHING
+        return None if any(found for _, found in children()) else NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
         for process, found in strangers:
-            self._strangers.append(found)
+            _strangers.append(found)
             process._children = set()  # type: ignore[attr-defined] # its shape was checked
         return bool(strangers)
 

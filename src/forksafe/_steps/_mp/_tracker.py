@@ -1,14 +1,10 @@
 """Rows 7 and 8: one resource tracker, shared with the parent, and nothing of it inherited but that.
 
-The tracker is a process that unlinks shared memory and semaphores when the last process that has
-the write end of its pipe is gone. The child keeps that write end: a second tracker, started by the
-child, would unlink at the child's exit what the parent still uses. Since 3.14.10 the child of
-``os.fork()`` closes it, unless ``_fork_intent.preserve_fd`` is set as ``Process`` sets it (cpython
-gh-146313). The child keeps neither the lock, which a thread that is gone may hold, nor the
-tracker's pid, which it cannot wait for.
-
-Where the tracker is waited for at the parent's exit, the wait would last as long as any child
-lives. A `Lifeline` tells at that moment whether one does; then the tracker ends by itself.
+It unlinks shared memory when no process has the write end of its pipe any more. The child keeps
+that end: a second tracker, of its own, would unlink what the parent still uses. Since 3.14.10 a
+child closes it unless ``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313).
+The child keeps neither the lock, which a vanished thread may hold, nor the pid: it cannot wait for
+it. Nor does the parent's exit wait for as long as any child lives, of which a `Lifeline` tells.
 """
 
 from __future__ import annotations
@@ -49,8 +45,9 @@ class TrackerStep(Step):
         for one in trackers():
             if one.intent is not None:
                 # It stays set in the child, where the tracker's own hook may run after ours.
+                before = getattr(one.intent, "preserve_fd", False)
+                fork.undo += (partial(setattr, one.intent, "preserve_fd", before),)
                 one.intent.preserve_fd = needed = True
-                fork.undo += (partial(setattr, one.intent, "preserve_fd", False),)
             if one.state.get("_pid") is not None:
                 needed = True
                 if hasattr(type(one.tracker), "__del__"):  # which waits
