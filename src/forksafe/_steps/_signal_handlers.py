@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._fork_event import ForkEvent
 
 _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
+_PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
 
 # What was taken away since the loops were made, in this process or in the ones before it.
 _suspended: dict[int, Any] = {}
@@ -31,8 +32,11 @@ class WakeupFdStep(Step):
     name = "wakeup fd"
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        with as_main_thread:
+        try:
             fd: int = c.set_wakeup_fd(-1)  # no way to ask without setting
+        except ValueError:  # not the main thread, says PyPy
+            with as_main_thread:
+                fd = c.set_wakeup_fd(-1)
         return fd != -1
 
 
@@ -40,7 +44,7 @@ def suspendable() -> list[tuple[int, Any]]:
     """Return the signals that ask a process to end and that only a running loop answers."""
     # asyncio's handler that does nothing: the wakeup fd carries the number to the loop.
     noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", object())
-    found = [(number, c.getsignal(number)) for number in _ENDING]
+    found = [(n, handler) for n in _ENDING if type(handler := c.getsignal(n)) not in _PLAIN]
     return [each for each in found if each[1] is noop or _runner(each[1]) is not None]
 
 

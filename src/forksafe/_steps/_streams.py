@@ -93,11 +93,10 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
 
 
 def _standard() -> list[Any]:
-    names = ("stdout", "stderr", "__stdout__", "__stderr__")
+    get = vars(sys).get
+    streams = get("stdout"), get("stderr"), get("__stdout__"), get("__stderr__")
     # By id: a stream's __eq__() and __hash__() may be the program's.
-    streams = {id(stream): stream for stream in (getattr(sys, name, None) for name in names)}
-    streams.pop(id(None), None)
-    return list(streams.values())
+    return list({id(each): each for each in streams if each is not None}.values())
 
 
 def _of_handlers() -> list[Any]:

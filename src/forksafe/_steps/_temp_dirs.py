@@ -33,6 +33,9 @@ class TempDirsStep(Step):
         self._lifeline: Lifeline | None = None  # of the directories that it has made
 
     def note(self, fork: ForkEvent) -> Any:
+        weakref: Any = sys.modules["weakref"]  # which tempfile imports
+        if not weakref.finalize._registry:
+            return NOTHING
         # Here and not in the child, where a walk would copy the page of each finalizer.
         infos = [info for info, _ in live_directories()]
         if self._lifeline is None and any(type(info.func) is not _Heir for info in infos):

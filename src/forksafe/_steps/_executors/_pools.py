@@ -10,10 +10,11 @@ nothing. All that changes is attributes of the child's copy.
 from __future__ import annotations
 
 import os
+import sys
 
 from ..._fork_event import _who
 from ..._fork_event._step import NOTHING, Step, expect
-from .._mp import registries
+from .._mp import RegistryStep, registries
 from . import free, kept, mend_each, release_waiters
 
 TYPE_CHECKING = False
@@ -31,7 +32,10 @@ class PoolsStep(Step):
     modules = _who.submodules("pool")
 
     def note(self, fork: ForkEvent) -> Any:
-        return live_pools() or NOTHING
+        for name in RegistryStep.modules:
+            if getattr(sys.modules.get(name), "_finalizer_registry", None):
+                return live_pools() or NOTHING
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note

@@ -31,6 +31,11 @@ class ProcessExecutorsStep(Step):
     modules = (_MODULE,)
 
     def note(self, fork: ForkEvent) -> Any:
+        module, util = sys.modules[_MODULE], sys.modules["multiprocessing.util"]
+        after_fork = module._SafeQueue._after_fork
+        queues = [key for key in list(util._afterfork_registry.data) if key[2] is after_fork]
+        if not queues and not module._threads_wakeups.data:
+            return NOTHING
         return live_process_executors() or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:

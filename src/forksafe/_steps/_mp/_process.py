@@ -10,6 +10,7 @@ named the parent's parent; the child of `forked()` gets a process object, as ``P
 from __future__ import annotations
 
 import os
+import sys
 from itertools import count
 
 from ..._fork_event import _who
@@ -36,7 +37,10 @@ class ChildrenStep(Step):
     modules = _who.submodules("process")
 
     def note(self, fork: ForkEvent) -> Any:
-        return None if any(found for _, found in children()) else NOTHING
+        for name in self.modules:
+            if getattr(sys.modules.get(name), "_children", None):
+                return None
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
@@ -59,6 +63,12 @@ class IdentityStep(Step):
     modules = ("multiprocessing.process", "multiprocess.process")
 
     def note(self, fork: ForkEvent) -> Any:
+        if fork.identity is None:
+            for name in self.modules:
+                if getattr(sys.modules.get(name), "_parent_process", None) is not None:
+                    break
+            else:
+                return NOTHING
         # The objects are made here: in the child that would copy a dozen pages more.
         return _changes(fork) or NOTHING
 
@@ -123,7 +133,11 @@ class ScratchDirStep(Step):
     modules = _who.submodules("util")  # which makes the directory
 
     def note(self, fork: ForkEvent) -> Any:
-        return None if any(config.get("tempdir") for config in _configs(fork)) else NOTHING
+        for name in ChildrenStep.modules:
+            current = getattr(sys.modules.get(name), "_current_process", None)
+            if current is not None and current._config.get("tempdir"):
+                return None
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         had = [config.pop("tempdir", None) for config in _configs(fork)]
