@@ -30,13 +30,17 @@ class ProcessExecutorsStep(Step):
     name = "process executors"
     modules = (_MODULE,)
 
+    # Of the after-fork registry, which may have thousands of entries, when it held no call queue.
+    _newest: object = ()
+
     def note(self, fork: ForkEvent) -> Any:
-        module, util = sys.modules[_MODULE], sys.modules["multiprocessing.util"]
-        after_fork = module._SafeQueue._after_fork
-        queues = [key for key in list(util._afterfork_registry.data) if key[2] is after_fork]
-        if not queues and not module._threads_wakeups.data:
+        util: Any = sys.modules["multiprocessing.util"]
+        newest = next(reversed(util._afterfork_registry.data), None)
+        if newest == self._newest and not sys.modules[_MODULE]._threads_wakeups.data:
             return NOTHING
-        return live_process_executors() or NOTHING
+        found = live_process_executors()
+        self._newest = () if found else newest
+        return found or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:
         found = live_process_executors() if note is None else note
