@@ -1,12 +1,8 @@
 """``drop_connections=True``: the child lets go of the connections that it had in the parent.
 
-How, the table ``_libraries/_connections.py`` says. Here is when, and which. Where one of the
-libraries is loaded, their objects are looked for on the heap, in the parent, where no look copies
-its pages. Only the objects are noted. What they are connected to is read in the child, so that
-nothing is missed that another thread did meanwhile.
-
-This step comes before the event loops, which then watch the descriptors that were cut, and before
-the callbacks of the program, which may then close what they like.
+How, the table ``_libraries/_connections.py`` says. Where one of its libraries is loaded, we look
+for their objects on the heap, in the parent, where no look copies its pages. What they are
+connected to is read in the child, so that nothing is missed that another thread did meanwhile.
 """
 
 from __future__ import annotations
@@ -68,10 +64,8 @@ def _find() -> Found:
                 classes += set(type.__subclasses__(each)) - set(classes)
             rows.append((row, classes))
             anchors += classes if row.anchors is None else (*classes, *row.anchors())
-    if not rows:
-        return []
     every: dict[type, list[Any]] = {each: [] for _, classes in rows for each in classes}
-    for thing in _referrers(anchors):
+    for thing in _referrers(anchors) if rows else ():
         if type(thing) in every:
             every[type(thing)].append(thing)
     found = [(row, [thing for each in classes for thing in every[each]]) for row, classes in rows]
@@ -97,18 +91,16 @@ def _referrers(anchors: list[Any]) -> list[Any]:
 
 
 def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:
-    """Do to each object what its row says; return the results."""
+    """Do to each object what its row says, whatever that raises; return the results."""
     results = []
     for row, things in found:
         do: Any = getattr(row, what)
-        if do is None:
-            continue
-        for thing in things:
+        for thing in things if do else ():
             try:
                 results.append(do(thing))
             except UnknownLayout as exc:
                 unknown.append(exc)
-            except Exception as exc:  # the next one is let go of all the same
+            except Exception as exc:
                 unknown.append(UnknownLayout(f"{row.path}: {exc!r}"))
     return results
 

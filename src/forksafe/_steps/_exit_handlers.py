@@ -1,24 +1,13 @@
 """Row 18: the child of `forked()` ends what is its own, and nothing of its parent's.
 
-How it tells its own from what it inherited:
-
-- Exit handlers. ``atexit`` calls the last one first. The first that the child registers is `_stop`,
-  which ends the process. The inherited ones stay where they are: ``atexit._clear()`` would drop
-  what they alone hold, and so delete a ``NamedTemporaryFile`` of the parent's.
-- Handlers of logging. ``logging`` has a list of them, and the parent's are noted.
-- Objects that do something at their end: files, generators, whatever has a ``__del__()``.
-  ``gc.freeze()`` and ``gc.unfreeze()`` together make everything that exists one of the collector's
-  oldest generation, without a look at any object. What is younger at the end is the child's own.
-  What becomes as old meanwhile is noted before (`_keep`).
+- Exit handlers: the first that the child registers is called last, and ends the process (`_stop`).
+  The inherited ones stay where they are: ``atexit._clear()`` would drop what they alone hold.
+- Handlers of logging: ``logging`` has a list of them, and the parent's are noted.
+- Objects that do something at their end: ``gc.freeze()`` and ``gc.unfreeze()`` together make all
+  that exists one of the collector's oldest generation. What is younger at the end is the child's.
 
 Without generations (PyPy, free-threaded builds, the incremental collector of 3.14.0 to 3.14.4) and
-where the program has frozen its heap, which must stay so, only files are found: those over a
-descriptor that the child has opened.
-
-After `safe_fork()` and under the hook, exit handlers are inherited, as POSIX has it: servers rely
-on it to flush in their workers. The child of ``Process`` clears them itself and runs its own at its
-end since 3.13; that leaves out ``weakref.finalize``, and with it what the child makes by
-``TemporaryDirectory``, until the registration that was cleared is made again.
+where the program has frozen its heap, only files over descriptors of the child's own are found.
 """
 
 from __future__ import annotations
@@ -26,7 +15,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import stat
 import sys
 from _io import _IOBase, _RawIOBase
 from _weakref import ref
@@ -43,6 +31,21 @@ if TYPE_CHECKING:
 
     from .._fork_event import ForkEvent
 
+_UTILS = _who.submodules("util")
+_GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
+_Generator = type(_ for _ in ())
+_Function = type(lambda: None)
+
+# Whether the program has frozen its heap. To count a million objects takes 10 ms.
+_frozen = False
+
+# In the child of `forked()`: how it ends, and what of it is the parent's.
+_end: Callable[[], NoReturn] | None = None
+_inherited_log_handlers: list[Any] = []
+_inherited_files: set[tuple[int, ...]] | None = None
+_own_are_young = False
+_grown_old: list[ref[Any]] = []
+
 
 class ExitHandlersStep(Step):
     name = "exit handlers"
@@ -56,7 +59,7 @@ class ExitHandlersStep(Step):
             return False
         if note is None or not fork.alone:  # another thread may have made some since
             note = _parents()
-        utils, finalizers, *others = note
+        utils, finalizers, handlers = note
         if fork.identity is not None:
             atexit.register(_stop)
             for util in utils:
@@ -64,12 +67,11 @@ class ExitHandlersStep(Step):
                 if getattr(util, "_exiting", False):
                     # Forked while the parent is at its own end: the child's is still to come.
                     util._exiting = False
-            _inherit(*others)
+            _inherit(handlers)
         if finalizers is not None:
             for info in finalizers:
                 info.atexit = False
-            # It registers itself with atexit once, and remembers that it has: without its flag the
-            # child's own would never run.
+            # A ``Process`` clears atexit in its child, where this registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
         return fork.identity is not None or finalizers is not None
 
@@ -78,44 +80,29 @@ def _concerns(fork: ForkEvent) -> bool:
     return fork.identity is not None or isinstance(fork.who, Launch)
 
 
-def _parents() -> tuple[list[Any], list[Any] | None, list[Any], list[Any], bool]:
+def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
     """Return what the parent has for its end.
 
     The modules whose ``_exit_function`` ends a process, each function once; what
-    ``weakref.finalize`` would run, None where that runs nothing; the list of logging's handlers,
-    and what is in it; whether the heap is frozen.
+    ``weakref.finalize`` would run, None where it has no exit handler; the handlers of logging.
     """
     global _frozen
     utils: dict[Any, Any] = {}
     for util in _who.loaded(_UTILS):
-        function = getattr(util, "_exit_function", None)
-        if function is not None:
-            utils.setdefault(function, util)
+        utils.setdefault(getattr(util, "_exit_function", None), util)
+    utils.pop(None, None)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     registry = getattr(finalize, "_registry", None)
     finalizers = None
     if isinstance(registry, dict) and getattr(finalize, "_registered_with_atexit", False):
         finalizers = [info for info in list(registry.values()) if info.atexit]
-    handlers = getattr(sys.modules.get("logging"), "_handlerList", None)
-    if not isinstance(handlers, list):
-        handlers = []  # a child that imports logging itself has an exit handler for them
-    # Asked until it is so: to count a million objects takes 10 ms.
     _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > 0)
-    return list(utils.values()), finalizers, handlers, list(handlers), _frozen
+    return list(utils.values()), finalizers, list(_all_log_handlers())
 
 
-_UTILS = _who.submodules("util")
-
-_GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
-_frozen = False
-
-# In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: Callable[[], NoReturn] | None = None
-_log_handlers: list[Any] = []
-_inherited_log_handlers: list[Any] = []
-_inherited_files: set[tuple[int, ...]] | None = None
-_own_are_young = False
-_grown_old: list[ref[Any]] = []
+def _all_log_handlers() -> list[Any]:
+    handlers = getattr(sys.modules.get("logging"), "_handlerList", None)
+    return handlers if isinstance(handlers, list) else []
 
 
 def end_by(end: Callable[[], NoReturn]) -> None:
@@ -130,15 +117,15 @@ def _stop() -> None:
         _end()
 
 
-def _inherit(handlers: list[Any], inherited: list[Any], frozen: bool) -> None:
+def _inherit(log_handlers: list[Any]) -> None:
     """Take all that is there now for the parent's."""
-    global _log_handlers, _inherited_log_handlers, _inherited_files, _own_are_young
-    _log_handlers, _inherited_log_handlers = handlers, inherited
+    global _inherited_log_handlers, _inherited_files, _own_are_young
+    _inherited_log_handlers = log_handlers
     _grown_old.clear()
     # The third threshold of the incremental collector is 0.
-    _own_are_young = _GENERATIONS and not frozen and gc.get_threshold()[2] > 0
+    _own_are_young = _GENERATIONS and not _frozen and gc.get_threshold()[2] > 0
+    _inherited_files = None if _own_are_young else _open_files()
     if not _own_are_young:
-        _inherited_files = _open_files()
         return
     gc.freeze()
     gc.unfreeze()
@@ -162,38 +149,25 @@ def own() -> tuple[list[Any], list[Any]]:
 
     Weak references to handlers of logging, as ``logging.shutdown()`` takes them, and objects.
     """
-    handlers, objects = _log_handlers, []
-    if handlers and _inherited_log_handlers:
-        if handlers[-1] is _inherited_log_handlers[-1]:
-            handlers = []  # the common case: new ones come last
-        else:
-            inherited = set(map(id, _inherited_log_handlers))
-            handlers = [each for each in handlers if id(each) not in inherited]
-    if _own_are_young:
-        objects = gc.get_objects(0) + gc.get_objects(1)
-        if _grown_old:
-            objects += [each() for each in _grown_old]
-            objects = list({id(each): each for each in objects}.values())
-        objects = _with_an_end(objects)
-    elif _inherited_files is not None:
-        files = {fd: kind for fd, kind, *_ in _open_files() - _inherited_files}
-        # A walk over the heap copies its pages, so only where it may find something.
-        if not {stat.S_IFREG, stat.S_IFIFO}.isdisjoint(files.values()):
-            objects = [each for each in gc.get_objects() if _IOBase in type(each).__mro__]
-            objects = [each for each in objects if _descriptor(each) in files]
-    return handlers, objects
+    if not _own_are_young and _inherited_files is None:
+        return [], []  # nobody knows what was inherited
+    inherited = set(map(id, _inherited_log_handlers))
+    handlers = [each for each in _all_log_handlers() if id(each) not in inherited]
+    if _inherited_files is None:
+        objects = [*(each() for each in _grown_old), *gc.get_objects(0), *gc.get_objects(1)]
+        return handlers, _with_an_end(list({id(each): each for each in objects}.values()))
+    files = {fd for fd, *_ in _open_files() - _inherited_files}
+    # A walk over the heap copies its pages, so only where it may find something.
+    objects = gc.get_objects() if files else []
+    objects = [each for each in objects if _IOBase in type(each).__mro__]
+    return handlers, [each for each in objects if _descriptor(each) in files]
 
 
 def _with_an_end(objects: list[Any]) -> list[Any]:
     kinds = list(map(type, objects))
-    try:
-        different = set(kinds) - _PLAIN
-        if not different:
-            return []
-        wanted = set(filter(_has_an_end, different))
-    except Exception:  # a metaclass says what it likes to being hashed
-        return [each for each in objects if _has_an_end(type(each))]
-    return list(compress(objects, map(wanted.__contains__, kinds)))
+    ids = list(map(id, kinds))  # a metaclass says what it likes to being hashed
+    wanted = {key for key, kind in dict(zip(ids, kinds)).items() if _has_an_end(kind)}
+    return list(compress(objects, map(wanted.__contains__, ids)))
 
 
 def _has_an_end(kind: type) -> bool:
@@ -208,13 +182,8 @@ def _has_an_end(kind: type) -> bool:
     return False
 
 
-_Generator = type(_ for _ in ())
-_Function = type(_has_an_end)
-_PLAIN = frozenset({tuple, list, dict, _Function, type(_has_an_end.__get__(0))})
-
-
 def _open_files() -> set[tuple[int, ...]]:
-    """Return descriptors, each with the kind and the identity of its file."""
+    """Return descriptors, each with the identity of its file."""
     found: set[tuple[int, ...]] = set()
     try:
         for name in os.listdir("/dev/fd"):
@@ -222,7 +191,7 @@ def _open_files() -> set[tuple[int, ...]]:
                 of = os.fstat(int(name))
             except OSError:
                 continue  # that of the listing itself
-            found.add((int(name), stat.S_IFMT(of.st_mode), of.st_dev, of.st_ino))
+            found.add((int(name), of.st_dev, of.st_ino))
     except OSError:
         pass  # there is no such directory
     return found

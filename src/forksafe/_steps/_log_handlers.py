@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from .._fork_event._step import NOTHING, Step, expect
+from .._fork_event._step import NOTHING, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,33 +20,28 @@ if TYPE_CHECKING:
     from .._fork_event import ForkEvent
 
 _MODULE = "logging.handlers"
+_parents: list[object] = []  # kept: records hold objects of the program's
 
 
 class LogHandlersStep(Step):
     name = "log handlers"
     modules = (_MODULE,)
 
-    def __init__(self) -> None:
-        self._parents: list[object] = []  # kept: records hold objects of the program's
-
     def note(self, fork: ForkEvent) -> Any:
         return None if any(True for _ in waiting_handlers()) else NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        done = False
-        for handler, attribute in waiting_handlers():
-            done = True
+        found = list(waiting_handlers())
+        for handler, attribute in found:
             had = getattr(handler, attribute)
+            _parents.append(had)
             if attribute == "buffer":
-                expect(type(had) is list, f"{type(handler).__name__}.buffer is no list")
-                self._parents.append(list(had))
-                had.clear()
-                continue
-            self._parents.append(had)
-            # Since 3.11 a SysLogHandler connects by itself where it has no socket.
-            by_itself = attribute == "sock" or hasattr(type(handler), "createSocket")
-            setattr(handler, attribute, None if by_itself else _Later(handler, had))
-        return done
+                handler.buffer = []
+            elif attribute == "sock" or hasattr(type(handler), "createSocket"):
+                setattr(handler, attribute, None)  # it connects by itself
+            else:  # up to 3.10 a SysLogHandler has a socket from the beginning
+                handler.socket = _Later(handler, had)
+        return bool(found)
 
 
 def waiting_handlers() -> Iterator[tuple[Any, str]]:
@@ -58,18 +53,14 @@ def waiting_handlers() -> Iterator[tuple[Any, str]]:
         handler = reference()
         state = getattr(handler, "__dict__", {})
         if isinstance(handler, module.BufferingHandler):
-            if state.get("buffer"):
+            if type(state.get("buffer")) is list and state["buffer"]:
                 yield handler, "buffer"
-        elif isinstance(handler, module.SocketHandler):
+        elif isinstance(handler, (module.SocketHandler, module.SysLogHandler)):
+            attribute = "sock" if isinstance(handler, module.SocketHandler) else "socket"
             # A DatagramHandler's socket is a datagram one.
-            if _is_stream(state.get("sock")):
-                yield handler, "sock"
-        elif isinstance(handler, module.SysLogHandler) and _is_stream(state.get("socket")):
-            yield handler, "socket"
-
-
-def _is_stream(sock: Any) -> bool:
-    return bool(getattr(sock, "type", None) == sys.modules["socket"].SOCK_STREAM)
+            kind = getattr(state.get(attribute), "type", None)
+            if kind == sys.modules["socket"].SOCK_STREAM:
+                yield handler, attribute
 
 
 class _Later:
@@ -79,7 +70,7 @@ class _Later:
         self._handler = handler
         self._had = had
 
-    def _connected(self) -> Any:
+    def sendall(self, data: bytes) -> None:
         # As SysLogHandler.__init__() does it.
         handler = self._handler
         if handler.unixsocket:
@@ -88,13 +79,9 @@ class _Later:
             sock = sys.modules["socket"].socket(self._had.family, handler.socktype)
             sock.connect(handler.address)
             handler.socket = sock
-        return handler.socket
+        handler.socket.sendall(data)
 
-    def sendall(self, data: bytes) -> None:
-        self._connected().sendall(data)
-
-    def send(self, data: bytes) -> None:
-        self._connected().sendall(data)
+    send = sendall
 
     def close(self) -> None:
         """Nothing is open yet."""

@@ -1,21 +1,11 @@
 """Rows 14 and 20: what waits in a stream is written once, and the child can print, and log.
 
-A fork copies the buffers, and both processes would flush their copy: so stdout and stderr are
-flushed before the fork, as ``multiprocessing.popen_fork`` does. Not if nobody takes what they hold:
-a plain fork does not wait for the reader of a full pipe either. And flushing is not all of it.
-Another thread can be inside its next write at the fork: what it has put into the buffer is the
-parent's to write, and the lock of the buffer, which it holds, is released by nobody in the child
-(cpython gh-50970). The streams of ``logging``'s handlers are no different: CPython makes the lock
-of each handler anew in the child, but not the one inside its stream.
-
-So in the child such a stream starts afresh, in place: a handler keeps the stream that it was made
-with. ``BufferedWriter.__init__()`` on a live object gives it an empty buffer and a new lock, and
-leaves the file open. The TextIOWrapper keeps its settings. Its pending text is the parent's, so we
-flush it while the buffer points at a sink, and then point the buffer back at the file.
-
-Only the standard layers, by their exact types, are touched; any other object is the program's.
-Where this very thread is inside a write to a standard stream (a signal handler forks there), the
-stream stays as it is: the write goes on in the child, and releases the lock there.
+stdout and stderr are flushed before the fork, as ``multiprocessing.popen_fork`` does, unless nobody
+takes what they hold: a plain fork waits for no reader either. What another thread was putting into
+a buffer is the parent's to write, and the lock of that buffer is released by nobody in the child
+(cpython gh-50970). The streams of ``logging``'s handlers are no different. So in the child such a
+stream starts afresh, in place. Where this very thread is inside a write (a signal handler forks
+there), the stream stays as it is: the write goes on, and releases the lock.
 """
 
 from __future__ import annotations
@@ -29,32 +19,34 @@ from .._fork_event._step import NOTHING, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
     from .._fork_event import ForkEvent
 
     Buffer = io.BufferedWriter | io.BufferedRandom
 
+# In C: gevent puts functions in its place that let other greenlets run.
+_poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
+
 
 class StreamsStep(Step):
     name = "std streams"
 
-    def note(self, fork: ForkEvent) -> list[Any]:
+    def note(self, fork: ForkEvent) -> Any:
         """Return the standard streams that the child must start afresh."""
-        streams = list(fork.unflushed)
-        if not fork.alone:
-            streams += [s for s in _standard() if not any(s is other for other in fork.reentered)]
-        return streams or ([] if not fork.alone else NOTHING)
+        if fork.alone:
+            return [*fork.unflushed] or NOTHING
+        reentered = [id(stream) for stream in fork.reentered]
+        return [stream for stream in _standard() if id(stream) not in reentered]
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
-        streams = list(_standard()) if note is None else note
+        streams = _standard() if note is None else note
         if not fork.alone:
             streams += _of_handlers()
-        done = False
-        for stream in streams:
-            done = _start_afresh(stream) or done
-        return done
+        found = [layers(stream) for stream in streams]
+        for text, buffer in filter(None, found):
+            _start_afresh(text, buffer)
+        return any(found)
 
 
 def flush(fork: ForkEvent) -> None:
@@ -78,10 +70,6 @@ def flush(fork: ForkEvent) -> None:
             fork.unflushed += (stream,)
 
 
-# In C: gevent puts functions in its place that let other greenlets run.
-_poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
-
-
 def _takes(stream: Any) -> bool:
     """Tell whether the file below a stream takes a write now; a regular file always does."""
     if _poll is None or layers(stream) is None:
@@ -99,80 +87,41 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
         if type(buffer) not in (io.BufferedWriter, io.BufferedRandom):
             return None
         raw: Any = buffer.raw
-        if type(raw) is not io.FileIO or raw.closed:
-            return None
+        return (text, buffer) if type(raw) is io.FileIO and not raw.closed else None
     except ValueError:  # detached
         return None
-    return text, buffer
 
 
-def _standard() -> Iterable[Any]:
-    out, error = getattr(sys, "stdout", None), getattr(sys, "stderr", None)
-    if out is getattr(sys, "__stdout__", None) and error is getattr(sys, "__stderr__", None):
-        return [stream for stream in (out, error) if stream is not None]
-    streams: dict[int, Any] = {}  # a stream's __eq__() and __hash__() may be the program's
-    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
-        stream = getattr(sys, name, None)
-        if stream is not None:
-            streams[id(stream)] = stream
-    return streams.values()
+def _standard() -> list[Any]:
+    get = vars(sys).get
+    streams = get("stdout"), get("stderr"), get("__stdout__"), get("__stderr__")
+    # By id: a stream's __eq__() and __hash__() may be the program's.
+    return list({id(each): each for each in streams if each is not None}.values())
 
 
 def _of_handlers() -> list[Any]:
     """Return the streams of all handlers that `logging` knows, but for the standard ones."""
-    known = {id(stream) for stream in _standard()}
+    known = {id(None), *map(id, _standard())}
     found = []
     for reference in list(getattr(sys.modules.get("logging"), "_handlerList", ())):
         handler = reference() if callable(reference) else None
         stream = getattr(handler, "__dict__", {}).get("stream")
-        if stream is not None and id(stream) not in known:
+        if id(stream) not in known:
             found.append(stream)
     return found
 
 
-class _Sink(io.RawIOBase):
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return 0
-
-    def tell(self) -> int:
-        return 0
-
-    def write(self, data: Any) -> int:
-        return len(data)
-
-
-_sink = _Sink()
-
-
-def _start_afresh(stream: Any) -> bool:
-    found = layers(stream)
-    if found is None:
-        return False
-    text, buffer = found
+def _start_afresh(text: io.TextIOWrapper | None, buffer: Buffer) -> None:
+    # __init__() on a live object gives it an empty buffer and a new lock, and leaves the file open.
+    # The TextIOWrapper keeps its settings. Its pending text is the parent's, so we flush it while
+    # the buffer points at a sink, and then point the buffer back at the file.
     init: Any = type(buffer).__init__
-    size, raw = _size(buffer), buffer.raw
-    init(buffer, _sink, 512)
+    raw, size = buffer.raw, 0
+    if hasattr(buffer, "__sizeof__"):  # not on PyPy; nothing else tells the buffer's size
+        size = buffer.__sizeof__() - type(buffer).__basicsize__
+    init(buffer, io.BytesIO(), 512)
     try:
         if text is not None:
             text.flush()
     finally:
-        init(buffer, raw, size)
-    return True
-
-
-def _size(buffer: Buffer) -> int:
-    # The size is told by nothing but the memory it takes, and on PyPy by nothing at all.
-    try:
-        size = buffer.__sizeof__() - type(buffer).__basicsize__
-    except AttributeError:
-        return io.DEFAULT_BUFFER_SIZE
-    return size if size > 0 else io.DEFAULT_BUFFER_SIZE
+        init(buffer, raw, size if size > 0 else io.DEFAULT_BUFFER_SIZE)

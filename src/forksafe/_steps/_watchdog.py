@@ -1,11 +1,10 @@
 """Row 25: ``faulthandler.dump_traceback_later()`` watches the parent, and does not hang the child.
 
 Its watchdog is a thread, in C. A child has no such thread, and at its exit waits for that thread's
-end, for ever; so does ``cancel_dump_traceback_later()`` there. Nothing that can be reached from
-Python mends that in the child. So the watchdog is called off before the fork, and set again in the
-parent with the time that is left.
+end, for ever; so does ``cancel_dump_traceback_later()`` there. So the watchdog is called off before
+the fork, and set again in the parent with the time that is left.
 
-Nothing tells either whether it is set, and for how long. So from the import of forksafe on, until
+Nothing tells whether it is set, and for how long. So from the import of forksafe on, until
 `forksafe.uninstall()`, the two functions are wrapped, and note what they are given. A watchdog that
 was set before is not known here: the audit tells of it.
 """
@@ -29,15 +28,15 @@ _faulthandler: Any = faulthandler  # PyPy's has neither function
 _set: Any = getattr(_faulthandler, "dump_traceback_later", None)
 _cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
 
-# The arguments of the watchdog that is set, and when it was.
-_armed: tuple[tuple[Any, ...], dict[str, Any], float] | None = None
+# Of the watchdog that is set: its timeout, the other arguments, and when it was set.
+_armed: tuple[float, dict[str, Any], float] | None = None
 
 
 class WatchdogStep(Step):
     name = "watchdog"
 
     def note(self, fork: ForkEvent) -> Any:
-        if _armed is None or _cancel is None:
+        if _armed is None:
             return NOTHING
         _cancel()
         fork.undo += (_set_again,)
@@ -50,12 +49,12 @@ class WatchdogStep(Step):
 
 
 def _set_again() -> None:
-    assert _armed is not None and _set is not None
-    (timeout, *rest), options, begin = _armed
+    assert _armed is not None
+    timeout, options, begin = _armed
     passed = time.monotonic() - begin
     left = timeout - passed % timeout if options["repeat"] else timeout - passed
     if left > 0:
-        _set(left, *rest, **options)
+        _set(left, **options)
 
 
 def wrap() -> None:
@@ -82,9 +81,9 @@ if _set is not None and _cancel is not None:
     ) -> None:
         global _armed
         file = sys.stderr if file is None else file
-        _set(timeout, repeat=repeat, file=file, exit=exit, **more)
         options = {"repeat": repeat, "file": file, "exit": exit, **more}
-        _armed = (timeout,), options, time.monotonic()
+        _set(timeout, **options)
+        _armed = timeout, options, time.monotonic()
 
     @wraps(_cancel)
     def _cancel_dump_traceback_later() -> None:

@@ -1,20 +1,10 @@
 """Rows 1 to 5: the after-fork registry runs on every fork, after the parent's finalizers are gone.
 
-``multiprocessing`` and its users register with ``multiprocessing.util.register_after_fork`` what
-a child must do: proxies drop the connection they share with the parent, queues start afresh,
-locks are unlocked. Only ``Process`` runs that registry; a bare ``os.fork()`` does not
-(cpython gh-101320).
-
-Each callback runs exactly once. A second run is no harmless repetition: a proxy's callback takes
-a reference at its manager. First come the entries of multiprocessing and its kin, while signals
-are blocked. With them the process is whole, and gets the program's signal mask back. The program's
-own callbacks follow (`finish`), so that a thread or a process that they start takes signals.
-
-A child of ``Process.start()`` runs its registry itself, at a moment when it knows its own name. So
-there we take the place of ``_run_after_forkers()`` for that one call, and keep to the same order.
-
-A ``Process`` ends by the finalizers of its own family, and knows no other. What the callbacks of
-another family took in the child is given back there, so that family's finalizers join the first's.
+Only ``Process`` runs what ``multiprocessing.util.register_after_fork`` has been given; a bare
+``os.fork()`` does not (cpython gh-101320). Each callback runs exactly once: that of a proxy takes a
+reference at its manager. First come the entries of multiprocessing and its kin, while signals are
+blocked; then, under the program's own mask, those of the program (`finish`). The child of
+``Process.start()`` runs its registry itself: there we stand in for ``_run_after_forkers()``.
 """
 
 from __future__ import annotations
@@ -35,6 +25,7 @@ if TYPE_CHECKING:
 
     # Its key, and a weak reference to the object.
     Entry = tuple[tuple[int, int, Callable[[Any], object]], Callable[[], Any]]
+    Note = list[tuple["Registry", list[Entry], list[Entry]]]
 
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
@@ -43,53 +34,44 @@ class RegistryStep(Step):
     name = "registry"
     modules = _who.submodules("util")
 
-    def note(self, fork: ForkEvent) -> list[tuple[Registry, list[Entry], list[Entry]]]:
+    def note(self, fork: ForkEvent) -> Any:
         noted = [(one, *one.in_order(fork)) for one in registries()]
         if isinstance(fork.who, Launch) or any(o or p or r.finalizers for r, o, p in noted):
             return noted
-        return NOTHING  # type: ignore[no-any-return] # stands for itself
+        return NOTHING
 
-    def reset(
-        self, fork: ForkEvent, note: list[tuple[Registry, list[Entry], list[Entry]]] | None
-    ) -> bool:
+    def reset(self, fork: ForkEvent, note: Note | None) -> bool:
         # In order already where that is possible: a walk in the child would copy the page of each.
         for one, own, programs in note or ():
             if not fork.alone and len(one.entries) != len(own) + len(programs):
                 note = None  # another thread has registered something since
         if note is None:
             note = [(one, *one.in_order(fork)) for one in registries()]
+        families = [one for one, _, _ in note]
         for one, own, programs in note:
             if not one.is_of(fork.who):
                 one.finalizers.clear()
                 run_own(fork, own)
                 fork.callbacks += (programs,)
-        families = [one for one, _, _ in note]
-        for one in families if len(families) > 1 or isinstance(fork.who, Launch) else ():
+        for one in families:
             if one.is_of(fork.who):
                 if fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
-                    _TakeTheRun(fork, one, families)
-            elif one.ends_a_process():
+                    _take_the_run(fork, one, families)
+            elif len(families) > 1 and one.ends_a_process():
                 _join_finalizers(one, families)
         return bool(note)
 
 
 class Registry:
-    """One after-fork registry, whose shape was checked.
-
-    Attributes:
-        util: The module that has it.
-        entries: What is registered.
-        finalizers: The finalizers of the same family.
-    """
+    """One after-fork registry and the finalizers of the same family, whose shape was checked."""
 
     def __init__(self, util: Any) -> None:
         self.util = util
         self._registry = getattr(util, "_afterfork_registry", None)
-        entries = getattr(self._registry, "data", None)
-        finalizers = getattr(util, "_finalizer_registry", None)
-        expect(isinstance(entries, dict), f"{util.__name__}._afterfork_registry has no data")
-        expect(isinstance(finalizers, dict), f"{util.__name__}._finalizer_registry is no dict")
-        assert entries is not None and finalizers is not None
+        entries: Any = getattr(self._registry, "data", None)
+        finalizers: Any = getattr(util, "_finalizer_registry", None)
+        known = isinstance(entries, dict) and isinstance(finalizers, dict)
+        expect(known, f"{util.__name__} without its registries")
         self.entries: dict[Any, Any] = entries
         self.finalizers: dict[Any, Any] = finalizers
 
@@ -117,11 +99,8 @@ class Registry:
 
     def utils(self) -> list[Any]:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
-        return [
-            util
-            for util in _who.loaded(RegistryStep.modules)
-            if getattr(util, "_afterfork_registry", None) is self._registry
-        ]
+        utils = _who.loaded(RegistryStep.modules)
+        return [u for u in utils if getattr(u, "_afterfork_registry", None) is self._registry]
 
     def ends_a_process(self) -> bool:
         """Tell whether the end of this process is that of a ``Process`` with this registry."""
@@ -166,7 +145,11 @@ def finish(fork: ForkEvent) -> object:
     """
     due = [fork.signals.release_in_hook(child=True)]
     if fork.callbacks:
-        _free_locks_of_later_hooks()
+        for module, attribute in this_process.later_hooks:
+            found = getattr(sys.modules.get(module), attribute, None)
+            free = getattr(found, "_at_fork_reinit", found)
+            if callable(free):
+                free()
     callbacks = chain.from_iterable(fork.callbacks)
     running = True
     while running:
@@ -191,46 +174,35 @@ def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
     exc.__traceback__ = None  # its frames hold what the program wants to let go of
 
 
-def _free_locks_of_later_hooks() -> None:
-    for module, attribute in this_process.later_hooks:
-        found = getattr(sys.modules.get(module), attribute, None)
-        free = getattr(found, "_at_fork_reinit", found)
-        if callable(free):
-            free()
+def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -> None:
+    """Stand in for ``_run_after_forkers()``, once, in the child of ``Process.start()``."""
+    original = theirs.util._run_after_forkers
+    forks = this_process.forks
 
-
-class _TakeTheRun:
-    """Stands for ``_run_after_forkers()``, once, in the child of ``Process.start()``."""
-
-    def __init__(self, fork: ForkEvent, theirs: Registry, families: list[Registry]) -> None:
-        self._fork: ForkEvent | None = fork
-        self._forks = this_process.forks
-        self._theirs = theirs
-        self._families = families
-        # billiard.util may yet be imported, in this child: then it has ours from multiprocessing's.
-        utils = theirs.utils()
-        self._original = utils[0]._run_after_forkers
-        for util in utils:
-            util._run_after_forkers = self
-        fork.deferred = True
-
-    def __call__(self) -> None:
-        for util in self._theirs.utils():
-            if util._run_after_forkers is self:
-                util._run_after_forkers = self._original
-        fork, self._fork = self._fork, None
-        if fork is None or self._forks != this_process.forks:
-            self._original()
+    def run() -> None:
+        nonlocal forks
+        # billiard.util may have been imported meanwhile, and have ours from multiprocessing's.
+        for util in theirs.utils():
+            if util._run_after_forkers is run:
+                util._run_after_forkers = original
+        if forks != this_process.forks:
+            original()
             return
+        forks = -1
         fork.who = PLAIN  # the rest is as at any fork
-        own, programs = self._theirs.in_order(fork)
+        own, programs = theirs.in_order(fork)
         run_own(fork, own)
         fork.callbacks = (programs, *fork.callbacks)
-        _join_finalizers(self._theirs, self._families)
+        _join_finalizers(theirs, families)
         finish(fork)
+
+    for util in theirs.utils():
+        util._run_after_forkers = run
+    fork.deferred = True
 
 
 def _join_finalizers(first: Registry, families: list[Registry]) -> None:
+    """Give back what other families took, as a ``Process`` ends by the finalizers of its own."""
     for other in families:
         run = getattr(other.util, "_run_finalizers", None)
         if other is not first and run is not None:

@@ -1,19 +1,11 @@
 """Row 9: the parent's forkserver is the parent's; the child starts one of its own on demand.
 
-``ForkServer.ensure_running()`` waits, without blocking, for the server's pid. In a forked child
-that pid is no child of its own, and every forkserver ``Process`` there raises ChildProcessError,
-before 3.14 for whoever chose that start method, since 3.14 for everybody.
+``ForkServer.ensure_running()`` waits, without blocking, for the server's pid. That is no child of
+the forked child's, so every forkserver ``Process`` there raises ChildProcessError. A server ends
+when nobody holds the write end of its "alive" pipe any more, so the child closes its copy.
 
-A server ends when nobody holds the write end of its "alive" pipe any more, so the child closes
-its copy: else the parent's server would outlive the parent for as long as the child lives.
-
-Three more processes run this step, and keep what is theirs:
-
-- the server itself, which forks its children by ``os.fork()``: it knows nothing but its own
-  address, and gives its child the descriptors after the fork;
-- a child of a server: it holds the server's pipe, and no pid. Its forks let go of the pipe;
-- whoever unpickles a process object: ``_inherited_fds`` are this process's descriptors in the
-  child of a fork too, and stay.
+The server itself forks its children by ``os.fork()``, and keeps its address, for it has neither pid
+nor pipe. ``_inherited_fds`` stay as well: in the child of a fork they are descriptors as before.
 """
 
 from __future__ import annotations
@@ -31,46 +23,31 @@ if TYPE_CHECKING:
 
     from ..._fork_event import ForkEvent
 
-_MODULES = _who.submodules("forkserver")
-
-# Of 3.9 to 3.15: billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
-_FORGOTTEN = (
-    "_forkserver_alive_fd",
-    "_forkserver_pid",
-    "_forkserver_address",
-    "_forkserver_authkey",
-)
+# billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
+_FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "authkey")}
 
 
 class ForkServerStep(Step):
     name = "forkserver"
-    modules = _MODULES
+    modules = _who.submodules("forkserver")
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
         for _module, server in _servers():
-            held = server._lock.locked()
-            if held:
-                # A thread that is gone was just starting a server.
+            if server._lock.locked():  # a thread that is gone was just starting a server
                 server._lock._at_fork_reinit()
-            alive_fd = server._forkserver_alive_fd
-            if alive_fd is not None or getattr(server, "_forkserver_pid", None) is not None:
-                state = vars(server)
-                for attribute in _FORGOTTEN:
-                    if attribute in state:
-                        state[attribute] = None
-                if alive_fd is not None:
-                    _close(alive_fd)
                 done = True
-            done = done or held
+            alive_fd, state = server._forkserver_alive_fd, vars(server)
+            if alive_fd is None and state.get("_forkserver_pid") is None:
+                continue
+            state.update(dict.fromkeys(state.keys() & _FORGOTTEN))
+            done = True
+            if alive_fd is not None:
+                try:
+                    os.close(alive_fd)
+                except OSError:
+                    pass  # a daemon closes all it has
         return done
-
-
-def _close(fd: int) -> None:
-    try:
-        os.close(fd)
-    except OSError:
-        pass  # a daemon closes all it has
 
 
 def live_fork_servers() -> Iterator[tuple[ModuleType, Any]]:
@@ -81,13 +58,9 @@ def live_fork_servers() -> Iterator[tuple[ModuleType, Any]]:
 
 
 def _servers() -> Iterator[tuple[ModuleType, Any]]:
-    for module in _who.loaded(_MODULES):
+    for module in _who.loaded(ForkServerStep.modules):
         server = getattr(module, "_forkserver", None)
         lock = getattr(server, "_lock", None)
-        expect(
-            hasattr(lock, "_at_fork_reinit"),
-            f"{module.__name__}: no lock to start afresh",
-        )
-        for attribute in ("_forkserver_alive_fd", "_forkserver_address"):
-            expect(hasattr(server, attribute), f"{module.__name__}: no {attribute}")
+        known = hasattr(lock, "_at_fork_reinit") and hasattr(server, "_forkserver_alive_fd")
+        expect(known, f"{module.__name__}: no lock to start afresh, or no pipe")
         yield module, server
