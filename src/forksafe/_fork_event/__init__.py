@@ -64,6 +64,7 @@ class _ThisProcess:
         for module, attribute in (
             ("logging", "_after_at_fork_child_reinit_locks"),
             ("concurrent.futures.thread", "_global_shutdown_lock"),
+            ("concurrent.futures.thread", "_threads_queues"),
         )
         if module not in sys.modules
     )

@@ -36,6 +36,7 @@ _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
 _Generator = type(_ for _ in ())
 _Function = type(lambda: None)
 
+_BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 # Whether the program has frozen its heap. To count a million objects takes 10 ms.
 _frozen = False
 
@@ -96,7 +97,7 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
     finalizers = None
     if isinstance(registry, dict) and getattr(finalize, "_registered_with_atexit", False):
         finalizers = [info for info in list(registry.values()) if info.atexit]
-    _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > 0)
+    _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > _BY_ITSELF)
     return list(utils.values()), finalizers, list(_all_log_handlers())
 
 

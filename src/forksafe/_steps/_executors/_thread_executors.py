@@ -60,18 +60,19 @@ class ThreadExecutorsStep(Step):
         if fork.alone and not queues.data:
             return NOTHING
         found = live_thread_executors()
-        return found, [item for one in found for item in _queued(one.queue)]
+        return len(queues.data), found, [item for one in found for item in _queued(one.queue)]
 
-    def reset(self, fork: ForkEvent, note: tuple[list[ThreadExecutor], list[Any]] | None) -> bool:
-        noted, waiting = note or ((), ())
+    def reset(self, fork: ForkEvent, note: tuple[int, Any, Any] | None) -> bool:
+        count, noted, waiting = note or (0, (), ())
+        module = sys.modules[_MODULE]
         others = {} if fork.stacks is None else fork.stacks.others
         # Another thread may be in the first submit() of one.
         starting = [ThreadExecutor(one, one._work_queue) for _, one in others.get(_SUBMIT, ())]
-        every = (*starting, *live_thread_executors(), *noted)
+        behind = note is None or len(module._threads_queues.data) > count
+        every = (*starting, *(live_thread_executors() if behind else ()), *noted)
         found = {id(one.queue): one for one in every}
         if not found:
             return False
-        module = sys.modules[_MODULE]
         items = [*waiting, *_running(fork, found)]
         lost = [item.future for item in items if type(item) is module._WorkItem]
         kept.append((every, lost))

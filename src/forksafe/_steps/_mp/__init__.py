@@ -13,6 +13,7 @@ import sys
 from itertools import chain
 
 from ..._fork_event import _who, this_process
+from ..._fork_event._signals import as_main_thread
 from ..._fork_event._step import NOTHING, Step, expect, tell
 from ..._fork_event._who import PLAIN, Launch
 
@@ -150,6 +151,8 @@ def finish(fork: ForkEvent) -> object:
             free = getattr(found, "_at_fork_reinit", found)
             if callable(free):
                 free()
+            elif free is not None:  # the hook is to clear another one
+                setattr(sys.modules[module], attribute, free.copy())
     callbacks = chain.from_iterable(fork.callbacks)
     running = True
     while running:
@@ -158,13 +161,16 @@ def finish(fork: ForkEvent) -> object:
             for (_index, _ident, callback), reference in callbacks:
                 obj = reference()
                 if obj is not None:
-                    callback(obj)
+                    with as_main_thread:
+                        callback(obj)
             running = False
         except BaseException as exc:
             if not fork.signals.raised(exc):
                 _raised(fork, exc, callback)
     fork.callbacks = ()
     due.append(fork.signals.release_in_hook(child=True))
+    if fork.signals.late is not None and not fork.asked:  # PyPy: nobody is there to raise it
+        tell(fork.signals.late, "forksafe, in a forked child: a signal handler")
     return due
 
 
