@@ -10,16 +10,11 @@ from __future__ import annotations
 import os
 import sys
 
-from ._fork_event import this_process
-from ._fork_event._step import NOTHING, UnknownLayout, tell
+from ._fork_event import ForkEvent, this_process
+from ._fork_event._step import NOTHING, Step, UnknownLayout, tell
 from ._fork_event._threads import end_turn, look
 from ._steps import STEPS
 from ._steps._mp import finish
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ._fork_event import ForkEvent
-    from ._fork_event._step import Step
 
 # What happened in the last reset of this process; formatted only when asked for.
 _last: tuple[ForkEvent, dict[Step, object]] | None = None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from _thread import _count
+from collections.abc import Iterable
 from itertools import starmap
-from types import FunctionType
+from types import FrameType, FunctionType
 
 from . import _hook
+from ._fork_event._typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import FrameType
-    from typing import Any, Literal
+    from typing import Literal
 
 _os_fork: Any = getattr(os, "fork", None)
 

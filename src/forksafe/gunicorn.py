@@ -14,14 +14,11 @@ from __future__ import annotations
 
 import os as _os
 import sys as _sys
+from collections.abc import Iterable
 
 from . import _hook
 from . import install as _install
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+from ._fork_event._typing import Any
 
 __all__: list[str] = []
 

@@ -11,13 +11,10 @@ Source: ``uwsgi_python_post_fork`` in plugins/python/python_plugin.c of uWSGI 2.
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 
 from . import after_fork_in_child, install
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+from ._fork_event._typing import Any
 
 try:
     import uwsgi  # type: ignore[import-untyped] # made by uWSGI, in its own processes

@@ -11,19 +11,14 @@ of its code where that can be helped. Whatever goes wrong in one part becomes a 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import UnknownLayout
-from .._hazard import KINDS, SEVERITIES, tell
+from .._hazard import KINDS, SEVERITIES, Hazard, tell
 from .._hazard import AllowList as AllowList
 from . import _descriptors, _healed, _runtime, _threads
 from ._scene import NO_DESCRIPTOR, Scene, names
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from .._hazard import Hazard
 
 _TRIES = 5
 

@@ -15,21 +15,16 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import Iterator
 
-from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, tell
-from .._libraries import LIBRARIES, SOCKETS, UNKNOWN
+from .._fork_event._typing import Any
+from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
+from .._libraries import LIBRARIES, SOCKETS, UNKNOWN, Library
 from .._libraries._connections import is_in_memory
-from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, address_of, descriptors, is_loaded, path_of
+from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, address_of, descriptors, is_loaded, path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from .._hazard import Hazard
-    from .._libraries import Library
-    from ._scene import Scene
-
     _Holders = list[tuple[Library, Any]]
     # Whose pool, the pool, its name, its connections, and whether the child does without them.
     _Pools = Iterator[tuple[str, Any, str, list[Any], bool]]

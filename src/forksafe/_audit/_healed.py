@@ -10,22 +10,16 @@ from __future__ import annotations
 import os
 from _thread import get_ident
 from collections import Counter
+from collections.abc import Iterator
 
 from .._fork_event import _who
-from .._hazard import tell
+from .._fork_event._typing import Any
+from .._hazard import Hazard, tell
 from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
 from .._steps._mp import _fork_server, _process, _tracker
-from ._scene import address_of, is_loaded, path_of
+from ._scene import Scene, address_of, is_loaded, path_of
 from ._scene import find as loaded
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from .._hazard import Hazard
-    from ._scene import Scene
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)

@@ -12,20 +12,17 @@ import re
 import sys
 import warnings
 from _thread import get_ident
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from types import FrameType
 
-from .._hazard import ACTION
+from .._fork_event._typing import Any
+from .._hazard import ACTION, Hazard
 from ..exceptions import ForkHazardWarning, UnsafeForkError
 from . import AllowList, look
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import FrameType
-    from typing import Any
-
-    from .._hazard import Hazard
-
     _Hazards = tuple[Hazard, ...]
 
 # Sets of hazards that were told, numbers aside: a port or a thread's number is no news.

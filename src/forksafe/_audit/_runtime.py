@@ -16,23 +16,17 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
+from types import FrameType
 
-from .._hazard import ACTION, ADVICE, tell
+from .._fork_event._typing import Any
+from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
-from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, is_loaded
+from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, is_loaded
 from ._scene import find as loaded
 from ._threads import active, frames_of_others, stack, verdict
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-    from typing import Any
-
-    from .._hazard import Hazard
-    from ._scene import Scene
 
 TASKS = "/proc/self/task"
 

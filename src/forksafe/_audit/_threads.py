@@ -16,26 +16,24 @@ import re
 import sys
 import threading
 from _thread import LockType, RLock, get_ident
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
+from types import FrameType
 
 from .._fork_event import ForkEvent
 from .._fork_event._threads import others_can_be_read
+from .._fork_event._typing import Any
 from .._fork_event._with_bodies import held_by
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._steps._locks import is_standard
-from ._scene import PYPY, names, on_heap, path_of
+from ._scene import PYPY, Scene, names, on_heap, path_of
 from ._scene import find as loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-    from typing import Any
-
     from .._hazard import Hazard, Severity
-    from ._scene import Scene
 
 # The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"

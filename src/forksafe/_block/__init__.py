@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain, starmap
 
 from .. import _safe_fork
 from .._fork_event._signals import Signals
+from .._fork_event._typing import Any
 from ..exceptions import ChildFailedError
 from ._child_end import Report, end
 from ._handle import Fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any, Literal
+    from typing import Literal
 
     from .._hazard import Hazard
 

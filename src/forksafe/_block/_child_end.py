@@ -12,14 +12,13 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Iterable
 
+from .._fork_event._typing import Any
 from .._steps import _exit_handlers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
     from typing_extensions import Never
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from ._signals import Signals
-from ._who import PLAIN
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from ._threads import Stacks
-    from ._who import Who
+from ._threads import Stacks
+from ._typing import Any
+from ._who import PLAIN, Who
 
 
 class ForkEvent:

@@ -14,13 +14,15 @@ import dis
 import sys
 from _weakref import ref
 from bisect import bisect_left
+from collections.abc import Iterator
 from itertools import groupby
+from types import CodeType
+
+from ._typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import CodeType
-    from typing import Any, Optional
+    from typing import Optional
 
     # Where a value is looked up ("global", "name" or "local"); the name; the attributes.
     Path = tuple[str, ...]

@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import _thread
 import sys
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from opcode import opmap
-from types import MethodType
+from types import CodeType, FrameType, MethodType
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from contextlib import AbstractContextManager
-    from types import CodeType, FrameType
-    from typing import Any
+from ._typing import Any
 
 # Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
 # member, and importing it costs as much as all of forksafe.

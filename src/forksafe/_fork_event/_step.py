@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
-
-    from . import ForkEvent
+from . import ForkEvent
+from ._typing import Any, NoReturn
 
 
 class UnknownLayout(Exception):

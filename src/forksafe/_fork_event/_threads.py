@@ -12,16 +12,11 @@ from __future__ import annotations
 import sys
 import time
 from _thread import get_ident
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 
-from ._with_bodies import held_by, locals_of, settle
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import CodeType, FrameType
-    from typing import Any
-
-    from ._with_bodies import Held
+from ._typing import Any
+from ._with_bodies import Held, held_by, locals_of, settle
 
 _DEPTH = 1000  # frames: more is no stack that waits for a lock
 # Seconds without the GIL before each further look. A thread that was given a lock, and waits for

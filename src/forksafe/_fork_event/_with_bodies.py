@@ -18,17 +18,15 @@ from __future__ import annotations
 import os
 import sys
 from _thread import LockType, RLock
+from collections.abc import Iterator
 from threading import Condition
-from types import MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
+from types import FrameType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
 
 from ._lock_spans import Analysis, analyse, found
+from ._typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-    from typing import Any
-
     from ._lock_spans import Path
 
 _HOME = os.path.dirname(os.__file__) + os.sep

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
+from .._fork_event._typing import Any
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .._hazard import Severity
 
 

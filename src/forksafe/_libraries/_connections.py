@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from .._fork_event._step import expect
+from .._fork_event._typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Optional
+    from typing import Optional
 
     _Do = Optional[Callable[[Any], Any]]
 

@@ -10,6 +10,7 @@ The notes are taken in this order before the fork, and the resets run in this or
 
 from __future__ import annotations
 
+from .._fork_event._step import Step
 from ._connections import ConnectionsStep
 from ._executors._pools import PoolsStep
 from ._executors._process_executors import ProcessExecutorsStep
@@ -27,10 +28,6 @@ from ._signal_handlers import WakeupFdStep
 from ._streams import StreamsStep
 from ._temp_dirs import TempDirsStep
 from ._watchdog import WatchdogStep
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .._fork_event._step import Step
 
 STEPS: tuple[Step, ...] = (
     StreamsStep(),

@@ -12,16 +12,13 @@ import os
 import stat
 import sys
 
+from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step, UnknownLayout
-from .._libraries._connections import ROWS
+from .._fork_event._typing import Any
+from .._libraries._connections import ROWS, Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from .._fork_event import ForkEvent
-    from .._libraries._connections import Row
-
     Found = list[tuple[Row, list[Any]]]
 
 _PYPY = sys.implementation.name == "pypy"

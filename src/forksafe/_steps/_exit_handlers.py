@@ -18,18 +18,13 @@ import os
 import sys
 from _io import _IOBase, _RawIOBase
 from _weakref import ref
+from collections.abc import Callable
 from itertools import compress
 
-from .._fork_event import _who
+from .._fork_event import ForkEvent, _who
 from .._fork_event._step import NOTHING, Step
+from .._fork_event._typing import Any, NoReturn
 from .._fork_event._who import Launch
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
-
-    from .._fork_event import ForkEvent
 
 _UTILS = _who.submodules("util")
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")

@@ -13,13 +13,9 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 
+from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step, expect
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from .._fork_event import ForkEvent
+from .._fork_event._typing import Any
 
 _BOOTSTRAP = "_frozen_importlib"
 _forgotten: list[object] = []  # kept, so that nothing is finalized inside the fork

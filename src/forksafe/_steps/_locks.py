@@ -13,18 +13,14 @@ import os
 import sys
 from _thread import LockType, RLock
 from collections import deque
+from collections.abc import Iterator
 from threading import Condition
 
+from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step, expect
 from .._fork_event._threads import UNREADABLE, interest, others_can_be_read, own_stack
+from .._fork_event._typing import Any
 from .._fork_event._with_bodies import free, free_lock
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from .._fork_event import ForkEvent
 
 _STANDARD: Any = getattr(sys, "stdlib_module_names", None)  # since 3.10
 _HOME = os.path.dirname(os.__file__)

@@ -9,15 +9,11 @@ silent. Datagrams stay as they are: a record is one message, whoever sends it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
+from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from .._fork_event import ForkEvent
+from .._fork_event._typing import Any
 
 _MODULE = "logging.handlers"
 _parents: list[object] = []  # kept: records hold objects of the program's

@@ -14,15 +14,10 @@ import errno
 import os
 import sys
 
-from .._fork_event import this_process
+from .._fork_event import ForkEvent, this_process
 from .._fork_event._step import NOTHING, Step, UnknownLayout, expect
+from .._fork_event._typing import Any
 from ._signal_handlers import put_back_at_first_wait, suspend, suspendable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from .._fork_event import ForkEvent
 
 _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"

@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import sys
 
+from .._fork_event import ForkEvent
 from .._fork_event._signals import as_main_thread, c
 from .._fork_event._step import Step
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from .._fork_event import ForkEvent
+from .._fork_event._typing import Any
 
 _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
 _PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler

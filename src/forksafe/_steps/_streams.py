@@ -14,15 +14,13 @@ import io
 import select
 import sys
 
+from .._fork_event import ForkEvent
 from .._fork_event._signals import in_handler
 from .._fork_event._step import NOTHING, Step
+from .._fork_event._typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from .._fork_event import ForkEvent
-
     Buffer = io.BufferedWriter | io.BufferedRandom
 
 # In C: gevent puts functions in its place that let other greenlets run.

@@ -15,13 +15,9 @@ import atexit
 import os
 import sys
 
+from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step, expect
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from .._fork_event import ForkEvent
+from .._fork_event._typing import Any
 
 
 class TempDirsStep(Step):

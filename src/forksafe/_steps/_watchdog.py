@@ -16,13 +16,9 @@ import sys
 import time
 from functools import wraps
 
+from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from .._fork_event import ForkEvent
+from .._fork_event._typing import Any
 
 _faulthandler: Any = faulthandler  # PyPy's has neither function
 _set: Any = getattr(_faulthandler, "dump_traceback_later", None)

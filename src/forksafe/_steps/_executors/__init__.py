@@ -9,13 +9,10 @@ they do not run. All of this is at-fork code: no lock is taken that was not free
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 
 from ..._fork_event._step import UnknownLayout, expect
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+from ..._fork_event._typing import Any
 
 _ATTRIBUTES = {"_condition", "_state", "_exception", "_waiters", "_done_callbacks"}
 _ASYNCIOS = ("asyncio.futures", "_chain_future.<locals>._call_set_state")

@@ -12,16 +12,11 @@ from __future__ import annotations
 import os
 import sys
 
-from ..._fork_event import _who
+from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._typing import Any, NoReturn
 from .._mp import RegistryStep, registries
 from . import free, kept, mend_each, release_waiters
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
-
-    from ..._fork_event import ForkEvent
 
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _LETTING_GO = ("close", "terminate", "join", "_terminate")

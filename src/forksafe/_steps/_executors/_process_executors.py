@@ -13,15 +13,11 @@ import os
 import sys
 from functools import partial
 
+from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._typing import Any
 from .._mp import Registry
 from . import fail, free, kept, mend_each
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ..._fork_event import ForkEvent
 
 _MODULE = "concurrent.futures.process"
 

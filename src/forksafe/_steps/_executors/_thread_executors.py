@@ -12,18 +12,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterable
 from functools import partial
 
+from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect
 from ..._fork_event._threads import interest
+from ..._fork_event._typing import Any
 from . import fail, kept, mend_each
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
-    from ..._fork_event import ForkEvent
 
 _MODULE = "concurrent.futures.thread"
 _ATTRIBUTES = {"_threads", "_work_queue", "_idle_semaphore", "_shutdown_lock", "_shutdown"}

@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from itertools import count
+from types import ModuleType
 
-from ..._fork_event import _who
+from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._typing import Any
 from ..._fork_event._who import Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import ModuleType
-    from typing import Any
-
-    from ..._fork_event import ForkEvent
-
     # A family's module, the parent, and the process object to be known by; None: as it is.
     Change = tuple[Any, Any, Any]
 

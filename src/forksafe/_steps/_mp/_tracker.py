@@ -12,16 +12,12 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from types import ModuleType
 
+from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._typing import Any
 from .._temp_dirs import Lifeline
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import Any
-
-    from ..._fork_event import ForkEvent
 
 _TRACKERS = {
     "multiprocessing.resource_tracker": "_resource_tracker",
