@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from typing_extensions import Self
 
 from forksafe._fork_event._lock_spans import Analysis, analyse, found
-from forksafe._fork_event._with_bodies import Held, _resolve, free, held_by, settle
+from forksafe._fork_event._with_bodies import Held, _resolve, free, held_by, load, settle
 
+load()
 pytestmark = pytest.mark.skipif(
     sys.implementation.name == "pypy", reason="on PyPy the stacks are not read for locks"
 )

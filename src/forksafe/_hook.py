@@ -32,7 +32,7 @@ from _thread import _count, get_ident
 from collections.abc import Callable, Iterable
 
 from . import _reset
-from ._fork_event import ForkEvent, this_process
+from ._fork_event import ForkEvent, _with_bodies, this_process
 from ._fork_event._threads import forget_vanished_threads
 from ._fork_event._typing import Any
 from ._fork_event._who import EXEC, who_forks
@@ -100,6 +100,7 @@ def install(
     if free_locks is not None:
         ForkEvent.free_locks = free_locks
     _installed = HAVE_FORK
+    _with_bodies.load()
     _watchdog.wrap()
     if HAVE_FORK and _NEEDS_WRAPPER:
         os.forkpty = _forkpty

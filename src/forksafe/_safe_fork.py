@@ -10,6 +10,7 @@ from itertools import starmap
 from types import FrameType, FunctionType
 
 from . import _hook
+from ._fork_event import _with_bodies
 from ._fork_event._typing import Any
 
 TYPE_CHECKING = False
@@ -74,6 +75,11 @@ def fork(caller: FrameType | None, made: list[int], **options: Any) -> int:
         )
     if sys.version_info >= (3, 15) and caller is not None:
         _warn_before(caller)
+    if _with_bodies.spans is None and _count():
+        try:
+            _with_bodies.load()
+        except (ImportError, OSError):
+            pass  # no descriptor is left: the locks of other threads stay as they are
     event = _hook.asking(**options)
     if event is None:
         return int(_os_fork())

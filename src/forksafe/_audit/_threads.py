@@ -24,7 +24,7 @@ from types import FrameType
 from .._fork_event import ForkEvent
 from .._fork_event._threads import others_can_be_read
 from .._fork_event._typing import Any
-from .._fork_event._with_bodies import held_by
+from .._fork_event._with_bodies import held_by, load
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._steps._locks import is_standard
@@ -187,6 +187,7 @@ def _is_in(module: str, packages: str) -> bool:
 
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
+    load()
     held = {id(lock): lock for lock in _locks() if _is_held(lock)}
     threads = {thread.ident: thread for thread in active()}
     holders: dict[int, tuple[str, bool]] = {}

@@ -16,11 +16,14 @@ from __future__ import annotations
 import _thread
 import sys
 from collections.abc import Collection
-from contextlib import AbstractContextManager
 from opcode import opmap
 from types import CodeType, FrameType, MethodType
 
 from ._typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 # Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
 # member, and importing it costs as much as all of forksafe.

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from threading import Condition
 from types import FrameType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
 
-from ._lock_spans import Analysis, analyse, found
 from ._typing import Any
 
 TYPE_CHECKING = False
@@ -43,12 +42,23 @@ _OPTIMIZED = 1  # inspect.CO_OPTIMIZED: a function, not the body of a class
 # by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
 _WAIT: Any = getattr(Condition.wait, "__code__", None)
 _ASLEEP: set[int] = set()
-if _KNOWN:
-    _wait = Analysis(_WAIT)
-    _takes = [i for i, value in enumerate(_wait.values) if value[1:] == ("waiter", "acquire")]
-    for _take in _takes[1:]:
-        _calls = (i for i, name in enumerate(_wait.names) if i > _take and name.startswith("CALL"))
-        _ASLEEP.add(_wait.offsets[next(_calls)])
+
+spans: Any = None  # the module `_lock_spans`
+
+
+def load() -> None:
+    """Load what the proof needs, which takes longer than all the rest; not inside of a fork."""
+    global spans
+    if not _KNOWN or spans is not None:
+        return
+    from . import _lock_spans
+
+    wait = _lock_spans.Analysis(_WAIT)
+    takes = [i for i, value in enumerate(wait.values) if value[1:] == ("waiter", "acquire")]
+    for take in takes[1:]:
+        calls = (i for i, name in enumerate(wait.names) if i > take and name.startswith("CALL"))
+        _ASLEEP.add(wait.offsets[next(calls)])
+    spans = _lock_spans
 
 
 class Held:
@@ -78,15 +88,15 @@ def held_by(innermost: FrameType | None) -> Iterator[Held]:
 
     The frame of another thread may be read only while the GIL keeps that thread from running.
     """
-    frame = innermost if _KNOWN else None
+    frame = innermost if spans is not None else None
     sleeps_in: Any = None
     releasing: list[tuple[FrameType, Path]] = []
     while frame is not None:
         position = frame.f_lasti
         if position in _ASLEEP and frame.f_code is _WAIT:
             (sleeps_in,) = locals_of(frame, "self")
-        known = found.get(id(frame.f_code))
-        for start, end, path, sure in known[0] if known else analyse(frame.f_code):
+        known = spans.found.get(id(frame.f_code))
+        for start, end, path, sure in known[0] if known else spans.analyse(frame.f_code):
             if not start <= position < end:
                 continue
             if sure is None:
