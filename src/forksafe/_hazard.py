@@ -6,12 +6,12 @@ each. A new kind is a row here and a section there; a test holds the two togethe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Literal
 
     Severity = Literal["action", "fixed", "advice"]

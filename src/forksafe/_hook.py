@@ -29,12 +29,11 @@ import os
 import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _thread import _count, get_ident
-from collections.abc import Callable, Iterable
 
 from . import _reset
 from ._fork_event import ForkEvent, _with_bodies, this_process
 from ._fork_event._threads import forget_vanished_threads
-from ._fork_event._typing import Any
+from ._fork_event._typing import Any, Callable, Iterable
 from ._fork_event._who import EXEC, who_forks
 from ._steps import STEPS, _watchdog
 from ._steps._streams import flush

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from _thread import _count
-from collections.abc import Iterable
 from itertools import starmap
 from types import FrameType, FunctionType
 
 from . import _hook
 from ._fork_event import _with_bodies
-from ._fork_event._typing import Any
+from ._fork_event._typing import Any, Iterable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ._hazard import Hazard
 
 __all__ = ["ChildFailedError", "ForkHazardWarning", "ForksafeError", "UnsafeForkError"]

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import os as _os
 import sys as _sys
-from collections.abc import Iterable
 
 from . import _hook
 from . import install as _install
-from ._fork_event._typing import Any
+from ._fork_event._typing import Any, Iterable
 
 __all__: list[str] = []
 

@@ -11,10 +11,9 @@ Source: ``uwsgi_python_post_fork`` in plugins/python/python_plugin.c of uWSGI 2.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
 
 from . import after_fork_in_child, install
-from ._fork_event._typing import Any
+from ._fork_event._typing import Any, Callable
 
 try:
     import uwsgi  # type: ignore[import-untyped] # made by uWSGI, in its own processes

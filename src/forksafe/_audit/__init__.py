@@ -11,10 +11,10 @@ of its code where that can be helped. Whatever goes wrong in one part becomes a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import UnknownLayout
+from .._fork_event._typing import Callable, Iterable
 from .._hazard import KINDS, SEVERITIES, Hazard, tell
 from .._hazard import AllowList as AllowList
 from . import _descriptors, _healed, _runtime, _threads

@@ -15,9 +15,8 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator
 
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
 from .._libraries import LIBRARIES, SOCKETS, UNKNOWN, Library
 from .._libraries._connections import is_in_memory

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 from _thread import get_ident
 from collections import Counter
-from collections.abc import Iterator
 
 from .._fork_event import _who
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
 from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors

@@ -12,11 +12,10 @@ import re
 import sys
 import warnings
 from _thread import get_ident
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
 
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Callable, Iterable
 from .._hazard import ACTION, Hazard
 from ..exceptions import ForkHazardWarning, UnsafeForkError
 from . import AllowList, look

@@ -16,12 +16,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from types import FrameType
 
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
 from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, is_loaded

@@ -15,13 +15,12 @@ import gc
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import chain, compress
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from .._fork_event._step import UnknownLayout
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterable, Mapping
 from .._hazard import ACTION, ADVICE, FIXED
 from .._libraries._connections import ROWS
 from .._steps import _mp

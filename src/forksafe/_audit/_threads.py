@@ -16,14 +16,13 @@ import re
 import sys
 import threading
 from _thread import LockType, RLock, get_ident
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from types import FrameType
 
 from .._fork_event import ForkEvent
 from .._fork_event._threads import others_can_be_read
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import held_by, load
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library

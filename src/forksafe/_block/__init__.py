@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain, starmap
 
 from .. import _safe_fork
 from .._fork_event._signals import Signals
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterable
 from ..exceptions import ChildFailedError
 from ._child_end import Report, end
 from ._handle import Fork

@@ -12,9 +12,8 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Iterable
 
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterable
 from .._steps import _exit_handlers
 
 TYPE_CHECKING = False

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 
 from ._signals import Signals
 from ._threads import Stacks
-from ._typing import Any
+from ._typing import Any, Callable
 from ._who import PLAIN, Who
 
 

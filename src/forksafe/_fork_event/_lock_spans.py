@@ -14,11 +14,10 @@ import dis
 import sys
 from _weakref import ref
 from bisect import bisect_left
-from collections.abc import Iterator
 from itertools import groupby
 from types import CodeType
 
-from ._typing import Any
+from ._typing import Any, Iterator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

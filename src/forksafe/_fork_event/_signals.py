@@ -15,15 +15,10 @@ from __future__ import annotations
 
 import _thread
 import sys
-from collections.abc import Collection
 from opcode import opmap
 from types import CodeType, FrameType, MethodType
 
-from ._typing import Any
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+from ._typing import AbstractContextManager, Any, Collection
 
 # Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
 # member, and importing it costs as much as all of forksafe.

@@ -12,10 +12,9 @@ from __future__ import annotations
 import sys
 import time
 from _thread import get_ident
-from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 
-from ._typing import Any
+from ._typing import Any, Callable, Iterator
 from ._with_bodies import Held, held_by, locals_of, settle
 
 _DEPTH = 1000  # frames: more is no stack that waits for a lock

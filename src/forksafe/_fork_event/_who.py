@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from opcode import opmap
 from types import CodeType, FrameType, ModuleType
 
-from ._typing import Any
+from ._typing import Any, Iterator
 
 # ``multiprocess`` (pathos) is a copy of the first, with registries and children of its own.
 # ``billiard`` (Celery) has children of its own, and shares the registries of the first.

@@ -18,11 +18,10 @@ from __future__ import annotations
 import os
 import sys
 from _thread import LockType, RLock
-from collections.abc import Iterator
 from threading import Condition
 from types import FrameType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
 
-from ._typing import Any
+from ._typing import Any, Iterator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

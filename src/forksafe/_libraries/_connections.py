@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 from types import SimpleNamespace
 
 from .._fork_event._step import expect
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,12 +18,11 @@ import os
 import sys
 from _io import _IOBase, _RawIOBase
 from _weakref import ref
-from collections.abc import Callable
 from itertools import compress
 
 from .._fork_event import ForkEvent, _who
 from .._fork_event._step import NOTHING, Step
-from .._fork_event._typing import Any, NoReturn
+from .._fork_event._typing import Any, Callable, NoReturn
 from .._fork_event._who import Launch
 
 _UTILS = _who.submodules("util")

@@ -12,19 +12,18 @@ from __future__ import annotations
 import os
 import sys
 from _thread import LockType, RLock
-from collections import deque
-from collections.abc import Iterator
 from threading import Condition
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step, expect
 from .._fork_event._threads import UNREADABLE, interest, others_can_be_read, own_stack
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import free, free_lock
 
 _STANDARD: Any = getattr(sys, "stdlib_module_names", None)  # since 3.10
 _HOME = os.path.dirname(os.__file__)
 
+_DEQUE = type(Condition()._waiters)  # type: ignore[attr-defined] # private
 _MARK = "_forksafe_process"
 _WAIT = "threading:Condition.wait"
 _BARRIER = "threading:Barrier.wait"
@@ -146,7 +145,7 @@ def _take_out(state: dict[str, Any], own: object = None) -> None:
     """Take the waiters of vanished threads out, and leave this thread's `own` where it is."""
     state[_MARK] = _now
     waiters = state.get("_waiters")
-    if type(waiters) is deque and waiters:
+    if type(waiters) is _DEQUE and waiters:
         keep = [each for each in waiters if each is own]
         waiters.clear()
         waiters.extend(keep)

@@ -9,11 +9,10 @@ silent. Datagrams stay as they are: a record is one message, whoever sends it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterator
 
 _MODULE = "logging.handlers"
 _parents: list[object] = []  # kept: records hold objects of the program's

@@ -14,7 +14,6 @@ from __future__ import annotations
 import faulthandler
 import sys
 import time
-from functools import wraps
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step
@@ -71,7 +70,6 @@ def unwrap() -> None:
 
 if _set is not None and _cancel is not None:
 
-    @wraps(_set)
     def _dump_traceback_later(
         timeout: float, repeat: bool = False, file: Any = None, exit: bool = False, **more: Any
     ) -> None:
@@ -81,8 +79,11 @@ if _set is not None and _cancel is not None:
         _set(timeout, **options)
         _armed = timeout, options, time.monotonic()
 
-    @wraps(_cancel)
     def _cancel_dump_traceback_later() -> None:
         global _armed
         _cancel()
         _armed = None
+
+    # functools takes long to import.
+    for _ours, _theirs in ((_dump_traceback_later, _set), (_cancel_dump_traceback_later, _cancel)):
+        _ours.__name__, _ours.__doc__ = _theirs.__name__, _theirs.__doc__

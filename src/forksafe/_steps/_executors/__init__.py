@@ -9,10 +9,9 @@ they do not run. All of this is at-fork code: no lock is taken that was not free
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
 
 from ..._fork_event._step import UnknownLayout, expect
-from ..._fork_event._typing import Any
+from ..._fork_event._typing import Any, Callable, Iterable
 
 _ATTRIBUTES = {"_condition", "_state", "_exception", "_waiters", "_done_callbacks"}
 _ASYNCIOS = ("asyncio.futures", "_chain_future.<locals>._call_set_state")

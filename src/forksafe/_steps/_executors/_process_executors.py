@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
 
 from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect
@@ -44,7 +43,8 @@ class ProcessExecutorsStep(Step):
             return False
         # Or the child's exit would write to these threads, and join them.
         sys.modules[_MODULE]._threads_wakeups.clear()
-        mend_each(partial(_mend, fork.parent or os.getppid()), found)
+        parent = fork.parent or os.getppid()
+        mend_each(lambda one: _mend(parent, one), found)
         return True
 
 
@@ -142,7 +142,7 @@ def _mend(parent: int, live: LiveExecutor) -> None:
         kept.append(dict(state))
         state.update(_broken_state(message))
     for future in lost:
-        fail(future, partial(module.BrokenProcessPool, message))
+        fail(future, lambda: module.BrokenProcessPool(message))
 
 
 def _start_later(live: LiveExecutor) -> None:

@@ -12,13 +12,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterable
-from functools import partial
 
 from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect
 from ..._fork_event._threads import interest
-from ..._fork_event._typing import Any
+from ..._fork_event._typing import Any, Iterable
 from . import fail, kept, mend_each
 
 _MODULE = "concurrent.futures.thread"
@@ -78,10 +76,10 @@ class ThreadExecutorsStep(Step):
             "forked from it, has no such thread: submit it again here"
         )
         try:
-            mend_each(partial(_start_afresh, lost), found.values())
+            mend_each(lambda one: _start_afresh(lost, one), found.values())
         finally:
             for future in lost:
-                fail(future, partial(module.BrokenThreadPool, message))
+                fail(future, lambda: module.BrokenThreadPool(message))
             # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
             module._threads_queues.clear()
         return True

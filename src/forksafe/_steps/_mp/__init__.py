@@ -10,13 +10,12 @@ blocked; then, under the program's own mask, those of the program (`finish`). Th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from itertools import chain
 
 from ..._fork_event import ForkEvent, _who, this_process
 from ..._fork_event._signals import as_main_thread
 from ..._fork_event._step import NOTHING, Step, expect, tell
-from ..._fork_event._typing import Any
+from ..._fork_event._typing import Any, Callable
 from ..._fork_event._who import PLAIN, Launch
 
 TYPE_CHECKING = False

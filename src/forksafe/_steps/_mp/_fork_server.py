@@ -11,12 +11,11 @@ nor pipe. ``_inherited_fds`` stay as well: in the child of a fork they are descr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from types import ModuleType
 
 from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import Step, expect
-from ..._fork_event._typing import Any
+from ..._fork_event._typing import Any, Iterator
 
 # billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
 _FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "authkey")}

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from itertools import count
 from types import ModuleType
 
 from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect
-from ..._fork_event._typing import Any
+from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._who import Launch
 
 TYPE_CHECKING = False

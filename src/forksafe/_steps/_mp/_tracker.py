@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
 from types import ModuleType
 
 from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect
-from ..._fork_event._typing import Any
+from ..._fork_event._typing import Any, Callable
 from .._temp_dirs import Lifeline
 
 _TRACKERS = {
@@ -27,6 +26,11 @@ _TRACKERS = {
 
 # After the finalizers that join the children: those are ``_run_finalizers()``'s last.
 _EXIT_PRIORITY = -1000
+
+
+def _put_back(intent: Any) -> Callable[[], None]:
+    before = getattr(intent, "preserve_fd", False)
+    return lambda: setattr(intent, "preserve_fd", before)
 
 
 class TrackerStep(Step):
@@ -41,8 +45,7 @@ class TrackerStep(Step):
         for one in trackers():
             if one.intent is not None:
                 # It stays set in the child, where the tracker's own hook may run after ours.
-                before = getattr(one.intent, "preserve_fd", False)
-                fork.undo += (partial(setattr, one.intent, "preserve_fd", before),)
+                fork.undo += (_put_back(one.intent),)
                 one.intent.preserve_fd = needed = True
             if one.state.get("_pid") is not None:
                 needed = True
