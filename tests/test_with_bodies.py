@@ -1051,6 +1051,7 @@ def test_free_frees_what_is_anothers() -> None:
 # What is remembered.
 
 
+@pytest.mark.skipif(WITHOUT_GIL, reason="a free-threaded build keeps code for ever by itself")
 def test_code_is_not_kept_alive() -> None:
     """What was found of a function goes with it; of two that are equal, each has its own."""
     source = "def f(lock):\n  with lock:\n    work()\n"

@@ -6,7 +6,7 @@ import sys
 from typing import Callable
 
 import pytest
-from harness import Forker, run
+from harness import WITHOUT_GIL, Forker, run
 
 # Since then a bare fork closes the child's end of the tracker's pipe, and the child starts a
 # tracker of its own, which unlinks at the child's exit what the child had attached to.
@@ -168,6 +168,7 @@ def test_breaks_under_os_fork() -> None:
 
 
 @pytest.mark.skipif(CLOSES_THE_PIPE, reason="see test_breaks_under_os_fork")
+@pytest.mark.skipif(WITHOUT_GIL, reason="a second tracker is started there, too")
 def test_is_well_under_os_fork_before_that() -> None:
     """So the row is of newer Pythons only; this fails where that turns out wrong."""
     outcome = run(program, "raw")

@@ -6,7 +6,11 @@ import os
 import signal
 
 import pytest
-from harness import PYPY, Forker, raising, run, run_plain
+from harness import PYPY, WITHOUT_GIL, Forker, raising, run, run_plain
+
+NEEDS_STACKS = pytest.mark.skipif(
+    WITHOUT_GIL, reason="without a GIL work that another thread has begun is not found"
+)
 
 
 def program(fork: Forker) -> None:
@@ -132,6 +136,7 @@ def not_twice(fork: Forker) -> None:
     assert os.read(read, 10) == b"abc"
 
 
+@NEEDS_STACKS
 def test_the_parents_work_runs_once_and_its_futures_raise(style: str) -> None:
     """Queued or running: once, in the parent; in the child its futures do not hang anybody."""
     outcome = run(not_twice, style)
@@ -170,6 +175,7 @@ def shut_down(fork: Forker) -> None:
     executor.shutdown()
 
 
+@NEEDS_STACKS
 def test_shutdown_is_kept(style: str) -> None:
     """An executor that was shut down, or let go of, with work left."""
     outcome = run(shut_down, style)
@@ -209,6 +215,7 @@ def locked(fork: Forker) -> None:
         thread.join()
 
 
+@NEEDS_STACKS
 def test_locks_held_by_vanished_threads(style: str) -> None:
     """Another thread was inside submit(), another inside set_result()."""
     outcome = run(locked, style)
@@ -245,6 +252,7 @@ def from_its_own_thread(fork: Forker) -> None:
     executor.shutdown()
 
 
+@NEEDS_STACKS
 def test_fork_from_its_own_thread(style: str) -> None:
     """The thread that forks goes on in the child, in the middle of its work."""
     outcome = run(from_its_own_thread, style)
@@ -302,6 +310,7 @@ def from_a_signal_handler(fork: Forker) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 7
 
 
+@NEEDS_STACKS
 @pytest.mark.parametrize("style", ["safe_fork", "hook"])
 def test_fork_in_a_handler_that_interrupts_a_wait(style: str) -> None:
     """The thread that waits for the future is the one that goes on in the child."""
@@ -372,6 +381,7 @@ def default_executor(fork: Forker) -> None:
     loop.close()
 
 
+@NEEDS_STACKS
 def test_default_executor_of_a_loop(style: str) -> None:
     """run_in_executor(None, ...) in the child; a task waiting for the parent's work is told."""
     outcome = run(default_executor, style)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 import pytest
-from harness import PYPY, Forker, run
+from harness import READS_STACKS, Forker, run
 
 # A module, and a lock in it that each of the versions that this runs on has.
 LOCKS = ("_strptime:_cache_lock", "tempfile:_once_lock", "threading:_active_limbo_lock")
@@ -110,7 +110,9 @@ def mutex_of_a_queue(fork: Forker) -> None:
 
 
 # On PyPy the bodies of with statements cannot be read: docs/limits.md.
-NO_BODIES = pytest.mark.skipif(PYPY, reason="PyPy does not tell who holds a plain lock")
+NO_BODIES = pytest.mark.skipif(
+    not READS_STACKS, reason="on PyPy and without a GIL nobody tells who holds a plain lock"
+)
 
 
 @pytest.mark.parametrize(
