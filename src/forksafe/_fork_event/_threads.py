@@ -147,7 +147,8 @@ def look() -> Stacks:
 def _places(me: int) -> list[tuple[int, int]]:
     """Return where the other threads are: the same again if none has run meanwhile."""
     frames = sys._current_frames() if others_can_be_read() else {}
-    return [(id(frame), frame.f_lasti) for thread, frame in frames.items() if thread != me]
+    frames.pop(me, None)  # this very frame: a cycle, which would keep all the others alive
+    return [(id(frame), frame.f_lasti) for frame in frames.values()]
 
 
 def own_stack() -> dict[str, list[tuple[Any, ...]]]:
