@@ -256,12 +256,13 @@ if HAVE_FORK:
     _watchdog.wrap()
 
 
-# PyPy's os.forkpty() runs no at-fork hooks, so there install() wraps it.
+# PyPy's os.forkpty() runs hooks or not, depending on its version. There install() wraps it.
 _os_forkpty: Any = getattr(os, "forkpty", None)
 _NEEDS_WRAPPER = sys.implementation.name == "pypy" and _os_forkpty is not None
 
 
 def _forkpty() -> tuple[int, int]:
+    forks = this_process.forks
     _before()
     pid = -1
     try:
@@ -269,6 +270,6 @@ def _forkpty() -> tuple[int, int]:
     finally:
         if pid:
             _after_in_parent()
-        else:
+        elif this_process.forks == forks:
             _after_in_child()
     return pid, fd
