@@ -16,7 +16,7 @@ from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
 from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
-from .._steps._mp import _fork_server, _process, _tracker
+from .._steps._mp import _process, _servers
 from ._scene import Scene, address_of, is_loaded, path_of
 from ._scene import find as loaded
 
@@ -38,12 +38,12 @@ def _of_children(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_helpers(scene: Scene) -> Iterator[Hazard]:
-    for one in _tracker.trackers():
+    for one in _servers.trackers():
         pid = one.state.get("_pid")
         if pid is not None:
             package = one.module.partition(".")[0]
             yield tell("resource-tracker", one.module, f"pid {pid}", package)
-    for module, server in _fork_server.live_fork_servers():
+    for module, server in _servers.live_fork_servers():
         name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
         yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
 

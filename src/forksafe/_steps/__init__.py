@@ -21,9 +21,8 @@ from ._locks import ConditionsStep, LocksStep
 from ._log_handlers import LogHandlersStep
 from ._loops import EventLoopsStep
 from ._mp import RegistryStep
-from ._mp._fork_server import ForkServerStep
 from ._mp._process import ChildrenStep, IdentityStep, ScratchDirStep
-from ._mp._tracker import TrackerStep
+from ._mp._servers import ForkServerStep, TrackerStep
 from ._signal_handlers import WakeupFdStep
 from ._streams import StreamsStep
 from ._temp_dirs import TempDirsStep
