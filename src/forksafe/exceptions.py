@@ -44,10 +44,9 @@ class ChildFailedError(ForksafeError):
 
     def __str__(self) -> str:
         who = f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"
+        text = f"forked child {who} ended with exit code {self.exitcode}"
         if self.exitcode < 0:
             text = f"forked child {who} was ended by signal {-self.exitcode}"
-        else:
-            text = f"forked child {who} ended with exit code {self.exitcode}"
         if self.reason:
             text += f": {self.reason}"
         elif self.exitcode > 0:

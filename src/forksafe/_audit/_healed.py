@@ -14,7 +14,7 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
+from .._steps import _imports, _loops, _mp, _streams, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
 from .._steps._mp import _process, _servers
 from ._scene import Scene, address_of, is_loaded, path_of
@@ -55,7 +55,7 @@ def _of_directories(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
-    for handler, attribute in _log_handlers.waiting_handlers():
+    for handler, attribute in _streams.waiting_handlers():
         if attribute == "buffer":
             name = type(handler).__name__
             yield tell("open-file of logging", name, path_of(handler), len(handler.buffer), name)

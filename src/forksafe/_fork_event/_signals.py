@@ -104,13 +104,11 @@ class Signals:
     def raised(self, exc: BaseException) -> bool:
         """Tell whether a signal handler raised this, here in a hook; if so, it will run again."""
         number = _signal_of(exc)
-        if number is None:
-            return False
-        if _sigtimedwait is None:
+        if number is not None and _sigtimedwait is None:
             self.late = exc
-        else:
+        elif number is not None:
             self._again += (number,)
-        return True
+        return number is not None
 
 
 def _arrived(number: int) -> object:
@@ -139,13 +137,11 @@ def _signal_of(exc: BaseException) -> int | None:
 
 def _handlers() -> list[tuple[int, CodeType]]:
     """Return the signals that a function in Python handles, each with its code."""
-    found = []
-    for number in c.valid_signals():
-        handler = c.getsignal(number)
-        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
-        if code is not None:
-            found.append((number, code))
-    return found
+    handlers = ((number, c.getsignal(number)) for number in c.valid_signals())
+    codes = (
+        (n, getattr(getattr(each, "__func__", each), "__code__", None)) for n, each in handlers
+    )
+    return [(number, code) for number, code in codes if code is not None]
 
 
 def in_handler(frame: FrameType | None) -> bool:

@@ -18,13 +18,11 @@ from ._executors._thread_executors import ThreadExecutorsStep
 from ._exit_handlers import ExitHandlersStep
 from ._imports import ImportsStep
 from ._locks import ConditionsStep, LocksStep
-from ._log_handlers import LogHandlersStep
-from ._loops import EventLoopsStep
+from ._loops import EventLoopsStep, WakeupFdStep
 from ._mp import RegistryStep
 from ._mp._process import ChildrenStep, IdentityStep, ScratchDirStep
 from ._mp._servers import ForkServerStep, TrackerStep
-from ._signal_handlers import WakeupFdStep
-from ._streams import StreamsStep
+from ._streams import LogHandlersStep, StreamsStep
 from ._temp_dirs import TempDirsStep
 from ._watchdog import WatchdogStep
 
