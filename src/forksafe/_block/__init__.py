@@ -47,15 +47,13 @@ def forked(
 
     The child's exit code is 0 at the end of the block, that of a ``SystemExit`` as the interpreter
     has it, 130 after ``KeyboardInterrupt``, and 1 after any other exception, with its traceback on
-    stderr.
-
-    Before it ends, the child finishes what it made itself: it joins its non-daemon threads, runs
-    its exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``,
-    completes the files that it left open, runs ``__del__()`` of its other objects and the
-    ``finally`` of its generators, and flushes stdout and stderr. coverage.py saves its data, where
-    each process has a data file of its own. Nothing of the parent's is finished: text that the
-    child has written into a file object of the parent's is to be flushed. On PyPy, on free-threaded
-    builds and after ``gc.freeze()``, only files are found, those over descriptors of the child's.
+    stderr. First the child finishes what it made itself: it joins its non-daemon threads, runs its
+    exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``, completes
+    the files that it left open, runs ``__del__()`` of its other objects and the ``finally`` of its
+    generators, and flushes stdout and stderr. coverage.py saves its data, where each process has a
+    file of its own. Nothing of the parent's is finished: text that the child has written into a
+    file object of the parent's is to be flushed. On PyPy, on free-threaded builds and after
+    ``gc.freeze()``, only files are found, those over descriptors of the child's.
 
     Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
     sends the child SIGTERM, after `grace` seconds SIGKILL, reaps it, and the exception goes on.
@@ -73,11 +71,9 @@ def forked(
         A context manager, for one use, that yields a `Fork`.
 
     Raises:
-        ChildFailedError: At the end of the block, where `check` is true and the child failed; with
-            the child's traceback.
-        ChildProcessError: At the end of the block: other code reaped the child.
-        NotImplementedError: On entering, where there is no ``os.fork``.
-        OSError: On entering, where the kernel refuses to fork.
+        ChildFailedError: At the end, if `check` is true and the child failed; with its traceback.
+        ChildProcessError: At the end: other code reaped the child.
+        NotImplementedError, OSError, UnsafeForkError: On entering, as `safe_fork()`.
 
     Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
     """
@@ -102,14 +98,12 @@ class _Forked:
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         hazards: tuple[Hazard, ...] = ()
-        policy: Any = None
         if self._on_hazard != "ignore":
-            from .._audit import _policy as policy
+            from .._audit import _policy
 
             # The child leaves its parent's temporary files alone: it ends by os._exit().
-            hazards = policy.before(
-                self._on_hazard, self._allow, ("temporary-file",), self._drop_connections
-            )
+            how = ("temporary-file",), self._drop_connections
+            hazards = _policy.before(self._on_hazard, self._allow, *how)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
@@ -128,7 +122,7 @@ class _Forked:
                 fork._watch(made[0], pipe[0])
                 os.close(pipe.pop())
                 if hazards:
-                    policy.after(hazards)
+                    _policy.after(hazards)
             else:
                 self._report.pid = os.getpid()
             signals.release()

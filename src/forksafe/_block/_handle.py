@@ -52,10 +52,7 @@ class Fork:
 
     @property
     def sentinel(self) -> int:
-        """A file descriptor that turns readable when the child ends, for select() and the like.
-
-        It is closed when the block ends.
-        """
+        """A file descriptor that turns readable when the child ends; closed as the block ends."""
         self._parent_only("sentinel")
         if not self._fds:
             raise ValueError(f"the sentinel of {self!r} is closed: the block has ended")
@@ -84,8 +81,7 @@ class Fork:
         __tracebackhide__ = True
         if timeout is not None and not hasattr(timeout, "__float__"):
             raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
-        code = self._wait(timeout, "wait()")
-        if code is None:
+        if (code := self._wait(timeout, "wait()")) is None:
             raise TimeoutError(f"{self!r} still runs after {timeout} s")
         return code
 
@@ -154,8 +150,7 @@ class Fork:
         if self._exitcode is None and not self._lost and self._fds:
             # A signal handler (SIGCHLD's) may ask in the midst of this, and be told.
             try:
-                code = self._await(timeout)
-                if code is not None:
+                if (code := self._await(timeout)) is not None:
                     self._exitcode = code
             except ChildProcessError:
                 self._lost = self._exitcode is None

@@ -92,12 +92,11 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
     if isinstance(registry, dict) and getattr(finalize, "_registered_with_atexit", False):
         finalizers = [info for info in list(registry.values()) if info.atexit]
     _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > _BY_ITSELF)
-    return list(utils.values()), finalizers, list(_all_log_handlers())
+    return list(utils.values()), finalizers, _all_log_handlers()
 
 
 def _all_log_handlers() -> list[Any]:
-    handlers = getattr(sys.modules.get("logging"), "_handlerList", None)
-    return handlers if isinstance(handlers, list) else []
+    return list(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
 def end_by(end: Callable[[], NoReturn]) -> None:
@@ -140,9 +139,9 @@ def _keep(phase: str, info: dict[str, int]) -> None:
 
 
 def own() -> tuple[list[Any], list[Any]]:
-    """Return what is this process's own, and has something to do at its end.
+    """Return what of this process has something to do at its end: handlers of logging, objects.
 
-    Weak references to handlers of logging, as ``logging.shutdown()`` takes them, and objects.
+    The former are weak references, as ``logging.shutdown()`` takes them.
     """
     if not _own_are_young and _inherited_files is None:
         return [], []  # nobody knows what was inherited

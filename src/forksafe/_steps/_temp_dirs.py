@@ -85,18 +85,13 @@ def live_directories() -> list[tuple[Any, Any]]:
 
 
 class _Heir:
-    """In place of the function that deletes a directory, in a process that inherited it.
-
-    Attributes:
-        owner: The pid of the process that made the directory.
-        lifeline: What that process's children hold; None where it had no descriptor left.
-    """
+    """In place of the function that deletes a directory, in a process that inherited it."""
 
     def __init__(self, info: Any, owner: int, lifeline: Lifeline | None) -> None:
         self._delete = info.func
         self._reference = info.weakref
-        self.owner = owner
-        self.lifeline = lifeline
+        self.owner = owner  # the pid of the process that made the directory
+        self.lifeline = lifeline  # that process's children hold it; None: it had no descriptor left
         self._is_due = False  # whether this process must delete, for it is the last one
         self._collected: tuple[str, dict[str, Any]] | None = None
 
@@ -143,8 +138,7 @@ class Lifeline:
     def is_last(self) -> bool | None:
         """Let go of the pipe, as this process ends; tell whether no other process holds it.
 
-        Returns:
-            None where that cannot be known: the program has closed the descriptors.
+        None where that cannot be known: the program has closed the descriptors.
         """
         if not _identity(self._read) == _identity(self._write) == self._pipe:
             return None

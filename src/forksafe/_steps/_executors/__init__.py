@@ -36,7 +36,7 @@ def fail(future: Any, error: Callable[[], BaseException]) -> None:
     """Fail a future unless it is done, by an exception of its own (cpython gh-101267)."""
     expect(vars(future).keys() >= _ATTRIBUTES, "a future with other attributes")
     condition = future._condition
-    lock = getattr(condition, "_lock", None)
+    lock: Any = getattr(condition, "_lock", None)
     expect(hasattr(lock, "_at_fork_reinit"), "a future without a lock to start afresh")
     base = sys.modules["concurrent.futures._base"]
     told = ""  # where it is done, a thread that is gone may have been about to tell it
@@ -48,27 +48,22 @@ def fail(future: Any, error: Callable[[], BaseException]) -> None:
         future._state = base.CANCELLED_AND_NOTIFIED
         told = "add_cancelled"
     if not condition._is_owned():  # by a signal handler's victim: this very thread
-        free(lock)
+        lock._at_fork_reinit()
     release_waiters(condition)
     if not told:
         return
     for waiter in list(future._waiters):
         event_lock = getattr(getattr(getattr(waiter, "event", None), "_cond", None), "_lock", None)
         if event_lock is not None and hasattr(waiter, told):
-            free(event_lock)
+            event_lock._at_fork_reinit()
             if hasattr(waiter, "lock"):
-                free(waiter.lock)
+                waiter.lock._at_fork_reinit()
             getattr(waiter, told)(future)
     for callback in list(future._done_callbacks):
         # asyncio.wrap_future(): it only schedules a call in the loop of the waiting task.
         names = (getattr(callback, "__module__", None), getattr(callback, "__qualname__", None))
         if names == _ASYNCIOS:
             callback(future)
-
-
-def free(lock: Any) -> None:
-    """Free a lock that a vanished thread may hold."""
-    lock._at_fork_reinit()
 
 
 def release_waiters(condition: Any) -> None:

@@ -16,7 +16,7 @@ from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect
 from ..._fork_event._typing import Any, NoReturn
 from .._mp import RegistryStep, registries
-from . import free, kept, mend_each, release_waiters
+from . import kept, mend_each, release_waiters
 
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
@@ -58,21 +58,16 @@ def live_pools() -> list[tuple[Any, int]]:
 class _Refusal(dict):  # type: ignore[type-arg]
     """In place of a pool's cache, where every result registers before its work is queued."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__()
-        self._message = message
+    message = ""
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        raise ValueError(self._message)
+        raise ValueError(self.message)
 
 
 class _Lost(ValueError):
-    """What lost work has for a value."""
+    """What lost work has for a value, also where billiard has its ``ExceptionInfo``."""
 
-    @property
-    def exception(self) -> BaseException:
-        """Itself: it stands for billiard's ``ExceptionInfo`` as well."""
-        return self
+    exception = property(lambda self: self)
 
 
 def _check(pool: Any) -> None:
@@ -103,7 +98,8 @@ def _refuse_work(found: tuple[Any, int]) -> None:
     kept.append((state["_cache"], state.get("_terminate")))
     for result in list(state["_cache"].values()):
         _fail(result, _Lost(f"the work of this result is lost: {message}"))
-    state["_cache"] = _Refusal(message)
+    state["_cache"] = _Refusal()
+    state["_cache"].message = message
     state.update(dict.fromkeys(_LETTING_GO, lambda *args, **kwargs: None))
     if hasattr(pool, "_check_running"):  # billiard's has no such method, and goes by its state
         state["_check_running"] = lambda: None  # `with pool:` would raise
@@ -112,7 +108,7 @@ def _refuse_work(found: tuple[Any, int]) -> None:
 
 def _fail(result: Any, value: _Lost) -> None:
     condition = _condition(result)
-    free(condition._lock)
+    condition._lock._at_fork_reinit()
     if not hasattr(result, "_event"):
         result._items.append((False, value))
         result._index = result._length = 0  # and after it: the end

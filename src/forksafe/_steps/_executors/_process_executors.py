@@ -16,7 +16,7 @@ from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect
 from ..._fork_event._typing import Any
 from .._mp import Registry
-from . import fail, free, kept, mend_each
+from . import fail, kept, mend_each
 
 _MODULE = "concurrent.futures.process"
 
@@ -58,12 +58,9 @@ class LiveExecutor:
         thread: Its thread; None where it was never started.
     """
 
-    def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, thread: Any) -> None:
+    def __init__(self, executor: Any, *parts: Any) -> None:
         self.executor = executor
-        self.wakeup = wakeup
-        self.pending = pending
-        self.queue = queue
-        self.thread = thread
+        self.wakeup, self.pending, self.queue, self.thread = parts
         workers = list((getattr(executor, "_processes", None) or {}).values())
         self.owner: int = workers[0]._parent_pid if workers else 0
 
@@ -152,7 +149,7 @@ def _start_later(live: LiveExecutor) -> None:
     the frame of ``submit()`` knows the executor, which the queue does not.
     """
     if hasattr(live.queue, "shutdown_lock"):  # up to 3.13
-        free(live.queue.shutdown_lock)
+        live.queue.shutdown_lock._at_fork_reinit()
     submit = sys.modules[_MODULE].ProcessPoolExecutor.submit.__code__
 
     def wakeup() -> None:
