@@ -33,14 +33,10 @@ from _thread import _count, get_ident
 from . import _reset
 from ._fork_event import ForkEvent, _with_bodies, this_process
 from ._fork_event._threads import forget_vanished_threads
-from ._fork_event._typing import Any, Callable, Iterable
+from ._fork_event._typing import Any, Callable, Iterable, OnHazard
 from ._fork_event._who import EXEC, who_forks
 from ._steps import STEPS, _watchdog
 from ._steps._streams import flush
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
 
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 
@@ -55,7 +51,7 @@ _events: dict[int, ForkEvent] = {}  # the innermost fork of each forking thread
 def install(
     *,
     freeze: bool = False,
-    on_hazard: Literal["ignore", "warn", "raise"] | None = None,
+    on_hazard: OnHazard | None = None,
     allow: Iterable[str] = (),
     drop_connections: bool | None = None,
     free_locks: bool | None = None,

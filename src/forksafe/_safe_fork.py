@@ -10,18 +10,14 @@ from types import FrameType, FunctionType
 
 from . import _hook
 from ._fork_event import _with_bodies
-from ._fork_event._typing import Any, Iterable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
+from ._fork_event._typing import Any, Iterable, OnHazard
 
 _os_fork: Any = getattr(os, "fork", None)
 
 
 def safe_fork(
     *,
-    on_hazard: Literal["ignore", "warn", "raise"] = "ignore",
+    on_hazard: OnHazard = "ignore",
     allow: Iterable[str] = (),
     drop_connections: bool = False,
 ) -> int:

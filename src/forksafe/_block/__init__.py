@@ -15,16 +15,10 @@ from itertools import chain, starmap
 
 from .. import _safe_fork
 from .._fork_event._signals import Signals
-from .._fork_event._typing import Any, Iterable
+from .._fork_event._typing import Any, Iterable, OnHazard
 from ..exceptions import ChildFailedError
 from ._child_end import Report, end
 from ._handle import Fork
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
-
-    from .._hazard import Hazard
 
 
 def forked(
@@ -32,7 +26,7 @@ def forked(
     name: str | None = None,
     check: bool = True,
     grace: float = 5.0,
-    on_hazard: Literal["ignore", "warn", "raise"] = "ignore",
+    on_hazard: OnHazard = "ignore",
     allow: Iterable[str] = (),
     drop_connections: bool = False,
 ) -> _Forked:
@@ -97,7 +91,7 @@ class _Forked:
         __tracebackhide__ = True
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
-        hazards: tuple[Hazard, ...] = ()
+        hazards: tuple[Any, ...] = ()
         if self._on_hazard != "ignore":
             from .._audit import _policy
 
@@ -145,14 +139,14 @@ class _Forked:
             raise
         return fork
 
-    def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> Literal[False]:
+    def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> None:
         __tracebackhide__ = True
         fork = self._fork
         assert fork is not None
         if fork.is_child:
             end(exc, self._report)
         if os.getpid() != fork._owner:
-            return False  # another child of the parent, forked inside the block: not its to wait
+            return  # another child of the parent, forked inside the block: not its to wait
         try:
             code = fork.wait() if exc is None else 0
             if self._check and code:
@@ -160,7 +154,6 @@ class _Forked:
                 raise ChildFailedError(fork.pid, code, fork.name, reason, text)
         finally:
             self._let_go(fork)
-        return False
 
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""

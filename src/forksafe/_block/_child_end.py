@@ -13,12 +13,8 @@ import os
 import sys
 import threading
 
-from .._fork_event._typing import Any, Iterable
+from .._fork_event._typing import Any, Iterable, Never
 from .._steps import _exit_handlers
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing_extensions import Never
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _FLUSH_FAILED = 120  # as Py_RunMain() has it

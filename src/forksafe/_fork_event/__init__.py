@@ -51,7 +51,8 @@ class _ThisProcess:
     """Tells this process from the ones that it was forked from."""
 
     forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
-    whole = 0, os.getpid()  # that count, and the pid, when all was last known to be in order
+    # That count, and the pid, when all was last known to be in order.
+    whole: tuple[int, int] = (0, os.getpid())
     # What every reset replaces. By it a step that leaves something for the first use of an
     # inherited object tells that object from what this process has made itself.
     mark: object = object()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from . import ForkEvent
-from ._typing import Any, NoReturn
+from ._typing import Any, Never
 
 
 class UnknownLayout(Exception):
@@ -60,7 +60,7 @@ class _Raises:
         self._exc = exc
         self._what = what
 
-    def __call__(self, *args: object) -> NoReturn:
+    def __call__(self, *args: object) -> Never:
         raise self._exc
 
     def __repr__(self) -> str:

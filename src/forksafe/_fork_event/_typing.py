@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping as Mapping
     from contextlib import AbstractContextManager as AbstractContextManager
     from typing import Any as Any
-    from typing import NoReturn as NoReturn
+    from typing import Literal
+
+    from typing_extensions import Never as Never
+
+    OnHazard = Literal["ignore", "warn", "raise"]
 else:
     Any = Callable = Collection = Iterable = Iterator = Mapping = object
-    AbstractContextManager = NoReturn = object
+    AbstractContextManager = Never = OnHazard = object

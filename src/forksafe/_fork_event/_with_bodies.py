@@ -23,10 +23,6 @@ from types import FrameType, MemberDescriptorType, MethodDescriptorType, Wrapper
 
 from ._typing import Any, Iterator
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ._lock_spans import Path
-
 _HOME = os.path.dirname(os.__file__) + os.sep
 
 # gevent and eventlet put classes of their own there.
@@ -89,7 +85,7 @@ def held_by(innermost: FrameType | None) -> Iterator[Held]:
     """
     frame = innermost if spans is not None else None
     sleeps_in: Any = None
-    releasing: list[tuple[FrameType, Path]] = []
+    releasing: list[tuple[FrameType, tuple[str, ...]]] = []
     while frame is not None:
         position = frame.f_lasti
         if position in _ASLEEP and frame.f_code is _WAIT:
@@ -154,7 +150,7 @@ def locals_of(frame: FrameType, *names: str) -> list[Any]:
     return values
 
 
-def _resolve(frame: FrameType, path: Path) -> Any:
+def _resolve(frame: FrameType, path: tuple[str, ...]) -> Any:
     """Return the object that `path` leads to, or None."""
     kind, name = path[:2]
     if kind == "name" and frame.f_locals is not frame.f_globals:

@@ -22,7 +22,7 @@ from itertools import compress
 
 from .._fork_event import ForkEvent, _who
 from .._fork_event._step import NOTHING, Step
-from .._fork_event._typing import Any, Callable, NoReturn
+from .._fork_event._typing import Any, Callable, Never
 from .._fork_event._who import Launch
 
 _UTILS = _who.submodules("util")
@@ -35,7 +35,7 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 
 # In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: Callable[[], NoReturn] | None = None
+_end: Callable[[], Never] | None = None
 _inherited_log_handlers: list[Any] = []
 _inherited_files: set[tuple[int, ...]] | None = None
 _own_are_young = False
@@ -99,7 +99,7 @@ def _all_log_handlers() -> list[Any]:
     return list(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
-def end_by(end: Callable[[], NoReturn]) -> None:
+def end_by(end: Callable[[], Never]) -> None:
     """Say how `_stop` is to end this process, which is about to run its exit handlers."""
     global _end
     _end = end

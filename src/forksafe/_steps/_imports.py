@@ -70,8 +70,11 @@ def _forget(names: list[str], mine: set[str]) -> None:
                 del namespace[child]
             if hasattr(module, "__path__"):
                 packages += (name + ".",)
+    external = sys.modules.get("_frozen_importlib_external")
+    extension: Any = getattr(external, "ExtensionFileLoader", ())
     for name, module in list(sys.modules.items()) if packages else ():
-        if name.startswith(packages) and name not in mine and not _is_extension(module):
+        loader = getattr(getattr(module, "__spec__", None), "loader", None)
+        if name.startswith(packages) and name not in mine and not isinstance(loader, extension):
             _forgotten.append(sys.modules.pop(name))
 
 
@@ -99,9 +102,3 @@ def _locks() -> dict[str, Any]:
             "importlib._bootstrap._ModuleLock has other attributes",
         )
     return locks
-
-
-def _is_extension(module: object) -> bool:
-    external = sys.modules.get("_frozen_importlib_external")
-    loader = getattr(getattr(module, "__spec__", None), "loader", None)
-    return isinstance(loader, getattr(external, "ExtensionFileLoader", ()))

@@ -24,10 +24,6 @@ from .._fork_event._signals import in_handler
 from .._fork_event._step import NOTHING, Step
 from .._fork_event._typing import Any, Iterator
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Buffer = io.BufferedWriter | io.BufferedRandom
-
 _HANDLERS = "logging.handlers"
 _parents: list[object] = []  # kept: records hold objects of the program's
 
@@ -85,7 +81,7 @@ def _takes(stream: Any) -> bool:
     return bool(poll.poll(0))
 
 
-def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
+def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
     """Return the text and the binary layer of a standard stream that is open, else None."""
     text = stream if type(stream) is io.TextIOWrapper else None
     try:
@@ -117,7 +113,7 @@ def _log_handlers() -> list[Any]:
     return [reference() for reference in list(known) if callable(reference)]
 
 
-def _start_afresh(text: io.TextIOWrapper | None, buffer: Buffer) -> None:
+def _start_afresh(text: io.TextIOWrapper | None, buffer: Any) -> None:
     # __init__() on a live object gives it an empty buffer and a new lock, and leaves the file open.
     # The TextIOWrapper keeps its settings. Its pending text is the parent's, so we flush it while
     # the buffer points at a sink, and then point the buffer back at the file.

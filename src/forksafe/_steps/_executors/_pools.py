@@ -14,7 +14,7 @@ import sys
 
 from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect
-from ..._fork_event._typing import Any, NoReturn
+from ..._fork_event._typing import Any, Never
 from .._mp import RegistryStep, registries
 from . import kept, mend_each, release_waiters
 
@@ -60,7 +60,7 @@ class _Refusal(dict):  # type: ignore[type-arg]
 
     message = ""
 
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+    def __setitem__(self, key: Any, value: Any) -> Never:
         raise ValueError(self.message)
 
 

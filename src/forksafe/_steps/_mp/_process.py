@@ -19,10 +19,8 @@ from ..._fork_event._step import NOTHING, Step, expect
 from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._who import Launch
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    # A family's module, the parent, and the process object to be known by; None: as it is.
-    Change = tuple[Any, Any, Any]
+# A family's module, the parent, and the process object to be known by; None: as it is.
+Change = tuple[Any, Any, Any]
 
 _POLL = 0.05  # seconds between two looks at the parent, where there is no pidfd
 _strangers: list[object] = []  # kept: their finalizers must not run inside the fork
@@ -136,12 +134,9 @@ class ScratchDirStep(Step):
         return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        had = [config.pop("tempdir", None) for config in _configs(fork)]
-        return any(had)
-
-
-def _configs(fork: ForkEvent) -> Iterator[dict[str, Any]]:
-    for module in _others(fork, ChildrenStep.modules):
-        config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
-        expect(isinstance(config, dict), f"{module.__name__}: no _config")
-        yield config
+        had = False
+        for module in _others(fork, ChildrenStep.modules):
+            config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
+            expect(isinstance(config, dict), f"{module.__name__}: no _config")
+            had = config.pop("tempdir", None) is not None or had
+        return had
