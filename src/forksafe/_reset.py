@@ -45,7 +45,6 @@ def note(event: ForkEvent) -> None:
 
 
 def undo(event: ForkEvent) -> None:
-    """Take back, in the parent, what the notes changed."""
     for take_back in event.undo:
         try:
             take_back()

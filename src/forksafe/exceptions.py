@@ -36,11 +36,8 @@ class ChildFailedError(ForksafeError):
         traceback: str = "",
     ) -> None:
         super().__init__(pid, exitcode, name, reason, traceback)
-        self.pid = pid
-        self.exitcode = exitcode
-        self.name = name
-        self.reason = reason
-        self.traceback = traceback
+        self.pid, self.exitcode, self.name = pid, exitcode, name
+        self.reason, self.traceback = reason, traceback
 
     def __str__(self) -> str:
         who = f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"

@@ -14,7 +14,7 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _imports, _loops, _mp, _streams, _temp_dirs
+from .._steps import _locks, _loops, _mp, _streams, _temp_dirs
 from .._steps._executors import _pools, _process_executors, _thread_executors
 from .._steps._mp import _process, _servers
 from ._scene import Scene, address_of, is_loaded, path_of
@@ -25,7 +25,7 @@ WANTED = (_ASYNCIOS, _UVLOOPS)
 
 
 def _of_imports(scene: Scene) -> Iterator[Hazard]:
-    for name in _imports.half_imported():
+    for name in _locks.half_imported():
         yield tell("import", name, name, name)
 
 

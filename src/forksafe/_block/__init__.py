@@ -170,7 +170,8 @@ class _Forked:
                         fork.kill()
                         fork.wait()
             finally:
-                fork._close()
+                while fork._fds:
+                    os.close(fork._fds.pop())
 
 
 _process_type: Any = None

@@ -188,10 +188,6 @@ class Fork:
         data = os.read(self._fds[0], 65536) if _ready(self._fds[0], 0) else b""
         return data.decode(errors="replace")
 
-    def _close(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
-
 
 def _ready(fd: int, timeout: float | None) -> bool:
     """Wait until `fd`, any number, is readable or at its end, for `timeout` seconds at most."""

@@ -1,10 +1,9 @@
 """The signals of the forking thread: put off before the fork, due after it, none of them lost.
 
-A handler must never run in a half-reset child, so all that can be put off is blocked. The release
-inside an at-fork hook has a catch: what a handler raises there (KeyboardInterrupt, SystemExit) the
-interpreter reports and *drops*. So signals that came in meanwhile are taken off the kernel and
-handed to the interpreter as the hook's last act: their handlers run when ``os.fork()`` has
-returned, in the program's own frame.
+A handler must never run in a half-reset child, so all that can be put off is blocked. What a
+handler raises inside an at-fork hook (KeyboardInterrupt, SystemExit) the interpreter reports and
+*drops*. So signals that came in meanwhile are taken off the kernel and handed to the interpreter as
+the hook's last act: their handlers run when ``os.fork()`` has returned, in the program's own frame.
 
 A mask is a thread's. Where there are other threads, one of them takes the signal, and the main
 thread runs the handler although it blocks the signal: anywhere in the parent's hooks (in the child
@@ -57,8 +56,6 @@ if sys.implementation.name == "pypy":
 
 
 class Signals:
-    """The mask of one thread around one fork."""
-
     def __init__(self) -> None:
         self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
         self._found: Collection[int] = ()  # what was there when it was blocked

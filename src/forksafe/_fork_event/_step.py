@@ -37,7 +37,6 @@ class Step:
     modules: tuple[str, ...] = ()
 
     def loaded(self) -> bool:
-        """Tell whether there can be any state to reset."""
         return not self.modules or any(module in sys.modules for module in self.modules)
 
     def note(self, fork: ForkEvent) -> Any:

@@ -113,7 +113,6 @@ def _begin_turn() -> None:
 
 
 def end_turn() -> None:
-    """In the parent and in the child."""
     if _usual and _is_long(sys.getswitchinterval()):
         sys.setswitchinterval(_usual)
 

@@ -1,12 +1,10 @@
 """Which locks a thread holds, read off its stack: a proof, not a guess.
 
 A plain lock does not know who has taken it. But a thread whose instruction stands inside the body
-of ``with LOCK`` holds LOCK (see `_lock_spans`), no other thread has it, and in the child nobody
-will ever release it. Which lock it is we look up again in the frame, without running code of the
-program. Not proven is that no other function has put another lock there, or has released it.
-
-A thread at the entry of a body, or at its exit, *may* have the lock; otherwise the forking thread
-has it. Mostly it waits for the GIL, and at the next look is in the body; or the child decides.
+of ``with LOCK`` holds LOCK (see `_lock_spans`), and in the child nobody will ever release it. Which
+lock it is we look up again in the frame, without running code of the program. Not proven is that no
+other function has put another lock there, or has released it. A thread at the entry of a body, or
+at its exit, *may* have the lock. Mostly it waits for the GIL, and is in the body at the next look.
 
 Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack`` or
 ``@contextmanager`` (what is inside is not on the stack), by a wrapper, or by ``async with``, and

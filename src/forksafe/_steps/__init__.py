@@ -16,8 +16,7 @@ from ._executors._pools import PoolsStep
 from ._executors._process_executors import ProcessExecutorsStep
 from ._executors._thread_executors import ThreadExecutorsStep
 from ._exit_handlers import ExitHandlersStep
-from ._imports import ImportsStep
-from ._locks import ConditionsStep, LocksStep
+from ._locks import ConditionsStep, ImportsStep, LocksStep
 from ._loops import EventLoopsStep, WakeupFdStep
 from ._mp import RegistryStep
 from ._mp._process import ChildrenStep, IdentityStep, ScratchDirStep

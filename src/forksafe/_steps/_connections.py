@@ -45,7 +45,6 @@ class ConnectionsStep(Step):
 
 
 def _find() -> Found:
-    """Return the instances of each row that has any."""
     rows: list[tuple[Row, list[type]]] = []
     anchors: list[Any] = []
     for row in ROWS:

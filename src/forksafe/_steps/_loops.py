@@ -2,17 +2,16 @@
 
 Parent and child share the loop's epoll and self-pipe: the child's ``remove_reader()`` makes the
 parent deaf, and each swallows the wakeups of the other. In the child we put a fresh epoll and a
-fresh socket pair under the numbers of the old ones: no Python object changes, and callbacks and
-tasks stay. The loops of the forking thread are refreshed at once. Nothing lists the others: each is
-refreshed at its first use, for which ``_selector`` of asyncio's loops is a property, from the first
-fork on until `uninstall()`. An access costs about 0.1 microseconds more.
+fresh socket pair under the numbers of the old ones: callbacks and tasks stay. The loops of the
+forking thread are refreshed at once. Nothing lists the others: each is refreshed at its first use,
+for which ``_selector`` of asyncio's loops is a property, from the first fork on until
+`uninstall()`. An access costs about 0.1 microseconds more.
 
 ``signal.set_wakeup_fd()`` names a socket that takes each signal's number: the parent's loop would
 take the child's SIGTERM for its own. CPython unsets it since 3.12 where asyncio was imported
 (cpython gh-94454). Without it the handlers of ``loop.add_signal_handler()`` and ``asyncio.run()``
-do nothing, and nothing short of SIGKILL could end a child. So there the signals that ask a process
-to end do that again; of others, which the parent knows how to take, a child must not die. Where the
-child does run the loop, its first wait for events puts all of it back.
+do nothing, so the signals that ask a process to end do that again in the child; of others, which
+the parent knows how to take, it must not die. Its first run of the loop puts all of it back.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
 What the child's own code asks for happens: ``cleanup()``, and the end of a ``with`` block, delete.
 What only the end of a process, or the collection of the object, would do is left to the owner.
 Where the owner has ended without doing it (a daemonizer ends its parent by ``os._exit()``), the
-last process that inherited the directory does it at its end. A `Lifeline` of each owner tells which
-is the last; where a daemon has closed that one too, it counts that the owner is no more.
-
-The finalizer of each object stays alive, for ``cleanup()`` asks it; only its function changes.
+last process that inherited the directory does it at its end: a `Lifeline` of each owner tells which
+is the last. Where a daemon has closed that one too, it counts that the owner is no more. The
+finalizer of each object stays alive, for ``cleanup()`` asks it; only its function changes.
 """
 
 from __future__ import annotations
@@ -118,10 +117,8 @@ class _Heir:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as exc:
+        return isinstance(exc, PermissionError)
     return True
 
 

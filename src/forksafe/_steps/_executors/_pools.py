@@ -1,10 +1,9 @@
 """Row 10, first half: an inherited ``Pool`` or ``ThreadPool`` fails at once in the child.
 
-A pool is three threads between its workers and whoever asks. They stay in the parent: ``map()``
-waits for ever, and letting go of the pool (``with``, ``terminate()``) sends SIGTERM to the parent's
-workers. So in the child submitting work raises ``ValueError``, as with a closed pool, and so do
-results that were due, without their callbacks, which were made for the parent. Letting go does
-nothing. All that changes is attributes of the child's copy.
+Its threads stay in the parent: ``map()`` waits for ever, and letting go of the pool (``with``,
+``terminate()``) sends SIGTERM to the parent's workers. So in the child submitting work raises
+``ValueError``, as with a closed pool, and so do results that were due, without their callbacks,
+which were made for the parent. Letting go does nothing. Only the child's copy changes.
 """
 
 from __future__ import annotations

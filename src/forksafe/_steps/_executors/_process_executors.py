@@ -102,7 +102,6 @@ def _check(live: LiveExecutor) -> None:
 
 
 def _broken_state(message: str) -> dict[str, Any]:
-    """Return what an executor whose workers have died is made of."""
     return {
         "_broken": message,
         "_shutdown_lock": sys.modules["threading"].Lock(),

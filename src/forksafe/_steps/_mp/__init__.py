@@ -122,7 +122,6 @@ def _is_own(callback: Any) -> bool:
 
 
 def run_own(fork: ForkEvent, entries: list[Entry]) -> None:
-    """Run entries that are multiprocessing's own."""
     for (_index, _ident, callback), reference in entries:
         obj = reference()
         if obj is not None:

@@ -1,17 +1,16 @@
 """Rows 7 to 9: the two helper processes of multiprocessing.
 
-The resource tracker is shared. It unlinks shared memory when no process has the write end of its
-pipe any more: a second tracker, of the child's own, would unlink what the parent still uses. Since
-3.14.10 a child closes that end unless ``_fork_intent.preserve_fd`` is set, as by ``Process``
-(cpython gh-146313). The child keeps neither the lock, which a vanished thread may hold, nor the
-pid: it cannot wait for it. Nor does the parent's exit wait for as long as any child lives, of which
-a `Lifeline` tells.
+The resource tracker is shared: a second one, of the child's, would unlink shared memory that the
+parent still uses. Since 3.14.10 a child closes the write end of its pipe unless
+``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313). The child keeps neither
+the lock, which a vanished thread may hold, nor the pid: it cannot wait for it. Nor does the
+parent's exit wait for as long as any child lives, of which a `Lifeline` tells.
 
 The forkserver is the parent's; the child starts one of its own on demand. ``ensure_running()``
-waits, without blocking, for the server's pid. That is no child of the forked child's, so every
-forkserver ``Process`` there raises ChildProcessError. A server ends when nobody holds the write end
-of its "alive" pipe any more, so the child closes its copy. The server itself, which forks as well,
-keeps its address, for it has neither pid nor pipe; and ``_inherited_fds``, which stay descriptors.
+would wait for the parent's, which is no child of the forked child's: ChildProcessError. A server
+ends when nobody holds the write end of its "alive" pipe any more, so the child closes its copy. The
+server itself, which forks as well, keeps its address, for it has neither pid nor pipe; and
+``_inherited_fds``, which stay descriptors.
 """
 
 from __future__ import annotations
@@ -88,8 +87,6 @@ def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
 
 
 class _Tracker:
-    """One tracker's object, of the shape that was checked."""
-
     def __init__(self, module: ModuleType, tracker: Any) -> None:
         known = hasattr(getattr(tracker, "_lock", None), "_at_fork_reinit")
         expect(known and hasattr(tracker, "_fd"), f"{module.__name__}: no lock, or no _fd")
