@@ -92,12 +92,13 @@ class _Forked:
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
         hazards: tuple[Any, ...] = ()
+        policy: Any = None
         if self._on_hazard != "ignore":
-            from .._audit import _policy
+            from .._audit import _policy as policy
 
             # The child leaves its parent's temporary files alone: it ends by os._exit().
             how = ("temporary-file",), self._drop_connections
-            hazards = _policy.before(self._on_hazard, self._allow, *how)
+            hazards = policy.before(self._on_hazard, self._allow, *how)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
@@ -116,7 +117,7 @@ class _Forked:
                 fork._watch(made[0], pipe[0])
                 os.close(pipe.pop())
                 if hazards:
-                    _policy.after(hazards)
+                    policy.after(hazards)
             else:
                 self._report.pid = os.getpid()
             signals.release()

@@ -31,10 +31,8 @@ class Fork:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.pid = 0
-        self.is_child = True
-        self.is_parent = False
+        self.name, self.pid = name, 0
+        self.is_child, self.is_parent = True, False
         self._owner = os.getpid()
         # In the parent, until the block has ended: the pipe, then the pidfd if there are any.
         self._fds: list[int] = []
@@ -113,14 +111,13 @@ class Fork:
     def __repr__(self) -> str:
         if self.is_child:
             return f"<Fork {self.name!r}, in the child>"
+        state = "running, when last asked"
         if self._lost:
             state = "reaped by other code"
         elif self._exitcode is not None:
             state = f"exit code {self._exitcode}"
         elif not self._fds or os.getpid() != self._owner:
             state = "unknown"
-        else:
-            state = "running, when last asked"
         return f"<Fork {self.name!r}, pid {self.pid}, {state}>"
 
     def _parent_only(self, what: str) -> None:

@@ -56,8 +56,7 @@ class Step:
 
 class _Raises:
     def __init__(self, exc: BaseException, what: str) -> None:
-        self._exc = exc
-        self._what = what
+        self._exc, self._what = exc, what
 
     def __call__(self, *args: object) -> Never:
         raise self._exc
@@ -77,6 +76,5 @@ def tell(exc: BaseException, what: str) -> None:
         told.exc_type, told.exc_value, told.exc_traceback = type(exc), exc, exc.__traceback__
         told.err_msg, told.extra_line, told.object = "Exception ignored in", "", what
         sys.unraisablehook(told)
-        return
-    told = type("_Told", (), {"__del__": _Raises(exc, what)})()
-    del told  # the hook has it now
+    else:
+        type("_Told", (), {"__del__": _Raises(exc, what)})()  # nobody takes it: the hook has it now

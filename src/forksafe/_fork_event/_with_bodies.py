@@ -76,12 +76,13 @@ class Held:
         self.of_standard_library = path.startswith(_HOME) and "-packages" not in path
 
 
-def held_by(innermost: FrameType | None) -> Iterator[Held]:
+def held_by(frame: FrameType | None) -> Iterator[Held]:
     """Yield the locks that a thread holds or may hold, from the inside out. One can come twice.
 
     The frame of another thread may be read only while the GIL keeps that thread from running.
     """
-    frame = innermost if spans is not None else None
+    if spans is None:
+        return
     sleeps_in: Any = None
     releasing: list[tuple[FrameType, tuple[str, ...]]] = []
     while frame is not None:

@@ -49,19 +49,14 @@ class ProcessExecutorsStep(Step):
 
 
 class LiveExecutor:
-    """An executor that may have workers.
-
-    Attributes:
-        executor: None where the program has let go of it, or it was never started.
-        pending: Its work, by number: what is due from the workers.
-        owner: The pid of the process whose children the workers are; 0 before there are any.
-        thread: Its thread; None where it was never started.
-    """
+    """An executor that may have workers."""
 
     def __init__(self, executor: Any, *parts: Any) -> None:
-        self.executor = executor
+        self.executor = executor  # None where the program has let go of it, or it has no thread
+        # The second is its work, by number; the last is None where it was never started.
         self.wakeup, self.pending, self.queue, self.thread = parts
         workers = list((getattr(executor, "_processes", None) or {}).values())
+        # The process whose children they are; 0 before there are any.
         self.owner: int = workers[0]._parent_pid if workers else 0
 
 

@@ -29,18 +29,13 @@ interest(_WORKER, variables=("work_queue", "work_item"))
 
 
 class ThreadExecutor:
-    """An executor's queue of work, with the threads that work for it.
-
-    Attributes:
-        executor: The executor; None where the program has let go of it, and work is left.
-        own: This thread, where it is one of them.
-    """
+    """An executor's queue of work, with the threads that work for it."""
 
     def __init__(self, executor: Any, queue: Any) -> None:
-        self.executor = executor
+        self.executor = executor  # None where the program has let go of it, and work is left
         self.queue = queue
         self.threads: list[Any] = []
-        self.own: Any = None
+        self.own: Any = None  # this thread, where it is one of them
 
 
 class ThreadExecutorsStep(Step):

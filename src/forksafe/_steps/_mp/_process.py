@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from itertools import count
 from types import ModuleType
 
@@ -111,8 +112,6 @@ def _watching(process: Any, parent: Any) -> Any:
         return os.getppid() == int(self._pid)
 
     def join(self: Any, timeout: float | None = None) -> None:
-        import time
-
         end = None if timeout is None else time.monotonic() + timeout
         while is_alive(self) and (end is None or time.monotonic() < end):
             time.sleep(_POLL)
