@@ -14,8 +14,8 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _locks, _loops, _mp, _streams, _temp_dirs
-from .._steps._executors import _pools, _process_executors, _thread_executors
+from .._steps import _executors, _locks, _loops, _mp, _streams, _temp_dirs
+from .._steps._executors import _process_executors, _thread_executors
 from .._steps._mp import _process, _servers
 from ._scene import Scene, address_of, is_loaded, path_of
 from ._scene import find as loaded
@@ -79,8 +79,8 @@ def _of_loops(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_pools(scene: Scene) -> Iterator[Hazard]:
-    for pool, owner in _pools.live_pools():
-        _pools._check(pool)
+    for pool, owner in _executors.live_pools():
+        _executors._check(pool)
         if vars(pool)["_worker_handler"].is_alive():  # else it was closed, and came to its end
             name = type(pool).__name__
             yield tell("pool", name, f"{path_of(pool)}, of process {owner}", name)

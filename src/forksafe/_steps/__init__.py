@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .._fork_event._step import Step
 from ._connections import ConnectionsStep
-from ._executors._pools import PoolsStep
+from ._executors import PoolsStep
 from ._executors._process_executors import ProcessExecutorsStep
 from ._executors._thread_executors import ThreadExecutorsStep
 from ._exit_handlers import ExitHandlersStep

@@ -87,8 +87,7 @@ class _Heir:
     """In place of the function that deletes a directory, in a process that inherited it."""
 
     def __init__(self, info: Any, owner: int, lifeline: Lifeline | None) -> None:
-        self._delete = info.func
-        self._reference = info.weakref
+        self._delete, self._reference = info.func, info.weakref
         self.owner = owner  # the pid of the process that made the directory
         self.lifeline = lifeline  # that process's children hold it; None: it had no descriptor left
         self._is_due = False  # whether this process must delete, for it is the last one

@@ -9,7 +9,6 @@ given. A watchdog that was set before is not known here: the audit tells of it.
 
 from __future__ import annotations
 
-import faulthandler
 import sys
 import time
 
@@ -17,7 +16,7 @@ from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step
 from .._fork_event._typing import Any
 
-_faulthandler: Any = faulthandler  # PyPy's has neither function
+_faulthandler: Any = __import__("faulthandler")  # PyPy's has neither function
 _set: Any = getattr(_faulthandler, "dump_traceback_later", None)
 _cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
 

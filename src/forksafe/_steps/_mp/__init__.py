@@ -63,12 +63,10 @@ class Registry:
     def __init__(self, util: Any) -> None:
         self.util = util
         self._registry = getattr(util, "_afterfork_registry", None)
-        entries: Any = getattr(self._registry, "data", None)
-        finalizers: Any = getattr(util, "_finalizer_registry", None)
-        known = isinstance(entries, dict) and isinstance(finalizers, dict)
+        self.entries: Any = getattr(self._registry, "data", None)
+        self.finalizers: Any = getattr(util, "_finalizer_registry", None)
+        known = isinstance(self.entries, dict) and isinstance(self.finalizers, dict)
         expect(known, f"{util.__name__} without its registries")
-        self.entries: dict[Any, Any] = entries
-        self.finalizers: dict[Any, Any] = finalizers
 
     def is_of(self, who: object) -> bool:
         """Tell whether the `Process` that is being started runs this registry itself."""
