@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from . import ForkEvent
-from ._typing import Any, Never
+from ._typing import Any, Callable, Iterable, Never
 
 
 class UnknownLayout(Exception):
@@ -23,6 +23,18 @@ def expect(condition: object, what: str) -> None:
     """Raise `UnknownLayout` naming `what` unless `condition` holds."""
     if not condition:
         raise UnknownLayout(what)
+
+
+def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
+    """Mend each thing, also behind one that cannot be mended: that is raised in the end."""
+    failure: Exception | None = None
+    for thing in things:
+        try:
+            mend(thing)
+        except (OSError, UnknownLayout) as exc:
+            failure = exc
+    if failure is not None:
+        raise failure
 
 
 # What `Step.note` returns where the child has nothing to do. The reset is then spared.

@@ -22,7 +22,7 @@ import sys
 
 from .._fork_event import ForkEvent, this_process
 from .._fork_event._signals import as_main_thread, c
-from .._fork_event._step import NOTHING, Step, UnknownLayout, expect
+from .._fork_event._step import NOTHING, Step, UnknownLayout, expect, mend_each
 from .._fork_event._typing import Any
 
 _MODULE = "asyncio.selector_events"
@@ -67,22 +67,12 @@ class EventLoopsStep(Step):
         return (loops, handlers) if loops or handlers else NOTHING
 
     def reset(self, fork: ForkEvent, note: tuple[list[Any], list[tuple[int, Any]]] | None) -> bool:
-        base = _loop_class()
-        if note is None and getattr(base, "_selector", None) is not _selector:
+        if note is None and getattr(_loop_class(), "_selector", None) is not _selector:
             _begin(inherited=True)
         loops, handlers = note or (current_loops(), _suspendable())
         _suspend(handlers)
         _kept.extend(loops)
-        failure: Exception | None = None
-        for loop in loops:
-            try:
-                name = f"{type(loop).__module__}:{type(loop).__qualname__}"
-                expect(isinstance(loop, base), f"left alone, not asyncio's own: {name}")
-                _claim(loop)
-            except (OSError, UnknownLayout) as exc:
-                failure = exc  # the others are refreshed all the same
-        if failure is not None:
-            raise failure
+        mend_each(_claim_if_known, loops)
         return bool(loops or handlers)
 
     def leave(self) -> None:
@@ -115,6 +105,12 @@ def _begin(*, inherited: bool) -> None:
     expect(plain, "BaseSelectorEventLoop._selector is no plain attribute")
     _first = None if inherited else this_process.mark
     base._selector = _selector
+
+
+def _claim_if_known(loop: Any) -> None:
+    name = f"{type(loop).__module__}:{type(loop).__qualname__}"
+    expect(isinstance(loop, _loop_class()), f"left alone, not asyncio's own: {name}")
+    _claim(loop)
 
 
 def _claim(loop: Any) -> None:

@@ -18,8 +18,8 @@ import os
 import sys
 
 from ..._fork_event import ForkEvent, _who
-from ..._fork_event._step import NOTHING, Step, UnknownLayout, expect
-from ..._fork_event._typing import Any, Callable, Iterable, Never
+from ..._fork_event._step import NOTHING, Step, expect, mend_each
+from ..._fork_event._typing import Any, Callable, Never
 from .._mp import RegistryStep, registries
 
 _ATTRIBUTES = {"_condition", "_state", "_exception", "_waiters", "_done_callbacks"}
@@ -30,18 +30,6 @@ _LETTING_GO = ("close", "terminate", "join", "_terminate")
 
 # What was the parent's: it has finalizers, which must not run inside the fork.
 kept: list[object] = []
-
-
-def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
-    """Mend each thing, also behind one whose layout is unknown: that is raised in the end."""
-    unknown: UnknownLayout | None = None
-    for thing in things:
-        try:
-            mend(thing)
-        except UnknownLayout as exc:
-            unknown = exc
-    if unknown is not None:
-        raise unknown
 
 
 def fail(future: Any, error: Callable[[], BaseException]) -> None:

@@ -13,10 +13,10 @@ import os
 import sys
 
 from ..._fork_event import ForkEvent
-from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._step import NOTHING, Step, expect, mend_each
 from ..._fork_event._typing import Any
 from .._mp import Registry
-from . import fail, kept, mend_each
+from . import fail, kept
 
 _MODULE = "concurrent.futures.process"
 
