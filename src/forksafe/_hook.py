@@ -33,14 +33,10 @@ from _thread import _count, get_ident
 from . import _reset
 from ._fork_event import ForkEvent, _with_bodies, this_process
 from ._fork_event._threads import forget_vanished_threads
-from ._fork_event._typing import Any, Callable, Iterable
+from ._fork_event._typing import Any, Callable, Iterable, OnHazard
 from ._fork_event._who import EXEC, who_forks
 from ._steps import STEPS, _watchdog
 from ._steps._streams import flush
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
 
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 
@@ -55,23 +51,22 @@ _events: dict[int, ForkEvent] = {}  # the innermost fork of each forking thread
 def install(
     *,
     freeze: bool = False,
-    on_hazard: Literal["ignore", "warn", "raise"] | None = None,
+    on_hazard: OnHazard | None = None,
     allow: Iterable[str] = (),
     drop_connections: bool | None = None,
     free_locks: bool | None = None,
 ) -> None:
     """Give every later fork of this process the reset, whoever calls it.
 
-    After this ``os.fork()``, ``os.forkpty()`` and ``pty.fork()`` behave as `safe_fork()`, in all
-    code, and so do the forks of ``multiprocessing``. Children inherit it. Not affected: children
-    that exec at once, as those of ``subprocess``; and forks made in C that run no at-fork hooks
-    (uWSGI: see `forksafe.uwsgi`). Idempotent and thread-safe; a no-op on platforms without
-    ``os.fork``. What is left out of the arguments stays as an earlier `install()` set it.
+    That is ``os.fork()``, ``os.forkpty()`` and ``pty.fork()``, in all code, children's included.
+    Not affected: children that exec at once, as those of ``subprocess``; and forks made in C that
+    run no at-fork hooks (uWSGI: see `forksafe.uwsgi`). Idempotent and thread-safe; a no-op on
+    platforms without ``os.fork``. What is left out stays as an earlier `install()` set it.
 
     Args:
-        freeze: Collect garbage and call ``gc.freeze()`` right before the first fork, and again
-            before later ones while much has been made since, so that collections in the children
-            leave the pages of the preloaded heap shared with the parent. For preloading servers.
+        freeze: Collect garbage and call ``gc.freeze()`` before the first fork, and before later
+            ones where much has been made since, so that collections in the children leave the
+            pages of the preloaded heap shared with the parent. For preloading servers.
         on_hazard: What to do at a fork where `audit()` finds something that needs action. At first
             ``"ignore"``: do not look. ``"warn"``: one `ForkHazardWarning`, from the parent after
             the fork, once for the same things. ``"raise"``: the same, since nothing that a hook
@@ -80,8 +75,8 @@ def install(
         drop_connections: Whether the child lets go of the connections that known libraries had in
             the parent, so that its first use of each connects anew (docs/connections.md). At first
             False. Costs a look at the heap at each fork, where such a library is loaded.
-        free_locks: Whether locks that another thread provably held at the fork are freed in the
-            child (docs/held-locks.md). At first True.
+        free_locks: Whether the child frees locks that another thread provably held
+            (docs/held-locks.md). At first True.
 
     Raises:
         ValueError: `on_hazard` is none of the three, or a pattern names no kind of hazard.
@@ -152,8 +147,8 @@ def asking(*, drop_connections: bool, **options: Any) -> ForkEvent | None:
     if outer is not None and not outer.begun:
         return None  # a wrapper around os.fork that ends in safe_fork() again
     options["drop_connections"] = drop_connections or ForkEvent.drop_connections
-    event = _events[thread] = ForkEvent(asked=True, outer=outer, **options)
-    return event
+    _events[thread] = ForkEvent(asked=True, outer=outer, **options)
+    return _events[thread]
 
 
 def over(event: ForkEvent) -> None:
@@ -199,10 +194,7 @@ def _before() -> None:
 
 
 def _freeze() -> None:
-    """Freeze the heap, so that a full collection in a worker does not copy all of its pages.
-
-    Again where it has grown by half since: the first fork need not be the one of a worker.
-    """
+    """Freeze the heap; again where it has grown by half: the first fork need not be a worker's."""
     global _frozen
     fresh = len(gc.get_objects())  # what is frozen is not among them
     if not _frozen or fresh > max(10_000, _frozen / 2):
@@ -212,7 +204,7 @@ def _freeze() -> None:
 
 
 def _meet_handlers() -> None:
-    """In the parent, before `_after_in_parent`: a place for handlers that raise.
+    """Be a place for handlers that raise, before `_after_in_parent`.
 
     Another thread takes a signal that the forking one blocks. Its handler runs when the next Python
     function begins, and what it raises ends that function: signals would stay blocked for ever.
@@ -229,9 +221,8 @@ def _after_in_parent() -> object:
             _reset.undo(event)
     except BaseException as exc:  # of a handler, as above
         event.signals.raised(exc)
-    if event.left_alone or event.signals.kept:
-        return None
-    return event.signals.release_in_hook(child=False)
+    still = event.left_alone or event.signals.kept
+    return None if still else event.signals.release_in_hook(child=False)
 
 
 def _after_in_child() -> object:

@@ -16,7 +16,7 @@ from ._fork_event._threads import end_turn, look
 from ._steps import STEPS
 from ._steps._mp import finish
 
-# What happened in the last reset of this process; formatted only when asked for.
+# The last reset of this process; formatted only when asked for.
 _last: tuple[ForkEvent, dict[Step, object]] | None = None
 # What was told already: a layout that a parent did not know is no news from each of its children.
 _told: set[str] = set()
@@ -45,7 +45,6 @@ def note(event: ForkEvent) -> None:
 
 
 def undo(event: ForkEvent) -> None:
-    """Take back, in the parent, what the notes changed."""
     for take_back in event.undo:
         try:
             take_back()
@@ -84,12 +83,11 @@ def last_reset() -> dict[str, str] | None:
     """Tell what the reset did in this process.
 
     Returns:
-        None where no reset ran in this process. Else, for each step in the order they ran, by
-        name: ``"done"``, ``"not needed"``, ``"not loaded"`` (no module with such state was
-        imported), ``"unknown layout: ..."`` (the state does not look as on any Python that this
-        version of forksafe knows, and was left alone) or ``"failed: ..."``; some say how much was
-        done, as in ``"done: 2 freed"``. Under the key ``"callbacks"``, if any callback registered
-        with ``multiprocessing.util.register_after_fork`` raised: what they raised.
+        None where no reset ran in this process. Else, for each step by name, in the order they ran:
+        ``"done"``, ``"done: 2 freed"``, ``"not needed"``, ``"not loaded"`` (no module with such
+        state was imported), ``"unknown layout: ..."`` (left alone: it looks as on no Python that
+        this forksafe knows) or ``"failed: ..."``. Under ``"callbacks"``: what callbacks of
+        ``multiprocessing.util.register_after_fork`` raised, if any did.
     """
     if _last is None:
         return None

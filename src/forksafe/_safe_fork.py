@@ -10,38 +10,31 @@ from types import FrameType, FunctionType
 
 from . import _hook
 from ._fork_event import _with_bodies
-from ._fork_event._typing import Any, Iterable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
+from ._fork_event._typing import Any, Iterable, OnHazard
 
 _os_fork: Any = getattr(os, "fork", None)
 
 
 def safe_fork(
     *,
-    on_hazard: Literal["ignore", "warn", "raise"] = "ignore",
+    on_hazard: OnHazard = "ignore",
     allow: Iterable[str] = (),
     drop_connections: bool = False,
 ) -> int:
     """Fork this process, with a child as whole as one made by ``multiprocessing.Process``.
 
-    A drop-in for ``os.fork``; ``os.fork = forksafe.safe_fork`` works. The child's reset has run,
-    and its signal mask is the parent's again, when this returns.
+    A drop-in for ``os.fork``; ``os.fork = forksafe.safe_fork`` works.
 
     Args:
-        on_hazard: What to do where `audit()` finds something that needs action. ``"warn"``: one
-            `ForkHazardWarning`, from the parent after the fork, once for the same things.
-            ``"raise"``: do not fork. ``"ignore"``: do not look.
+        on_hazard: As for `install()`, but ``"raise"`` does not fork.
         allow: Hazards that are accepted, as patterns: see `audit()`.
-        drop_connections: Whether the child lets go of the parent's connections: see `install()`.
+        drop_connections: As for `install()`.
 
     Returns:
         0 in the child, the child's pid in the parent.
 
     Raises:
-        OSError: The kernel refuses to fork (EAGAIN, ENOMEM), as ``os.fork`` raises it.
+        OSError: The kernel refuses to fork (EAGAIN, ENOMEM).
         NotImplementedError: This platform has no ``os.fork``.
         UnsafeForkError: There is something that needs action, and `on_hazard` is ``"raise"``; or
             ``"warn"``, and the warning filters turn the warning into an error.
@@ -62,16 +55,13 @@ def safe_fork(
 
 
 def fork(caller: FrameType | None, made: list[int], **options: Any) -> int:
-    """Fork with the reset; `options` are those of `ForkEvent`.
+    """Fork with the reset, in the name of `caller`; `options` are those of `ForkEvent`.
 
-    Python's own warning is given in the name of `caller`. `made` takes what the fork returns, also
-    where a signal handler raises in here.
+    `made` takes what the fork returns, also where a signal handler raises in here.
     """
     __tracebackhide__ = True
     if not _hook.HAVE_FORK:
-        raise NotImplementedError(
-            "this platform has no os.fork(): use multiprocessing or subprocess"
-        )
+        raise NotImplementedError("this platform has no os.fork(): use multiprocessing instead")
     if sys.version_info >= (3, 15) and caller is not None:
         _warn_before(caller)
     if _with_bodies.spans is None and _count():

@@ -36,18 +36,14 @@ class ChildFailedError(ForksafeError):
         traceback: str = "",
     ) -> None:
         super().__init__(pid, exitcode, name, reason, traceback)
-        self.pid = pid
-        self.exitcode = exitcode
-        self.name = name
-        self.reason = reason
-        self.traceback = traceback
+        self.pid, self.exitcode, self.name = pid, exitcode, name
+        self.reason, self.traceback = reason, traceback
 
     def __str__(self) -> str:
         who = f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"
+        text = f"forked child {who} ended with exit code {self.exitcode}"
         if self.exitcode < 0:
             text = f"forked child {who} was ended by signal {-self.exitcode}"
-        else:
-            text = f"forked child {who} ended with exit code {self.exitcode}"
         if self.reason:
             text += f": {self.reason}"
         elif self.exitcode > 0:

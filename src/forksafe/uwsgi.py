@@ -38,8 +38,6 @@ _theirs: list[Callable[[], object]] = []
 
 
 class _Module(types.ModuleType):
-    """What the module ``uwsgi`` is made an instance of."""
-
     @property
     def post_fork_hook(self) -> Any:
         """The application's hook, called in every child after the reset."""

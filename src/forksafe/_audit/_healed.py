@@ -14,9 +14,9 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _imports, _log_handlers, _loops, _mp, _temp_dirs
-from .._steps._executors import _pools, _process_executors, _thread_executors
-from .._steps._mp import _fork_server, _process, _tracker
+from .._steps import _executors, _locks, _loops, _mp, _streams, _temp_dirs
+from .._steps._executors import _process_executors, _thread_executors
+from .._steps._mp import _process, _servers
 from ._scene import Scene, address_of, is_loaded, path_of
 from ._scene import find as loaded
 
@@ -25,7 +25,7 @@ WANTED = (_ASYNCIOS, _UVLOOPS)
 
 
 def _of_imports(scene: Scene) -> Iterator[Hazard]:
-    for name in _imports.half_imported():
+    for name in _locks.half_imported():
         yield tell("import", name, name, name)
 
 
@@ -38,12 +38,12 @@ def _of_children(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_helpers(scene: Scene) -> Iterator[Hazard]:
-    for one in _tracker.trackers():
+    for one in _servers.trackers():
         pid = one.state.get("_pid")
         if pid is not None:
             package = one.module.partition(".")[0]
             yield tell("resource-tracker", one.module, f"pid {pid}", package)
-    for module, server in _fork_server.live_fork_servers():
+    for module, server in _servers.live_fork_servers():
         name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
         yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
 
@@ -55,7 +55,7 @@ def _of_directories(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
-    for handler, attribute in _log_handlers.waiting_handlers():
+    for handler, attribute in _streams.waiting_handlers():
         if attribute == "buffer":
             name = type(handler).__name__
             yield tell("open-file of logging", name, path_of(handler), len(handler.buffer), name)
@@ -79,8 +79,8 @@ def _of_loops(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_pools(scene: Scene) -> Iterator[Hazard]:
-    for pool, owner in _pools.live_pools():
-        _pools._check(pool)
+    for pool, owner in _executors.live_pools():
+        _executors._check(pool)
         if vars(pool)["_worker_handler"].is_alive():  # else it was closed, and came to its end
             name = type(pool).__name__
             yield tell("pool", name, f"{path_of(pool)}, of process {owner}", name)

@@ -15,16 +15,10 @@ from itertools import chain, starmap
 
 from .. import _safe_fork
 from .._fork_event._signals import Signals
-from .._fork_event._typing import Any, Iterable
+from .._fork_event._typing import Any, Iterable, OnHazard
 from ..exceptions import ChildFailedError
 from ._child_end import Report, end
 from ._handle import Fork
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
-
-    from .._hazard import Hazard
 
 
 def forked(
@@ -32,7 +26,7 @@ def forked(
     name: str | None = None,
     check: bool = True,
     grace: float = 5.0,
-    on_hazard: Literal["ignore", "warn", "raise"] = "ignore",
+    on_hazard: OnHazard = "ignore",
     allow: Iterable[str] = (),
     drop_connections: bool = False,
 ) -> _Forked:
@@ -47,15 +41,13 @@ def forked(
 
     The child's exit code is 0 at the end of the block, that of a ``SystemExit`` as the interpreter
     has it, 130 after ``KeyboardInterrupt``, and 1 after any other exception, with its traceback on
-    stderr.
-
-    Before it ends, the child finishes what it made itself: it joins its non-daemon threads, runs
-    its exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``,
-    completes the files that it left open, runs ``__del__()`` of its other objects and the
-    ``finally`` of its generators, and flushes stdout and stderr. coverage.py saves its data, where
-    each process has a data file of its own. Nothing of the parent's is finished: text that the
-    child has written into a file object of the parent's is to be flushed. On PyPy, on free-threaded
-    builds and after ``gc.freeze()``, only files are found, those over descriptors of the child's.
+    stderr. First the child finishes what it made itself: it joins its non-daemon threads, runs its
+    exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``, completes
+    the files that it left open, runs ``__del__()`` of its other objects and the ``finally`` of its
+    generators, and flushes stdout and stderr. coverage.py saves its data, where each process has a
+    file of its own. Nothing of the parent's is finished: text that the child has written into a
+    file object of the parent's is to be flushed. On PyPy, on free-threaded builds and after
+    ``gc.freeze()``, only files are found, those over descriptors of the child's.
 
     Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
     sends the child SIGTERM, after `grace` seconds SIGKILL, reaps it, and the exception goes on.
@@ -73,11 +65,9 @@ def forked(
         A context manager, for one use, that yields a `Fork`.
 
     Raises:
-        ChildFailedError: At the end of the block, where `check` is true and the child failed; with
-            the child's traceback.
-        ChildProcessError: At the end of the block: other code reaped the child.
-        NotImplementedError: On entering, where there is no ``os.fork``.
-        OSError: On entering, where the kernel refuses to fork.
+        ChildFailedError: At the end, if `check` is true and the child failed; with its traceback.
+        ChildProcessError: At the end: other code reaped the child.
+        NotImplementedError, OSError, UnsafeForkError: On entering, as `safe_fork()`.
 
     Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
     """
@@ -101,15 +91,14 @@ class _Forked:
         __tracebackhide__ = True
         if self._fork is not None:
             raise RuntimeError("a forked() block is for one use; call forked() again")
-        hazards: tuple[Hazard, ...] = ()
+        hazards: tuple[Any, ...] = ()
         policy: Any = None
         if self._on_hazard != "ignore":
             from .._audit import _policy as policy
 
             # The child leaves its parent's temporary files alone: it ends by os._exit().
-            hazards = policy.before(
-                self._on_hazard, self._allow, ("temporary-file",), self._drop_connections
-            )
+            how = ("temporary-file",), self._drop_connections
+            hazards = policy.before(self._on_hazard, self._allow, *how)
         identity = _identity(self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
@@ -151,14 +140,14 @@ class _Forked:
             raise
         return fork
 
-    def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> Literal[False]:
+    def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> None:
         __tracebackhide__ = True
         fork = self._fork
         assert fork is not None
         if fork.is_child:
             end(exc, self._report)
         if os.getpid() != fork._owner:
-            return False  # another child of the parent, forked inside the block: not its to wait
+            return  # another child of the parent, forked inside the block: not its to wait
         try:
             code = fork.wait() if exc is None else 0
             if self._check and code:
@@ -166,7 +155,6 @@ class _Forked:
                 raise ChildFailedError(fork.pid, code, fork.name, reason, text)
         finally:
             self._let_go(fork)
-        return False
 
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""
@@ -183,7 +171,8 @@ class _Forked:
                         fork.kill()
                         fork.wait()
             finally:
-                fork._close()
+                while fork._fds:
+                    os.close(fork._fds.pop())
 
 
 _process_type: Any = None

@@ -13,18 +13,12 @@ import os
 import sys
 import threading
 
-from .._fork_event._typing import Any, Iterable
+from .._fork_event._typing import Any, Iterable, Never
 from .._steps import _exit_handlers
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing_extensions import Never
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _FLUSH_FAILED = 120  # as Py_RunMain() has it
-# Bytes of a report. Even a small pipe takes them at once: Linux makes those of a user with many
-# pipes 8 KiB.
-_LIMIT = 8192
+_LIMIT = 8192  # bytes of a report: what the smallest pipe of Linux takes at once
 _OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
 
 
@@ -32,8 +26,7 @@ class Report:
     """The child's end of the pipe by which it tells the parent why it failed."""
 
     def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._file = os.fstat(pipe)
+        self._pipe, self._file = pipe, os.fstat(pipe)
         self.pid = 0  # the child, when it is known: others who come to the block's end tell nothing
         self.text = b""  # the reason in one line, then the traceback, if there is one
 

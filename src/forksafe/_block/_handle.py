@@ -31,10 +31,8 @@ class Fork:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.pid = 0
-        self.is_child = True
-        self.is_parent = False
+        self.name, self.pid = name, 0
+        self.is_child, self.is_parent = True, False
         self._owner = os.getpid()
         # In the parent, until the block has ended: the pipe, then the pidfd if there are any.
         self._fds: list[int] = []
@@ -52,10 +50,7 @@ class Fork:
 
     @property
     def sentinel(self) -> int:
-        """A file descriptor that turns readable when the child ends, for select() and the like.
-
-        It is closed when the block ends.
-        """
+        """A file descriptor that turns readable when the child ends; closed as the block ends."""
         self._parent_only("sentinel")
         if not self._fds:
             raise ValueError(f"the sentinel of {self!r} is closed: the block has ended")
@@ -84,8 +79,7 @@ class Fork:
         __tracebackhide__ = True
         if timeout is not None and not hasattr(timeout, "__float__"):
             raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
-        code = self._wait(timeout, "wait()")
-        if code is None:
+        if (code := self._wait(timeout, "wait()")) is None:
             raise TimeoutError(f"{self!r} still runs after {timeout} s")
         return code
 
@@ -117,14 +111,13 @@ class Fork:
     def __repr__(self) -> str:
         if self.is_child:
             return f"<Fork {self.name!r}, in the child>"
+        state = "running, when last asked"
         if self._lost:
             state = "reaped by other code"
         elif self._exitcode is not None:
             state = f"exit code {self._exitcode}"
         elif not self._fds or os.getpid() != self._owner:
             state = "unknown"
-        else:
-            state = "running, when last asked"
         return f"<Fork {self.name!r}, pid {self.pid}, {state}>"
 
     def _parent_only(self, what: str) -> None:
@@ -154,8 +147,7 @@ class Fork:
         if self._exitcode is None and not self._lost and self._fds:
             # A signal handler (SIGCHLD's) may ask in the midst of this, and be told.
             try:
-                code = self._await(timeout)
-                if code is not None:
+                if (code := self._await(timeout)) is not None:
                     self._exitcode = code
             except ChildProcessError:
                 self._lost = self._exitcode is None
@@ -192,10 +184,6 @@ class Fork:
         # Not to the pipe's end: a grandchild may hold it open. The child has written at once.
         data = os.read(self._fds[0], 65536) if _ready(self._fds[0], 0) else b""
         return data.decode(errors="replace")
-
-    def _close(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
 
 
 def _ready(fd: int, timeout: float | None) -> bool:

@@ -40,28 +40,25 @@ class ForkEvent:
         vars(self).update(options)
 
 
+_HOOKS = (
+    ("logging", "_after_at_fork_child_reinit_locks"),
+    ("concurrent.futures.thread", "_global_shutdown_lock"),
+    ("concurrent.futures.thread", "_threads_queues"),
+)
+
+
 class _ThisProcess:
     """Tells this process from the ones that it was forked from."""
 
     forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
-    whole: tuple[int, int] = (
-        0,
-        os.getpid(),
-    )  # that count, and the pid, when all was last known to be in order
+    # That count, and the pid, when all was last known to be in order.
+    whole: tuple[int, int] = (0, os.getpid())
     # What every reset replaces. By it a step that leaves something for the first use of an
     # inherited object tells that object from what this process has made itself.
     mark: object = object()
     # At-fork hooks of the standard library that run after ours in the child, since their modules
     # were imported after forksafe: the reset frees their locks before the program's callbacks run.
-    later_hooks = tuple(
-        (module, attribute)
-        for module, attribute in (
-            ("logging", "_after_at_fork_child_reinit_locks"),
-            ("concurrent.futures.thread", "_global_shutdown_lock"),
-            ("concurrent.futures.thread", "_threads_queues"),
-        )
-        if module not in sys.modules
-    )
+    later_hooks = tuple(each for each in _HOOKS if each[0] not in sys.modules)
 
 
 this_process = _ThisProcess()

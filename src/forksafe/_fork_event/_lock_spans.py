@@ -19,15 +19,11 @@ from types import CodeType
 
 from ._typing import Any, Iterator
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Optional
-
-    # Where a value is looked up ("global", "name" or "local"); the name; the attributes.
-    Path = tuple[str, ...]
-    # The first offset, the one behind the last, what leads to the lock, and whether it is held
-    # there: False for perhaps, None for a function that releases it (or some lock: no path).
-    Span = tuple[int, int, Path, Optional[bool]]
+# Where a value is looked up ("global", "name" or "local"); the name; the attributes.
+Path = tuple[str, ...]
+# The first offset, the one behind the last, what leads to the lock, and whether it is held there:
+# False for perhaps, None for a function that releases it (or some lock: no path).
+Span = tuple[int, int, Path, Any]
 
 _KINDS = {"LOAD_GLOBAL": "global", "LOAD_NAME": "name", "LOAD_DEREF": "local"}
 _ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")

@@ -1,10 +1,9 @@
 """The signals of the forking thread: put off before the fork, due after it, none of them lost.
 
-A handler must never run in a half-reset child, so all that can be put off is blocked. The release
-inside an at-fork hook has a catch: what a handler raises there (KeyboardInterrupt, SystemExit) the
-interpreter reports and *drops*. So signals that came in meanwhile are taken off the kernel and
-handed to the interpreter as the hook's last act: their handlers run when ``os.fork()`` has
-returned, in the program's own frame.
+A handler must never run in a half-reset child, so all that can be put off is blocked. What a
+handler raises inside an at-fork hook (KeyboardInterrupt, SystemExit) the interpreter reports and
+*drops*. So signals that came in meanwhile are taken off the kernel and handed to the interpreter as
+the hook's last act: their handlers run when ``os.fork()`` has returned, in the program's own frame.
 
 A mask is a thread's. Where there are other threads, one of them takes the signal, and the main
 thread runs the handler although it blocks the signal: anywhere in the parent's hooks (in the child
@@ -57,8 +56,6 @@ if sys.implementation.name == "pypy":
 
 
 class Signals:
-    """The mask of one thread around one fork."""
-
     def __init__(self) -> None:
         self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
         self._found: Collection[int] = ()  # what was there when it was blocked
@@ -104,13 +101,11 @@ class Signals:
     def raised(self, exc: BaseException) -> bool:
         """Tell whether a signal handler raised this, here in a hook; if so, it will run again."""
         number = _signal_of(exc)
-        if number is None:
-            return False
-        if _sigtimedwait is None:
+        if number is not None and _sigtimedwait is None:
             self.late = exc
-        else:
+        elif number is not None:
             self._again += (number,)
-        return True
+        return number is not None
 
 
 def _arrived(number: int) -> object:
@@ -139,13 +134,11 @@ def _signal_of(exc: BaseException) -> int | None:
 
 def _handlers() -> list[tuple[int, CodeType]]:
     """Return the signals that a function in Python handles, each with its code."""
-    found = []
-    for number in c.valid_signals():
-        handler = c.getsignal(number)
-        code = getattr(getattr(handler, "__func__", handler), "__code__", None)
-        if code is not None:
-            found.append((number, code))
-    return found
+    handlers = ((number, c.getsignal(number)) for number in c.valid_signals())
+    codes = (
+        (n, getattr(getattr(each, "__func__", each), "__code__", None)) for n, each in handlers
+    )
+    return [(number, code) for number, code in codes if code is not None]
 
 
 def in_handler(frame: FrameType | None) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from . import ForkEvent
-from ._typing import Any, NoReturn
+from ._typing import Any, Callable, Iterable, Never
 
 
 class UnknownLayout(Exception):
@@ -23,6 +23,18 @@ def expect(condition: object, what: str) -> None:
     """Raise `UnknownLayout` naming `what` unless `condition` holds."""
     if not condition:
         raise UnknownLayout(what)
+
+
+def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
+    """Mend each thing, also behind one that cannot be mended: that is raised in the end."""
+    failure: Exception | None = None
+    for thing in things:
+        try:
+            mend(thing)
+        except (OSError, UnknownLayout) as exc:
+            failure = exc
+    if failure is not None:
+        raise failure
 
 
 # What `Step.note` returns where the child has nothing to do. The reset is then spared.
@@ -37,7 +49,6 @@ class Step:
     modules: tuple[str, ...] = ()
 
     def loaded(self) -> bool:
-        """Tell whether there can be any state to reset."""
         return not self.modules or any(module in sys.modules for module in self.modules)
 
     def note(self, fork: ForkEvent) -> Any:
@@ -57,10 +68,9 @@ class Step:
 
 class _Raises:
     def __init__(self, exc: BaseException, what: str) -> None:
-        self._exc = exc
-        self._what = what
+        self._exc, self._what = exc, what
 
-    def __call__(self, *args: object) -> NoReturn:
+    def __call__(self, *args: object) -> Never:
         raise self._exc
 
     def __repr__(self) -> str:
@@ -78,6 +88,5 @@ def tell(exc: BaseException, what: str) -> None:
         told.exc_type, told.exc_value, told.exc_traceback = type(exc), exc, exc.__traceback__
         told.err_msg, told.extra_line, told.object = "Exception ignored in", "", what
         sys.unraisablehook(told)
-        return
-    told = type("_Told", (), {"__del__": _Raises(exc, what)})()
-    del told  # the hook has it now
+    else:
+        type("_Told", (), {"__del__": _Raises(exc, what)})()  # nobody takes it: the hook has it now

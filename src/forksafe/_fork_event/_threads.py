@@ -90,15 +90,12 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be read"
-
-
 # Tells whether the frames of other threads can be read without a crash.
 others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
 # In C: gevent puts a function in its place that lets other greenlets run.
 _time: Any = time
 _sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
-
 
 # The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
 # busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
@@ -116,7 +113,6 @@ def _begin_turn() -> None:
 
 
 def end_turn() -> None:
-    """In the parent and in the child."""
     if _usual and _is_long(sys.getswitchinterval()):
         sys.setswitchinterval(_usual)
 

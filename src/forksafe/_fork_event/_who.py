@@ -123,7 +123,7 @@ def _find(module: str, path: str) -> CodeType | None:
     found: Any = sys.modules.get(module)
     for name in path.split("."):
         found = getattr(found, name, None)
-    return _code(found) if found is not None else None
+    return None if found is None else _code(found)
 
 
 def _launch(frame: FrameType, family: str) -> Launch | None:

@@ -1,12 +1,10 @@
 """Which locks a thread holds, read off its stack: a proof, not a guess.
 
 A plain lock does not know who has taken it. But a thread whose instruction stands inside the body
-of ``with LOCK`` holds LOCK (see `_lock_spans`), no other thread has it, and in the child nobody
-will ever release it. Which lock it is we look up again in the frame, without running code of the
-program. Not proven is that no other function has put another lock there, or has released it.
-
-A thread at the entry of a body, or at its exit, *may* have the lock; otherwise the forking thread
-has it. Mostly it waits for the GIL, and at the next look is in the body; or the child decides.
+of ``with LOCK`` holds LOCK (see `_lock_spans`), and in the child nobody will ever release it. Which
+lock it is we look up again in the frame, without running code of the program. Not proven is that no
+other function has put another lock there, or has released it. A thread at the entry of a body, or
+at its exit, *may* have the lock. Mostly it waits for the GIL, and is in the body at the next look.
 
 Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack`` or
 ``@contextmanager`` (what is inside is not on the stack), by a wrapper, or by ``async with``, and
@@ -22,10 +20,6 @@ from threading import Condition
 from types import FrameType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
 
 from ._typing import Any, Iterator
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ._lock_spans import Path
 
 _HOME = os.path.dirname(os.__file__) + os.sep
 
@@ -82,14 +76,15 @@ class Held:
         self.of_standard_library = path.startswith(_HOME) and "-packages" not in path
 
 
-def held_by(innermost: FrameType | None) -> Iterator[Held]:
+def held_by(frame: FrameType | None) -> Iterator[Held]:
     """Yield the locks that a thread holds or may hold, from the inside out. One can come twice.
 
     The frame of another thread may be read only while the GIL keeps that thread from running.
     """
-    frame = innermost if spans is not None else None
+    if spans is None:
+        return
     sleeps_in: Any = None
-    releasing: list[tuple[FrameType, Path]] = []
+    releasing: list[tuple[FrameType, tuple[str, ...]]] = []
     while frame is not None:
         position = frame.f_lasti
         if position in _ASLEEP and frame.f_code is _WAIT:
@@ -154,7 +149,7 @@ def locals_of(frame: FrameType, *names: str) -> list[Any]:
     return values
 
 
-def _resolve(frame: FrameType, path: Path) -> Any:
+def _resolve(frame: FrameType, path: tuple[str, ...]) -> Any:
     """Return the object that `path` leads to, or None."""
     kind, name = path[:2]
     if kind == "name" and frame.f_locals is not frame.f_globals:

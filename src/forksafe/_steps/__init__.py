@@ -12,20 +12,16 @@ from __future__ import annotations
 
 from .._fork_event._step import Step
 from ._connections import ConnectionsStep
-from ._executors._pools import PoolsStep
+from ._executors import PoolsStep
 from ._executors._process_executors import ProcessExecutorsStep
 from ._executors._thread_executors import ThreadExecutorsStep
 from ._exit_handlers import ExitHandlersStep
-from ._imports import ImportsStep
-from ._locks import ConditionsStep, LocksStep
-from ._log_handlers import LogHandlersStep
-from ._loops import EventLoopsStep
+from ._locks import ConditionsStep, ImportsStep, LocksStep
+from ._loops import EventLoopsStep, WakeupFdStep
 from ._mp import RegistryStep
-from ._mp._fork_server import ForkServerStep
 from ._mp._process import ChildrenStep, IdentityStep, ScratchDirStep
-from ._mp._tracker import TrackerStep
-from ._signal_handlers import WakeupFdStep
-from ._streams import StreamsStep
+from ._mp._servers import ForkServerStep, TrackerStep
+from ._streams import LogHandlersStep, StreamsStep
 from ._temp_dirs import TempDirsStep
 from ._watchdog import WatchdogStep
 

@@ -17,10 +17,7 @@ from .._fork_event._step import NOTHING, Step, UnknownLayout
 from .._fork_event._typing import Any
 from .._libraries._connections import ROWS, Row
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Found = list[tuple[Row, list[Any]]]
-
+Found = list[tuple[Row, list[Any]]]
 _PYPY = sys.implementation.name == "pypy"
 
 
@@ -48,7 +45,6 @@ class ConnectionsStep(Step):
 
 
 def _find() -> Found:
-    """Return the instances of each row that has any."""
     rows: list[tuple[Row, list[type]]] = []
     anchors: list[Any] = []
     for row in ROWS:
@@ -70,12 +66,10 @@ def _find() -> Found:
 
 
 def _referrers(anchors: list[Any]) -> list[Any]:
-    """Return what refers to `anchors`, among other things: an object refers to its class.
-
-    Not ``gc.get_objects()``: it counts a reference to every object, which copies pages that are
-    shared with older children. And where another thread is at work on a tuple, CPython refuses to
-    resize one that others refer to (``SystemError``). PyPy counts no references.
-    """
+    """Return what refers to `anchors`, among other things: an object refers to its class."""
+    # Not gc.get_objects(): it counts a reference to every object, which copies pages that are
+    # shared with older children. And where another thread is at work on a tuple, CPython refuses to
+    # resize one that others refer to (SystemError). PyPy counts no references.
     # The collector does not show what it was told to leave alone.
     frozen = getattr(gc, "get_freeze_count", int)()
     if frozen:

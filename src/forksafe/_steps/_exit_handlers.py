@@ -22,7 +22,7 @@ from itertools import compress
 
 from .._fork_event import ForkEvent, _who
 from .._fork_event._step import NOTHING, Step
-from .._fork_event._typing import Any, Callable, NoReturn
+from .._fork_event._typing import Any, Callable, Never
 from .._fork_event._who import Launch
 
 _UTILS = _who.submodules("util")
@@ -35,7 +35,7 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 
 # In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: Callable[[], NoReturn] | None = None
+_end: Callable[[], Never] | None = None
 _inherited_log_handlers: list[Any] = []
 _inherited_files: set[tuple[int, ...]] | None = None
 _own_are_young = False
@@ -92,15 +92,14 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
     if isinstance(registry, dict) and getattr(finalize, "_registered_with_atexit", False):
         finalizers = [info for info in list(registry.values()) if info.atexit]
     _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > _BY_ITSELF)
-    return list(utils.values()), finalizers, list(_all_log_handlers())
+    return list(utils.values()), finalizers, _all_log_handlers()
 
 
 def _all_log_handlers() -> list[Any]:
-    handlers = getattr(sys.modules.get("logging"), "_handlerList", None)
-    return handlers if isinstance(handlers, list) else []
+    return list(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
-def end_by(end: Callable[[], NoReturn]) -> None:
+def end_by(end: Callable[[], Never]) -> None:
     """Say how `_stop` is to end this process, which is about to run its exit handlers."""
     global _end
     _end = end
@@ -140,9 +139,9 @@ def _keep(phase: str, info: dict[str, int]) -> None:
 
 
 def own() -> tuple[list[Any], list[Any]]:
-    """Return what is this process's own, and has something to do at its end.
+    """Return what of this process has something to do at its end: handlers of logging, objects.
 
-    Weak references to handlers of logging, as ``logging.shutdown()`` takes them, and objects.
+    The former are weak references, as ``logging.shutdown()`` takes them.
     """
     if not _own_are_young and _inherited_files is None:
         return [], []  # nobody knows what was inherited

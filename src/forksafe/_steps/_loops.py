@@ -1,11 +1,17 @@
-"""Row 13: an asyncio loop made before the fork is a loop of this process alone.
+"""Rows 12 and 13: an inherited asyncio loop is a loop of this process alone.
 
 Parent and child share the loop's epoll and self-pipe: the child's ``remove_reader()`` makes the
 parent deaf, and each swallows the wakeups of the other. In the child we put a fresh epoll and a
-fresh socket pair under the numbers of the old ones: no Python object changes, and callbacks and
-tasks stay. The loops of the forking thread are refreshed at once. Nothing lists the others: each is
-refreshed at its first use, for which ``_selector`` of asyncio's loops is a property, from the first
-fork on until `uninstall()`. An access costs about 0.1 microseconds more.
+fresh socket pair under the numbers of the old ones: callbacks and tasks stay. The loops of the
+forking thread are refreshed at once. Nothing lists the others: each is refreshed at its first use,
+for which ``_selector`` of asyncio's loops is a property, from the first fork on until
+`uninstall()`. An access costs about 0.1 microseconds more.
+
+``signal.set_wakeup_fd()`` names a socket that takes each signal's number: the parent's loop would
+take the child's SIGTERM for its own. CPython unsets it since 3.12 where asyncio was imported
+(cpython gh-94454). Without it the handlers of ``loop.add_signal_handler()`` and ``asyncio.run()``
+do nothing, so the signals that ask a process to end do that again in the child; of others, which
+the parent knows how to take, it must not die. Its first run of the loop puts all of it back.
 """
 
 from __future__ import annotations
@@ -15,9 +21,9 @@ import os
 import sys
 
 from .._fork_event import ForkEvent, this_process
-from .._fork_event._step import NOTHING, Step, UnknownLayout, expect
+from .._fork_event._signals import as_main_thread, c
+from .._fork_event._step import NOTHING, Step, UnknownLayout, expect, mend_each
 from .._fork_event._typing import Any
-from ._signal_handlers import put_back_at_first_wait, suspend, suspendable
 
 _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"
@@ -30,6 +36,24 @@ _kept: list[object] = []
 # The mark of those loops that were there before the property.
 _first: object = None
 
+_ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
+_PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
+
+# What was taken away since the loops were made, in this process or in the ones before it.
+_suspended: dict[int, Any] = {}
+
+
+class WakeupFdStep(Step):
+    name = "wakeup fd"
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        try:
+            fd: int = c.set_wakeup_fd(-1)  # no way to ask without setting
+        except ValueError:  # not the main thread, says PyPy
+            with as_main_thread:
+                fd = c.set_wakeup_fd(-1)
+        return fd != -1
+
 
 class EventLoopsStep(Step):
     name = "event loops"
@@ -39,26 +63,16 @@ class EventLoopsStep(Step):
         if getattr(_loop_class(), "_selector", None) is not _selector:
             _begin(inherited=False)
         # asyncio's own hook forgets these loops in the child, from 3.12 on (cpython gh-66285).
-        loops, handlers = current_loops(), suspendable()
+        loops, handlers = current_loops(), _suspendable()
         return (loops, handlers) if loops or handlers else NOTHING
 
     def reset(self, fork: ForkEvent, note: tuple[list[Any], list[tuple[int, Any]]] | None) -> bool:
-        base = _loop_class()
-        if note is None and getattr(base, "_selector", None) is not _selector:
+        if note is None and getattr(_loop_class(), "_selector", None) is not _selector:
             _begin(inherited=True)
-        loops, handlers = note or (current_loops(), suspendable())
-        suspend(handlers)
+        loops, handlers = note or (current_loops(), _suspendable())
+        _suspend(handlers)
         _kept.extend(loops)
-        failure: Exception | None = None
-        for loop in loops:
-            try:
-                name = f"{type(loop).__module__}:{type(loop).__qualname__}"
-                expect(isinstance(loop, base), f"left alone, not asyncio's own: {name}")
-                _claim(loop)
-            except (OSError, UnknownLayout) as exc:
-                failure = exc  # the others are refreshed all the same
-        if failure is not None:
-            raise failure
+        mend_each(_claim_if_known, loops)
         return bool(loops or handlers)
 
     def leave(self) -> None:
@@ -93,6 +107,12 @@ def _begin(*, inherited: bool) -> None:
     base._selector = _selector
 
 
+def _claim_if_known(loop: Any) -> None:
+    name = f"{type(loop).__module__}:{type(loop).__qualname__}"
+    expect(isinstance(loop, _loop_class()), f"left alone, not asyncio's own: {name}")
+    _claim(loop)
+
+
 def _claim(loop: Any) -> None:
     """Make an inherited loop one of this process; do nothing where it is."""
     state = loop.__dict__
@@ -102,7 +122,7 @@ def _claim(loop: Any) -> None:
             _refresh(loop, selector)
         state[_MARK] = this_process.mark
         if selector is not None:
-            put_back_at_first_wait(loop, selector)
+            _put_back_at_first_wait(loop, selector)
 
 
 def _get(loop: Any) -> Any:
@@ -162,3 +182,66 @@ def _refresh(loop: Any, selector: Any) -> None:
     if known[0] is types[0]:
         os.dup2(fresh.fileno(), selector.fileno(), False)
     fresh.close()
+
+
+def _suspendable() -> list[tuple[int, Any]]:
+    """Return the signals that ask a process to end and that only a running loop answers."""
+    # asyncio's handler that does nothing: the wakeup fd carries the number to the loop.
+    noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", object())
+    found = [(n, handler) for n in _ENDING if type(handler := c.getsignal(n)) not in _PLAIN]
+    return [each for each in found if each[1] is noop or _runner(each[1]) is not None]
+
+
+def _suspend(handlers: list[tuple[int, Any]]) -> None:
+    """Give these signals, in the child, what they do without any event loop."""
+    with as_main_thread:
+        for number, handler in handlers:
+            c.signal(number, _default(number))
+            _suspended[number] = handler
+
+
+def _put_back_at_first_wait(loop: Any, selector: Any) -> None:
+    """See to it that the signal handlers of `loop` work again once this process runs it."""
+    if not getattr(loop, "_signal_handlers", None) and not _suspended:
+        return
+
+    def select(timeout: float | None = None) -> Any:
+        del selector.select  # the class's own from now on
+        _put_back(loop)
+        return selector.select(timeout)
+
+    selector.select = select
+
+
+def _put_back(loop: Any) -> None:
+    handlers = getattr(loop, "_signal_handlers", None) or {}
+    try:
+        if handlers:
+            other = c.set_wakeup_fd(loop._csock.fileno())
+            if other != -1:  # of another loop, that this process has made
+                c.set_wakeup_fd(other)
+                return
+        for number, handler in list(_suspended.items()):
+            runner = _runner(handler)
+            wanted = number in handlers if runner is None else runner._loop is loop
+            if wanted and c.getsignal(number) == _default(number):
+                c.signal(number, handler)
+                if runner is None:
+                    c.siginterrupt(number, False)  # as add_signal_handler() does
+                del _suspended[number]
+    except ValueError:  # not the main thread, where asyncio refuses signal handlers as well
+        pass
+
+
+def _runner(handler: Any) -> Any:
+    """Return the ``asyncio.Runner`` that installed this handler of SIGINT, or None."""
+    runner_type = getattr(sys.modules.get("asyncio.runners"), "Runner", None)
+    method: Any = getattr(handler, "func", None)  # a functools.partial (cpython gh-83803)
+    on_sigint = getattr(runner_type, "_on_sigint", None)
+    if on_sigint is None or getattr(method, "__func__", None) is not on_sigint:
+        return None
+    return method.__self__ if hasattr(method.__self__, "_loop") else None
+
+
+def _default(number: int) -> Any:
+    return c.default_int_handler if number == c.SIGINT else c.SIG_DFL

@@ -1,11 +1,14 @@
-"""Rows 14 and 20: what waits in a stream is written once, and the child can print, and log.
+"""Rows 14, 20 and 21: what waits in a stream or a handler of `logging` is written once.
 
 stdout and stderr are flushed before the fork, as ``multiprocessing.popen_fork`` does, unless nobody
-takes what they hold: a plain fork waits for no reader either. What another thread was putting into
-a buffer is the parent's to write, and the lock of that buffer is released by nobody in the child
-(cpython gh-50970). The streams of ``logging``'s handlers are no different. So in the child such a
-stream starts afresh, in place. Where this very thread is inside a write (a signal handler forks
-there), the stream stays as it is: the write goes on, and releases the lock.
+takes what they hold. What another thread was putting into a buffer is the parent's to write, and
+nobody in the child releases the lock of that buffer (cpython gh-50970), nor those of the streams of
+``logging``'s handlers. So in the child such a stream starts afresh, in place; but not where this
+very thread is inside a write (a signal handler forks there), which goes on, and releases the lock.
+
+The records in a ``MemoryHandler`` are gone in the child, or both processes would write them. A
+``SocketHandler``, and a ``SysLogHandler`` over TCP, connects anew at its next record; the parent's
+socket is kept, and silent. Datagrams stay as they are: a record is one message, whoever sends it.
 """
 
 from __future__ import annotations
@@ -17,11 +20,10 @@ import sys
 from .._fork_event import ForkEvent
 from .._fork_event._signals import in_handler
 from .._fork_event._step import NOTHING, Step
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Iterator
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    Buffer = io.BufferedWriter | io.BufferedRandom
+_HANDLERS = "logging.handlers"
+_parents: list[object] = []  # kept: records hold objects of the program's
 
 # In C: gevent puts functions in its place that let other greenlets run.
 _poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
@@ -77,7 +79,7 @@ def _takes(stream: Any) -> bool:
     return bool(poll.poll(0))
 
 
-def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Buffer] | None:
+def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
     """Return the text and the binary layer of a standard stream that is open, else None."""
     text = stream if type(stream) is io.TextIOWrapper else None
     try:
@@ -99,17 +101,17 @@ def _standard() -> list[Any]:
 
 def _of_handlers() -> list[Any]:
     """Return the streams of all handlers that `logging` knows, but for the standard ones."""
+    streams = [getattr(handler, "__dict__", {}).get("stream") for handler in _log_handlers()]
     known = {id(None), *map(id, _standard())}
-    found = []
-    for reference in list(getattr(sys.modules.get("logging"), "_handlerList", ())):
-        handler = reference() if callable(reference) else None
-        stream = getattr(handler, "__dict__", {}).get("stream")
-        if id(stream) not in known:
-            found.append(stream)
-    return found
+    return [stream for stream in streams if id(stream) not in known]
 
 
-def _start_afresh(text: io.TextIOWrapper | None, buffer: Buffer) -> None:
+def _log_handlers() -> list[Any]:
+    known = getattr(sys.modules.get("logging"), "_handlerList", ())
+    return [reference() for reference in list(known) if callable(reference)]
+
+
+def _start_afresh(text: io.TextIOWrapper | None, buffer: Any) -> None:
     # __init__() on a live object gives it an empty buffer and a new lock, and leaves the file open.
     # The TextIOWrapper keeps its settings. Its pending text is the parent's, so we flush it while
     # the buffer points at a sink, and then point the buffer back at the file.
@@ -123,3 +125,59 @@ def _start_afresh(text: io.TextIOWrapper | None, buffer: Buffer) -> None:
             text.flush()
     finally:
         init(buffer, raw, size if size > 0 else io.DEFAULT_BUFFER_SIZE)
+
+
+class LogHandlersStep(Step):
+    name = "log handlers"
+    modules = (_HANDLERS,)
+
+    def note(self, fork: ForkEvent) -> Any:
+        return None if any(True for _ in waiting_handlers()) else NOTHING
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        found = list(waiting_handlers())
+        for handler, attribute in found:
+            had = getattr(handler, attribute)
+            _parents.append(had)
+            if attribute == "buffer":
+                handler.buffer = []
+            elif attribute == "sock" or hasattr(type(handler), "createSocket"):
+                setattr(handler, attribute, None)  # it connects by itself
+            else:  # up to 3.10 a SysLogHandler has a socket from the beginning
+                handler.socket = _connecting_later(handler, had)
+        return bool(found)
+
+
+def waiting_handlers() -> Iterator[tuple[Any, str]]:
+    """Yield handlers with something of this process in an attribute, and its name. Reads only."""
+    module: Any = sys.modules.get(_HANDLERS)
+    if module is None:
+        return
+    for handler in _log_handlers():
+        state = getattr(handler, "__dict__", {})
+        if isinstance(handler, module.BufferingHandler):
+            if type(state.get("buffer")) is list and state["buffer"]:
+                yield handler, "buffer"
+        elif isinstance(handler, (module.SocketHandler, module.SysLogHandler)):
+            attribute = "sock" if isinstance(handler, module.SocketHandler) else "socket"
+            # A DatagramHandler's socket is a datagram one.
+            kind = getattr(state.get(attribute), "type", None)
+            if kind == sys.modules["socket"].SOCK_STREAM:
+                yield handler, attribute
+
+
+def _connecting_later(handler: Any, had: Any) -> Any:
+    """Return what stands in for the socket of a ``SysLogHandler``, up to 3.10, until a record."""
+
+    def sendall(data: bytes) -> None:
+        # As SysLogHandler.__init__() does it.
+        if handler.unixsocket:
+            handler._connect_unixsocket(handler.address)
+        else:
+            sock = sys.modules["socket"].socket(had.family, handler.socktype)
+            sock.connect(handler.address)
+            handler.socket = sock
+        handler.socket.sendall(data)
+
+    stand_in: Any = type(sys.implementation)  # types.SimpleNamespace
+    return stand_in(sendall=sendall, send=sendall, close=lambda: None)

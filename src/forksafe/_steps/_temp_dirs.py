@@ -3,10 +3,9 @@
 What the child's own code asks for happens: ``cleanup()``, and the end of a ``with`` block, delete.
 What only the end of a process, or the collection of the object, would do is left to the owner.
 Where the owner has ended without doing it (a daemonizer ends its parent by ``os._exit()``), the
-last process that inherited the directory does it at its end. A `Lifeline` of each owner tells which
-is the last; where a daemon has closed that one too, it counts that the owner is no more.
-
-The finalizer of each object stays alive, for ``cleanup()`` asks it; only its function changes.
+last process that inherited the directory does it at its end: a `Lifeline` of each owner tells which
+is the last. Where a daemon has closed that one too, it counts that the owner is no more. The
+finalizer of each object stays alive, for ``cleanup()`` asks it; only its function changes.
 """
 
 from __future__ import annotations
@@ -85,18 +84,12 @@ def live_directories() -> list[tuple[Any, Any]]:
 
 
 class _Heir:
-    """In place of the function that deletes a directory, in a process that inherited it.
-
-    Attributes:
-        owner: The pid of the process that made the directory.
-        lifeline: What that process's children hold; None where it had no descriptor left.
-    """
+    """In place of the function that deletes a directory, in a process that inherited it."""
 
     def __init__(self, info: Any, owner: int, lifeline: Lifeline | None) -> None:
-        self._delete = info.func
-        self._reference = info.weakref
-        self.owner = owner
-        self.lifeline = lifeline
+        self._delete, self._reference = info.func, info.weakref
+        self.owner = owner  # the pid of the process that made the directory
+        self.lifeline = lifeline  # that process's children hold it; None: it had no descriptor left
         self._is_due = False  # whether this process must delete, for it is the last one
         self._collected: tuple[str, dict[str, Any]] | None = None
 
@@ -123,10 +116,8 @@ class _Heir:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as exc:
+        return isinstance(exc, PermissionError)
     return True
 
 
@@ -143,8 +134,7 @@ class Lifeline:
     def is_last(self) -> bool | None:
         """Let go of the pipe, as this process ends; tell whether no other process holds it.
 
-        Returns:
-            None where that cannot be known: the program has closed the descriptors.
+        None where that cannot be known: the program has closed the descriptors.
         """
         if not _identity(self._read) == _identity(self._write) == self._pipe:
             return None

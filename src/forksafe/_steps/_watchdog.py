@@ -1,17 +1,14 @@
 """Row 25: ``faulthandler.dump_traceback_later()`` watches the parent, and does not hang the child.
 
-Its watchdog is a thread, in C. A child has no such thread, and at its exit waits for that thread's
-end, for ever; so does ``cancel_dump_traceback_later()`` there. So the watchdog is called off before
-the fork, and set again in the parent with the time that is left.
-
-Nothing tells whether it is set, and for how long. So from the import of forksafe on, until
-`forksafe.uninstall()`, the two functions are wrapped, and note what they are given. A watchdog that
-was set before is not known here: the audit tells of it.
+Its watchdog is a thread, in C, for whose end a child waits for ever, at its exit and in
+``cancel_dump_traceback_later()``. So it is called off before the fork, and set again in the parent
+with the time that is left. Nothing tells whether it is set, and for how long. So from the import of
+forksafe on, until `forksafe.uninstall()`, the two functions are wrapped, and note what they are
+given. A watchdog that was set before is not known here: the audit tells of it.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import sys
 import time
 
@@ -19,7 +16,7 @@ from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step
 from .._fork_event._typing import Any
 
-_faulthandler: Any = faulthandler  # PyPy's has neither function
+_faulthandler: Any = __import__("faulthandler")  # PyPy's has neither function
 _set: Any = getattr(_faulthandler, "dump_traceback_later", None)
 _cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
 

@@ -13,10 +13,10 @@ import os
 import sys
 
 from ..._fork_event import ForkEvent
-from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._step import NOTHING, Step, expect, mend_each
 from ..._fork_event._typing import Any
 from .._mp import Registry
-from . import fail, free, kept, mend_each
+from . import fail, kept
 
 _MODULE = "concurrent.futures.process"
 
@@ -49,22 +49,14 @@ class ProcessExecutorsStep(Step):
 
 
 class LiveExecutor:
-    """An executor that may have workers.
+    """An executor that may have workers."""
 
-    Attributes:
-        executor: None where the program has let go of it, or it was never started.
-        pending: Its work, by number: what is due from the workers.
-        owner: The pid of the process whose children the workers are; 0 before there are any.
-        thread: Its thread; None where it was never started.
-    """
-
-    def __init__(self, executor: Any, wakeup: Any, pending: Any, queue: Any, thread: Any) -> None:
-        self.executor = executor
-        self.wakeup = wakeup
-        self.pending = pending
-        self.queue = queue
-        self.thread = thread
+    def __init__(self, executor: Any, *parts: Any) -> None:
+        self.executor = executor  # None where the program has let go of it, or it has no thread
+        # The second is its work, by number; the last is None where it was never started.
+        self.wakeup, self.pending, self.queue, self.thread = parts
         workers = list((getattr(executor, "_processes", None) or {}).values())
+        # The process whose children they are; 0 before there are any.
         self.owner: int = workers[0]._parent_pid if workers else 0
 
 
@@ -105,7 +97,6 @@ def _check(live: LiveExecutor) -> None:
 
 
 def _broken_state(message: str) -> dict[str, Any]:
-    """Return what an executor whose workers have died is made of."""
     return {
         "_broken": message,
         "_shutdown_lock": sys.modules["threading"].Lock(),
@@ -152,7 +143,7 @@ def _start_later(live: LiveExecutor) -> None:
     the frame of ``submit()`` knows the executor, which the queue does not.
     """
     if hasattr(live.queue, "shutdown_lock"):  # up to 3.13
-        free(live.queue.shutdown_lock)
+        live.queue.shutdown_lock._at_fork_reinit()
     submit = sys.modules[_MODULE].ProcessPoolExecutor.submit.__code__
 
     def wakeup() -> None:

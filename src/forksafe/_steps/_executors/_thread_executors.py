@@ -14,10 +14,10 @@ import os
 import sys
 
 from ..._fork_event import ForkEvent
-from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._step import NOTHING, Step, expect, mend_each
 from ..._fork_event._threads import interest
 from ..._fork_event._typing import Any, Iterable
-from . import fail, kept, mend_each
+from . import fail, kept
 
 _MODULE = "concurrent.futures.thread"
 _ATTRIBUTES = {"_threads", "_work_queue", "_idle_semaphore", "_shutdown_lock", "_shutdown"}
@@ -29,18 +29,13 @@ interest(_WORKER, variables=("work_queue", "work_item"))
 
 
 class ThreadExecutor:
-    """An executor's queue of work, with the threads that work for it.
-
-    Attributes:
-        executor: The executor; None where the program has let go of it, and work is left.
-        own: This thread, where it is one of them.
-    """
+    """An executor's queue of work, with the threads that work for it."""
 
     def __init__(self, executor: Any, queue: Any) -> None:
-        self.executor = executor
+        self.executor = executor  # None where the program has let go of it, and work is left
         self.queue = queue
         self.threads: list[Any] = []
-        self.own: Any = None
+        self.own: Any = None  # this thread, where it is one of them
 
 
 class ThreadExecutorsStep(Step):

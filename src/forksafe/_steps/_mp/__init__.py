@@ -15,14 +15,12 @@ from itertools import chain
 from ..._fork_event import ForkEvent, _who, this_process
 from ..._fork_event._signals import as_main_thread
 from ..._fork_event._step import NOTHING, Step, expect, tell
-from ..._fork_event._typing import Any, Callable
+from ..._fork_event._typing import Any
 from ..._fork_event._who import PLAIN, Launch
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    # Its key, and a weak reference to the object.
-    Entry = tuple[tuple[int, int, Callable[[Any], object]], Callable[[], Any]]
-    Note = list[tuple["Registry", list[Entry], list[Entry]]]
+# Its key (an index, the object's id, the callback), and a weak reference to the object.
+Entry = tuple[tuple[int, int, Any], Any]
+Note = list[tuple["Registry", list[Entry], list[Entry]]]
 
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
@@ -44,12 +42,12 @@ class RegistryStep(Step):
                 note = None  # another thread has registered something since
         if note is None:
             note = [(one, *one.in_order(fork)) for one in registries()]
-        families = [one for one, _, _ in note]
         for one, own, programs in note:
             if not one.is_of(fork.who):
                 one.finalizers.clear()
                 run_own(fork, own)
                 fork.callbacks += (programs,)
+        families = [one for one, _, _ in note]
         for one in families:
             if one.is_of(fork.who):
                 if fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
@@ -65,12 +63,10 @@ class Registry:
     def __init__(self, util: Any) -> None:
         self.util = util
         self._registry = getattr(util, "_afterfork_registry", None)
-        entries: Any = getattr(self._registry, "data", None)
-        finalizers: Any = getattr(util, "_finalizer_registry", None)
-        known = isinstance(entries, dict) and isinstance(finalizers, dict)
+        self.entries: Any = getattr(self._registry, "data", None)
+        self.finalizers: Any = getattr(util, "_finalizer_registry", None)
+        known = isinstance(self.entries, dict) and isinstance(self.finalizers, dict)
         expect(known, f"{util.__name__} without its registries")
-        self.entries: dict[Any, Any] = entries
-        self.finalizers: dict[Any, Any] = finalizers
 
     def is_of(self, who: object) -> bool:
         """Tell whether the `Process` that is being started runs this registry itself."""
@@ -124,7 +120,6 @@ def _is_own(callback: Any) -> bool:
 
 
 def run_own(fork: ForkEvent, entries: list[Entry]) -> None:
-    """Run entries that are multiprocessing's own."""
     for (_index, _ident, callback), reference in entries:
         obj = reference()
         if obj is not None:

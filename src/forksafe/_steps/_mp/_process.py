@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from itertools import count
 from types import ModuleType
 
@@ -19,10 +20,8 @@ from ..._fork_event._step import NOTHING, Step, expect
 from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._who import Launch
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    # A family's module, the parent, and the process object to be known by; None: as it is.
-    Change = tuple[Any, Any, Any]
+# A family's module, the parent, and the process object to be known by; None: as it is.
+Change = tuple[Any, Any, Any]
 
 _POLL = 0.05  # seconds between two looks at the parent, where there is no pidfd
 _strangers: list[object] = []  # kept: their finalizers must not run inside the fork
@@ -113,8 +112,6 @@ def _watching(process: Any, parent: Any) -> Any:
         return os.getppid() == int(self._pid)
 
     def join(self: Any, timeout: float | None = None) -> None:
-        import time
-
         end = None if timeout is None else time.monotonic() + timeout
         while is_alive(self) and (end is None or time.monotonic() < end):
             time.sleep(_POLL)
@@ -136,12 +133,9 @@ class ScratchDirStep(Step):
         return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        had = [config.pop("tempdir", None) for config in _configs(fork)]
-        return any(had)
-
-
-def _configs(fork: ForkEvent) -> Iterator[dict[str, Any]]:
-    for module in _others(fork, ChildrenStep.modules):
-        config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
-        expect(isinstance(config, dict), f"{module.__name__}: no _config")
-        yield config
+        had = False
+        for module in _others(fork, ChildrenStep.modules):
+            config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
+            expect(isinstance(config, dict), f"{module.__name__}: no _config")
+            had = config.pop("tempdir", None) is not None or had
+        return had

@@ -1,10 +1,16 @@
-"""Rows 7 and 8: one resource tracker, shared with the parent, and nothing of it inherited but that.
+"""Rows 7 to 9: the two helper processes of multiprocessing.
 
-It unlinks shared memory when no process has the write end of its pipe any more. The child keeps
-that end: a second tracker, of its own, would unlink what the parent still uses. Since 3.14.10 a
-child closes it unless ``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313).
-The child keeps neither the lock, which a vanished thread may hold, nor the pid: it cannot wait for
-it. Nor does the parent's exit wait for as long as any child lives, of which a `Lifeline` tells.
+The resource tracker is shared: a second one, of the child's, would unlink shared memory that the
+parent still uses. Since 3.14.10 a child closes the write end of its pipe unless
+``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313). The child keeps neither
+the lock, which a vanished thread may hold, nor the pid: it cannot wait for it. Nor does the
+parent's exit wait for as long as any child lives, of which a `Lifeline` tells.
+
+The forkserver is the parent's; the child starts one of its own on demand. ``ensure_running()``
+would wait for the parent's, which is no child of the forked child's: ChildProcessError. A server
+ends when nobody holds the write end of its "alive" pipe any more, so the child closes its copy. The
+server itself, which forks as well, keeps its address, for it has neither pid nor pipe; and
+``_inherited_fds``, which stay descriptors.
 """
 
 from __future__ import annotations
@@ -13,9 +19,9 @@ import os
 import sys
 from types import ModuleType
 
-from ..._fork_event import ForkEvent
+from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect
-from ..._fork_event._typing import Any, Callable
+from ..._fork_event._typing import Any, Callable, Iterator
 from .._temp_dirs import Lifeline
 
 _TRACKERS = {
@@ -23,14 +29,10 @@ _TRACKERS = {
     "multiprocess.resource_tracker": "_resource_tracker",
     "billiard.semaphore_tracker": "_semaphore_tracker",
 }
-
 # After the finalizers that join the children: those are ``_run_finalizers()``'s last.
 _EXIT_PRIORITY = -1000
-
-
-def _put_back(intent: Any) -> Callable[[], None]:
-    before = getattr(intent, "preserve_fd", False)
-    return lambda: setattr(intent, "preserve_fd", before)
+# billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
+_FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "authkey")}
 
 
 class TrackerStep(Step):
@@ -74,14 +76,17 @@ class TrackerStep(Step):
             util.Finalize(None, _at_exit, (lifeline, one.tracker), exitpriority=_EXIT_PRIORITY)
 
 
+def _put_back(intent: Any) -> Callable[[], None]:
+    before = getattr(intent, "preserve_fd", False)
+    return lambda: setattr(intent, "preserve_fd", before)
+
+
 def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
     if lifeline.is_last() is False:
         tracker._pid = None  # a child lives: do not wait for it
 
 
 class _Tracker:
-    """One tracker's object, of the shape that was checked."""
-
     def __init__(self, module: ModuleType, tracker: Any) -> None:
         known = hasattr(getattr(tracker, "_lock", None), "_at_fork_reinit")
         expect(known and hasattr(tracker, "_fd"), f"{module.__name__}: no lock, or no _fd")
@@ -94,3 +99,40 @@ class _Tracker:
 def trackers() -> list[_Tracker]:
     loaded = [(sys.modules.get(name), attribute) for name, attribute in _TRACKERS.items()]
     return [_Tracker(module, getattr(module, name, None)) for module, name in loaded if module]
+
+
+class ForkServerStep(Step):
+    name = "forkserver"
+    modules = _who.submodules("forkserver")
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        done = False
+        for _module, server in _fork_servers():
+            if server._lock.locked():  # a thread that is gone was just starting a server
+                server._lock._at_fork_reinit()
+                done = True
+            alive_fd, state = server._forkserver_alive_fd, vars(server)
+            if alive_fd is None and state.get("_forkserver_pid") is None:
+                continue
+            state.update(dict.fromkeys(state.keys() & _FORGOTTEN))
+            done = True
+            if alive_fd is not None:
+                try:
+                    os.close(alive_fd)
+                except OSError:
+                    pass  # a daemon closes all it has
+        return done
+
+
+def live_fork_servers() -> list[tuple[ModuleType, Any]]:
+    """Return the servers that this process started or was started by, each with its module."""
+    return [found for found in _fork_servers() if found[1]._forkserver_alive_fd is not None]
+
+
+def _fork_servers() -> Iterator[tuple[ModuleType, Any]]:
+    for module in _who.loaded(ForkServerStep.modules):
+        server = getattr(module, "_forkserver", None)
+        lock = getattr(server, "_lock", None)
+        known = hasattr(lock, "_at_fork_reinit") and hasattr(server, "_forkserver_alive_fd")
+        expect(known, f"{module.__name__}: no lock to start afresh, or no pipe")
+        yield module, server
