@@ -187,7 +187,11 @@ def _is_in(module: str, packages: str) -> bool:
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     load()
-    held = {id(lock): lock for lock in _locks() if _is_held(lock)}
+    # 3.9 does not list locks; but what is listed refers to them.
+    listed = sys.version_info >= (3, 10) or PYPY
+    locks = on_heap({LockType, RLock}) if listed else gc.get_referents(*gc.get_objects())
+    held = {id(lock): lock for lock in locks if _is_held(lock)}
+    del locks  # which leads to everything
     threads = {thread.ident: thread for thread in active()}
     holders: dict[int, tuple[str, bool]] = {}
     for ident, frame in (frames_of_others() or {}).items():
@@ -197,10 +201,11 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
                 held[id(one.lock)] = one.lock
                 known = f"by thread {name!r} at {one.where}"
                 holders[id(one.lock)] = (known, ForkEvent.free_locks or one.of_standard_library)
-    mine = {id(one.lock) for one in held_by(sys._getframe())}
-    called = _called([*held.values()])
+    for one in held_by(sys._getframe()):
+        held.pop(id(one.lock), None)
+    called = _called(held)
     for number, lock in held.items():
-        if number not in mine and (number in called or number in holders):
+        if number in called or number in holders:
             name = called.get(number, "(of local variables)")
             module = name.rpartition(".")[0]
             standard = module in sys.modules and is_standard(module, sys.modules[module])
@@ -211,56 +216,36 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
             yield tell("lock", name, name, kind, name, holder, severity=severity, remedy=remedy)
 
 
-def _locks() -> list[Any]:
-    if sys.version_info >= (3, 10) or PYPY:
-        return on_heap({LockType, RLock})
-    # Which are not listed; but what is listed refers to them.
-    things = gc.get_referents(*gc.get_objects())
-    return [thing for thing in things if type(thing) in (LockType, RLock)]
-
-
 def _is_held(lock: Any) -> bool:
     if isinstance(lock, RLock):
         # Only its text tells the owner: "<locked _thread.RLock object owner=123 count=1 ...>".
         text = repr(lock)
         return text.startswith("<locked") and f"owner={get_ident()} " not in text
-    return bool(lock.locked())
+    return type(lock) is LockType and lock.locked()
 
 
-def _called(locks: list[Any]) -> dict[int, str]:
+def _called(locks: dict[int, Any]) -> dict[int, str]:
     """Return, by id, the names of locks: as a module's global, or as an attribute of a class.
 
-    A lock that only local variables lead to has none; nor has one that is locked by design: of a
-    Thread, while it lives, and of whoever waits in a Condition.
+    One that is locked by design has none: a Thread's own, and that of who waits in a Condition.
     """
-    modules = {module: names(module) for module in list(sys.modules)}
-    skipped = {*map(id, modules.values())}
-    handler = loaded("logging:Handler")
     found: dict[int, str] = {}
-    todo = {id(lock): (lock, "", id(lock)) for lock in locks}
-    for _ in range(5):  # from a lock over the dictionaries of its Condition and of that one's owner
-        for module, values in modules.items():
-            for key, value in list(values.items()):
-                if id(value) in todo:
-                    _, rest, lock = todo[id(value)]
-                    found[lock] = f"{module}.{key}{rest}"
-        upper: dict[int, tuple[Any, str, int]] = {}
-        for holder in gc.get_referrers(*(thing for thing, _, _ in todo.values())):
-            kind: Any = holder if isinstance(holder, type) else type(holder)
-            if id(holder) in skipped or (kind is not dict and kind.__module__ in _PASSED_OVER):
-                continue
-            parts = gc.get_referents(holder)  # asked for its dictionary, it refers to that instead
-            values = holder if kind is dict else _attributes(holder)
-            for part in parts:
-                if id(part) in todo and not issubclass(kind, threading.Thread):
-                    _, rest, lock = todo[id(part)]
-                    rest = next((f".{k}" for k, v in list(values.items()) if v is part), "") + rest
-                    if kind is dict or kind.__module__ == "threading":
-                        upper[id(holder)] = (holder, rest, lock)
-                    else:
-                        kind = handler if handler and issubclass(kind, handler) else kind
-                        found.setdefault(lock, f"{kind.__module__}:{kind.__qualname__}{rest}")
-        todo = {number: one for number, one in upper.items() if one[2] not in found}
+    for module in list(sys.modules):
+        for key, value in list(names(module).items()):
+            if id(value) in locks:
+                found.setdefault(id(value), f"{module}.{key}")
+    holders = gc.get_referrers(*locks.values())
+    handler = loaded("logging:Handler") or ()
+    for holder in (*holders, *gc.get_referrers(*(one for one in holders if type(one) is dict))):
+        kind: Any = holder if isinstance(holder, type) else type(holder)
+        if kind.__module__ not in _PASSED_OVER and not issubclass(kind, threading.Thread):
+            values = _attributes(holder)
+            kind = handler if handler and issubclass(kind, handler) else kind
+            parts = {id(value): f".{key}" for key, value in list(values.items())}
+            for number in map(id, (*gc.get_referents(holder), *values.values())):
+                if number in locks:
+                    name = f"{kind.__module__}:{kind.__qualname__}{parts.get(number, '')}"
+                    found.setdefault(number, name)
     return found
 
 
