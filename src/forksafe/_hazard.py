@@ -182,15 +182,15 @@ class AllowList:
                 raise TypeError(f"allow: a pattern must be a str, not {pattern!r}")
             kind, colon, subject = pattern.partition(":")
             if not any(fnmatchcase(known, kind) for known in KINDS):
-                known = ", ".join(KINDS)
-                raise ValueError(
-                    f"allow: {pattern!r}: there is no kind {kind!r}; kinds are {known}"
-                )
+                kinds = f"there is no kind {kind!r}; kinds are {', '.join(KINDS)}"
+                raise ValueError(f"allow: {pattern!r}: {kinds}")
             self._rules.append((kind, subject if colon else "*"))
 
     def __contains__(self, hazard: Hazard) -> bool:
-        names = [hazard.subject, *([hazard.library] if hazard.library else [])]
-        return any(
-            fnmatchcase(hazard.kind, kind) and any(fnmatchcase(name, subject) for name in names)
-            for kind, subject in self._rules
-        )
+        for kind, subject in self._rules:
+            of_library = hazard.library and fnmatchcase(hazard.library, subject)
+            if fnmatchcase(hazard.kind, kind) and (
+                of_library or fnmatchcase(hazard.subject, subject)
+            ):
+                return True
+        return False

@@ -18,8 +18,8 @@ import sys
 
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
-from .._libraries import LIBRARIES, SOCKETS, UNKNOWN, Library
-from .._libraries._connections import is_in_memory
+from .._libraries import LIBRARIES, UNKNOWN, Library
+from .._libraries._connections import ROWS, is_in_memory
 from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, address_of, descriptors, is_loaded, path_of
 
 TYPE_CHECKING = False
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     _Pools = Iterator[tuple[str, Any, str, list[Any], bool]]
 
 _ROWS = {known.name: known for known in LIBRARIES}
-_OWNERS = [(path, name, known) for known in LIBRARIES for path, name in known.connections.items()]
-_OWNERS += [(path, "", UNKNOWN) for path in SOCKETS]
+# What holds a socket, how to ask for it, and whose it is.
+_OWNERS: list[tuple[str, Any, Library]] = []
+for known in LIBRARIES:
+    _OWNERS += [(path, name, known) for path, name in known.connections.items()]
+    _OWNERS += [(r.path, r.socket, known) for r in ROWS if r.socket and r.library == known.name]
+_OWNERS += [(path, "", UNKNOWN) for path in ("ssl:SSLSocket", "socket:socket")]
 _LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"
 _ENGINES, _RECORDS = "sqlalchemy.engine.base:Engine", "sqlalchemy.pool.base:_ConnectionRecord"
-_PSYCOPG_POOLS = ("psycopg_pool:ConnectionPool", "psycopg_pool:AsyncConnectionPool")
-_PSYCOPG = ("psycopg:Connection", "psycopg:AsyncConnection")
+_PSYCOPG_POOLS = [row.path for row in ROWS if row.library == "psycopg_pool"]
+_PSYCOPG = [row.path for row in ROWS if row.library == "psycopg"]
 _SQLITE, _DJANGO = "sqlite3:Connection", "django.db.backends.base.base:BaseDatabaseWrapper"
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
@@ -46,8 +50,8 @@ _FINISHED: dict[str, tuple[str, str, Any]] = {
     "zipfile:ZipFile": ("fp", "filename", lambda file: file._didModify),
     "dbm.dumb:_Database": ("_index", "_datfile", lambda file: file._modified),
 }
-WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _ENGINES, _RECORDS, _SQLITE, *_PSYCOPG_POOLS,
-          *_PSYCOPG, *_REDIS, *_BINARY, _TEXT, _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
+WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _RECORDS, _SQLITE, *_REDIS, *_BINARY, _TEXT,
+          _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
 
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux
 _ESTABLISHED = 1  # in tcp_states.h of Linux, the first byte of TCP_INFO
@@ -94,11 +98,10 @@ def find(scene: Scene) -> Iterator[Hazard]:
     yield from _files(scene)
 
 
-def _follow(thing: Any, path: str) -> int | None:
-    """Return the descriptor at `path` from `thing`; None where there is none."""
+def _follow(thing: Any, way: Any = "") -> int | None:
+    """Return the descriptor of `thing`, or of what a function or attribute gives; or None."""
     try:
-        for name in path.split(".") if path else ():
-            thing = thing.get_extra_info(name[1:]) if name[0] == "@" else getattr(thing, name)
+        thing = way(thing) if callable(way) else getattr(thing, way) if way else thing
         fd = thing if isinstance(thing, int) else thing.fileno()
     except Exception:  # closed, half made, another version of the library
         return None
@@ -235,7 +238,7 @@ def _files(scene: Scene) -> Iterator[Hazard]:
             waiting[id(file)] = (file, size + waiting.pop(id(file.buffer), (file, 0))[1])
     for file, size in waiting.values():
         if size > 0 and id(file) not in handled:
-            fd, called = _follow(file, ""), getattr(file, "name", None)
+            fd, called = _follow(file), getattr(file, "name", None)
             path = called if isinstance(called, str) else f"(descriptor {called})"
             yield tell("open-file", path, "" if fd is None else f"fd {fd}", size, path)
 

@@ -15,6 +15,7 @@ import gc
 import os
 import sys
 from collections import deque
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain, compress
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -37,7 +38,7 @@ NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 # What leads to everything, or to nothing.
 _DEAD_ENDS = (ModuleType, type, FunctionType, BuiltinFunctionType, str, bytes, int, float)
-_FAR = 1000  # objects: a requests.Session is 150 from the socket of its only connection
+_FAR = 1000  # objects for each: a requests.Session is 150 from the socket of its only connection
 _MANY = 100_000  # objects in all
 
 
@@ -76,28 +77,20 @@ class Scene:
     @cached_property
     def _answered(self) -> dict[int, Any]:
         """What has a callback of the program in the after-fork registry, and leads from there."""
-        try:
+        entries: list[Any] = []
+        with suppress(UnknownLayout):  # the registry itself tells
             entries = [entry for one in _mp.registries() for entry in list(one.entries.items())]
-        except UnknownLayout:
-            entries = []  # the registry itself tells
+        todo = deque(refer() for key, refer in entries if not _mp._is_own(key[2]))
+        most = min(_FAR * len(todo), _MANY)
+        logger = find("logging:Logger")
         found: dict[int, Any] = {}  # which keeps them alive, so that no id is used again meanwhile
-        for (_, _, callback), reference in entries:
-            if not _mp._is_own(callback) and len(found) < _MANY:
-                found.update(_reach(reference()))
+        while todo and len(found) < most:
+            thing = todo.popleft()
+            if thing is not None and id(thing) not in found:
+                found[id(thing)] = thing
+                if not issubclass(type(thing), _DEAD_ENDS) and type(thing) is not logger:
+                    todo.extend(gc.get_referents(thing))
         return found
-
-
-def _reach(root: Any) -> dict[int, Any]:
-    found: dict[int, Any] = {}
-    todo = deque((root,))
-    logger = find("logging:Logger")
-    while todo and len(found) < _FAR:
-        thing = todo.popleft()
-        if thing is not None and id(thing) not in found:
-            found[id(thing)] = thing
-            if not issubclass(type(thing), _DEAD_ENDS) and type(thing) is not logger:
-                todo.extend(gc.get_referents(thing))
-    return found
 
 
 def on_heap(types: set[type]) -> list[Any]:

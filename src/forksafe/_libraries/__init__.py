@@ -45,9 +45,9 @@ class Library:
     ) -> None:
         self.name = name
         self.remedy = self.connect = remedy  # what to write, about a connection too if not told
-        # Classes that hold a connected socket, each with the path of attributes to its descriptor,
-        # or to what has a fileno(); "@socket" is what get_extra_info() says. Of several that hold
-        # one socket, the one that is listed first counts.
+        # Classes that hold a connected socket, beside those of `_connections.ROWS`: each with the
+        # attribute that is its descriptor, or has a fileno(); "" is for the object itself. Of
+        # several that hold one socket, the one whose library is listed first counts.
         self.connections = connections or {}
         vars(self).update(more)
 
@@ -120,12 +120,9 @@ LIBRARIES = (
     Library("psycopg_pool", "make the pool with open=False, and pool.open() in the child: it has "
             "no workers there, hands out the parent's connections, then times out",
             modules="psycopg_pool", answered_by="connection-pool:psycopg_pool"),
-    Library("psycopg", _POSTGRES,
-            connections={"psycopg:Connection": "pgconn.socket",
-                         "psycopg:AsyncConnection": "pgconn.socket"}),
-    Library("psycopg2", _POSTGRES, connections={"psycopg2.extensions:connection": ""}),
-    Library("asyncpg", "make connections and pools in the child, in the child's own loop",
-            connections={"asyncpg.connection:Connection": "_transport.@socket"}),
+    Library("psycopg", _POSTGRES),
+    Library("psycopg2", _POSTGRES),
+    Library("asyncpg", "make connections and pools in the child, in the child's own loop"),
     Library("PyMySQL", _MYSQL, connections={"pymysql.connections:Connection": "_sock"}),
     Library("mysqlclient", _MYSQL, connections={"MySQLdb.connections:Connection": ""}),
     Library("MySQL Connector", _MYSQL, connections={"mysql.connector.network:MySQLSocket": "sock"}),
@@ -137,9 +134,7 @@ LIBRARIES = (
     Library("redis-py", "start run_in_thread() and the like in the child", modules="redis",
             connect="close pubsubs, pipelines and clients before the fork, or make them in the "
                     "child; or for the child multiprocessing.util.register_after_fork(pool, lambda "
-                    "p: p.reset())",
-            connections={"redis.connection:AbstractConnection": "_sock",
-                         "redis.asyncio.connection:AbstractConnection": "_writer.@socket"}),
+                    "p: p.reset())"),
     Library("pymemcache", "close() the client before the fork: it connects again when used",
             connections={"pymemcache.client.base:Client": "sock"}),
     Library("Cassandra driver", "make the Cluster and Session in the child", modules="cassandra"),
@@ -150,13 +145,9 @@ LIBRARIES = (
 
     # --- HTTP, messages, other protocols
     Library("urllib3", _HTTP, connections={"urllib3.connection:HTTPConnection": "sock"}),
-    Library("http.client", _HTTP, connections={"http.client:HTTPConnection": "sock"}),
-    Library("httpcore", _HTTP,
-            connections={"httpcore._backends.sync:SyncStream": "@socket",
-                         "httpcore._backends.sync:TLSinTLSStream": "@socket",
-                         "httpcore._backends.anyio:AnyIOStream": "@socket"}),
-    Library("aiohttp", "make the ClientSession in the child, in the child's own loop",
-            connections={"aiohttp.client_proto:ResponseHandler": "transport.@socket"}),
+    Library("http.client", _HTTP),
+    Library("httpcore", _HTTP),
+    Library("aiohttp", "make the ClientSession in the child, in the child's own loop"),
     Library("gRPC", "make channels and servers in the child; or close them before the fork and set "
             "GRPC_ENABLE_FORK_SUPPORT=1 before the first import of grpc", modules="grpc",
             loaded="grpc",
@@ -167,7 +158,7 @@ LIBRARIES = (
                      "GRPC_ENABLE_FORK_SUPPORT=yes"),
     Library("pika", _CHILD, modules="pika",
             connections={"pika.adapters.utils.nbio_interface:AbstractStreamTransport": "_sock"}),
-    Library("py-amqp", _CHILD, connections={"amqp.transport:_AbstractTransport": "sock"}),
+    Library("py-amqp", _CHILD),
     Library("kafka-python",
             "make the producer or consumer in the child; flush() and close() one made before",
             modules="kafka", names="kafka-python-*",
@@ -258,5 +249,3 @@ LIBRARIES = (
             trouble=_HANGS),
 )
 # fmt: on
-
-SOCKETS = ("ssl:SSLSocket", "socket:socket")  # what holds the descriptor, where nothing above does

@@ -36,13 +36,15 @@ _kept: list[Any] = []
 class Row:
     """How a child lets go of the instances of one class, and of its subclasses."""
 
-    def __init__(self, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None):
+    def __init__(
+        self, library: str, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None
+    ) -> None:
+        self.library = library
         self.path = path  # "module:Class"
         self.socket = socket  # tells its descriptor, or what has a fileno(); None: not connected
         self.forget = forget  # has it connect anew when it is next used
-        self.anchors = (
-            anchors  # tells what instances refer to whose class, static in C, they do not
-        )
+        # Tells what instances refer to whose class, static in C, they do not.
+        self.anchors = anchors
 
 
 def _expect(thing: Any, *names: str) -> None:
@@ -212,11 +214,7 @@ def _codecs() -> list[Any]:
     return [codec.decode for codec in list(cache.values()) if codec is not None]
 
 
-def _psycopg(connection: Any) -> Any:
-    return None if connection.closed else connection.pgconn.socket
-
-
-def _psycopg2(connection: Any) -> Any:
+def _of_postgres(connection: Any) -> Any:
     return None if connection.closed else connection.fileno()
 
 
@@ -226,29 +224,30 @@ def _of_transport(transport: Any) -> Any:
 
 
 ROWS = (
-    Row("sqlalchemy.engine.base:Engine", forget=_engine),
-    Row("django.db.backends.base.base:BaseDatabaseWrapper", forget=_django),
-    Row("psycopg.connection:Connection", _psycopg),
-    Row("psycopg.connection_async:AsyncConnection", _psycopg),
-    Row("psycopg_pool.pool:ConnectionPool", forget=_psycopg_pool),
-    Row("psycopg_pool.pool_async:AsyncConnectionPool", forget=_psycopg_pool),
-    Row("psycopg2.extensions:connection", _psycopg2, anchors=_codecs),
-    Row("psycopg2.pool:AbstractConnectionPool", forget=_psycopg2_pool),
-    Row("asyncpg.connection:Connection", lambda c: _of_transport(c._transport)),
-    Row("asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
-    Row("redis.client:Pipeline", forget=_redis_pipeline),
-    Row("redis.asyncio.client:Pipeline", forget=_redis_pipeline),
-    Row("redis.connection:AbstractConnection", lambda c: c._sock, _redis),
-    Row("redis.asyncio.connection:AbstractConnection", lambda c: _of_transport(c._writer),
-        _redis_async),
-    Row("http.client:HTTPConnection", lambda c: c.sock, _http),  # urllib3's too
-    Row("urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
-    Row("httpcore._backends.sync:SyncStream", _of_transport),
-    Row("httpcore._backends.anyio:AnyIOStream", _of_transport),
-    Row("httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
-    Row("httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),
+    Row("SQLAlchemy", "sqlalchemy.engine.base:Engine", forget=_engine),
+    Row("Django", "django.db.backends.base.base:BaseDatabaseWrapper", forget=_django),
+    Row("psycopg", "psycopg.connection:Connection", _of_postgres),
+    Row("psycopg", "psycopg.connection_async:AsyncConnection", _of_postgres),
+    Row("psycopg_pool", "psycopg_pool.pool:ConnectionPool", forget=_psycopg_pool),
+    Row("psycopg_pool", "psycopg_pool.pool_async:AsyncConnectionPool", forget=_psycopg_pool),
+    Row("psycopg2", "psycopg2.extensions:connection", _of_postgres, anchors=_codecs),
+    Row("psycopg2", "psycopg2.pool:AbstractConnectionPool", forget=_psycopg2_pool),
+    Row("asyncpg", "asyncpg.connection:Connection", lambda c: _of_transport(c._transport)),
+    Row("asyncpg", "asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
+    Row("redis-py", "redis.client:Pipeline", forget=_redis_pipeline),
+    Row("redis-py", "redis.asyncio.client:Pipeline", forget=_redis_pipeline),
+    Row("redis-py", "redis.connection:AbstractConnection", lambda c: c._sock, _redis),
+    Row("redis-py", "redis.asyncio.connection:AbstractConnection",
+        lambda c: _of_transport(c._writer), _redis_async),
+    Row("http.client", "http.client:HTTPConnection", lambda c: c.sock, _http),  # urllib3's too
+    Row("urllib3", "urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
+    Row("httpcore", "httpcore._backends.sync:SyncStream", _of_transport),
+    Row("httpcore", "httpcore._backends.sync:TLSinTLSStream", _of_transport),
+    Row("httpcore", "httpcore._backends.anyio:AnyIOStream", _of_transport),
+    Row("httpcore", "httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
+    Row("httpcore", "httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),
     # Kombu has its pools closed in the child, by a callback that shuts these down for both.
-    Row("amqp.transport:_AbstractTransport", lambda t: t.sock),
-    Row("aiohttp.client_proto:ResponseHandler", lambda p: _of_transport(p.transport)),
-    Row("aiohttp.connector:BaseConnector", forget=_aiohttp),
+    Row("py-amqp", "amqp.transport:_AbstractTransport", lambda t: t.sock),
+    Row("aiohttp", "aiohttp.client_proto:ResponseHandler", lambda p: _of_transport(p.transport)),
+    Row("aiohttp", "aiohttp.connector:BaseConnector", forget=_aiohttp),
 )  # fmt: skip
