@@ -24,7 +24,6 @@ from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, address_of, descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    _Holders = list[tuple[Library, Any]]
     # Whose pool, the pool, its name, its connections, and whether the child does without them.
     _Pools = Iterator[tuple[str, Any, str, list[Any], bool]]
 
@@ -61,7 +60,7 @@ _NEWLINES = ("", "\n", "\r", "\r\n")
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield pools first, and then what no pool has told."""
-    holders: dict[int, _Holders] = {}  # of each descriptor, the one to be told first
+    holders: dict[int, list[tuple[Library, Any]]] = {}  # the one to be told first
     for path, name, known in _OWNERS:
         for holder in scene.instances(path):
             fd = _follow(holder, name)
@@ -145,7 +144,7 @@ def _redis_pools(scene: Scene) -> _Pools:
             yield "redis-py", pool, name, every, hasattr(type(pool), "_checkpid") and not lent
 
 
-def _socket(scene: Scene, fd: int, holders: _Holders) -> Iterator[Hazard]:
+def _socket(scene: Scene, fd: int, holders: list[tuple[Library, Any]]) -> Iterator[Hazard]:
     """Yield what descriptor `fd` is; OSError unless it is a connected, or listening, socket."""
     blocking = os.get_blocking(fd)
     duplicate = os.dup(fd)  # so that nothing here can close the program's own
@@ -175,9 +174,8 @@ def _socket(scene: Scene, fd: int, holders: _Holders) -> Iterator[Hazard]:
     known, holder = holders[0]
     severity, remedy = known.severity, known.connect
     prepared = _ROWS["gRPC"].settled
-    if known.name == "multiprocessing" and any(
-        (hazard.kind, hazard.subject) == ("proxy", peer) for hazard in scene.found
-    ):
+    proxies = [hazard.subject for hazard in scene.found if hazard.kind == "proxy"]
+    if known.name == "multiprocessing" and peer in proxies:
         severity, remedy = FIXED, "nothing under forksafe: the child's proxies open their own"
     elif peer == own == UNNAMED:
         severity, remedy = ADVICE, "let each process use, and keep open, one end of the pair"
@@ -190,11 +188,11 @@ def _socket(scene: Scene, fd: int, holders: _Holders) -> Iterator[Hazard]:
     severity, remedy = scene.judge(severity, remedy, *(thing for _, thing in holders))
     subject = own if peer == UNNAMED else peer
     kind = f"{'connection' if stream else 'datagram socket'}{known.name and f' of {known.name}'}"
-    held_by = "no Python object" if holder is None else path_of(holder)
+    where = f"fd {fd}, {'no Python object' if holder is None else path_of(holder)}"
     secure = any(type(thing).__name__ == "SSLSocket" for _, thing in holders)
     more = " It is encrypted: both processes would go on from one state of the cipher." * secure
-    yield tell("socket", subject, f"fd {fd}, {held_by}", kind, subject, severity=severity,
-               remedy=remedy, detail=(family, own, peer, more), library=known.name)  # fmt: skip
+    yield tell("socket", subject, where, kind, subject, severity=severity, remedy=remedy,
+               detail=(family, own, peer, more), library=known.name)  # fmt: skip
 
 
 def _sqlite(scene: Scene, fd: int) -> Iterator[Hazard]:
@@ -254,11 +252,9 @@ def _of_binary(file: Any) -> int:
 
 
 def _of_text(file: Any) -> int:
-    """Return how much waits, by what the file's memory refers to: bytes, text, or a list of them.
-
-    Where a file is open for reading as well, that may be what was read.
-    """
+    """Return how much waits, by what the memory of the file refers to: bytes, text, or lists."""
     try:
+        # Where a file is open for reading as well, that may be what was read.
         if PYPY or file.closed or file.readable() or not file.writable():
             return 0
         things = gc.get_referents(file)

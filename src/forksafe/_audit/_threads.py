@@ -38,11 +38,9 @@ if TYPE_CHECKING:
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"
 _MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
 _DEPTH = 1000  # frames: enough to find the outermost of any sane thread
-_MAIN = Library(
-    "",
-    "fork in the main thread. In the child of another thread sys.exit() ends with status 0 and "
-    "runs no exit handlers, for it ends no more than a thread: end that child by os._exit(status)",
-)
+_MAIN = Library("", "fork in the main thread. In the child of another thread sys.exit() ends with "
+                "status 0 and runs no exit handlers, for it ends no more than a thread: end that "
+                "child by os._exit(status)")  # fmt: skip
 
 # Of an object: those that Python itself starts afresh in the child, or a step.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
@@ -110,16 +108,14 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
         known = UNKNOWN
     idle = bool(frames) and frames[0].f_code is getattr(target, "__code__", None)
     severity, remedy = scene.judge(*verdict(known, owner, told, idle), thread, owner)
-    becomes = {ACTION: "", FIXED: ", which does without it", ADVICE: ", which is prepared for that"}
-    if told and severity == ADVICE:
-        becomes[ADVICE] = f", as the {told[0].kind} tells"
+    prepared = f"as the {told[0].kind} tells" if told else "which is prepared for that"
+    becomes = {ACTION: "", FIXED: ", which does without it", ADVICE: f", {prepared}"}
     # A raw one is of _thread.start_new_thread, or of C code that called into Python.
     sort = "raw" if thread is None else "daemon" if thread.daemon else "non-daemon"
     places = [f for f in frames if not _is_in(_module(f), _MACHINERY)] or frames
     place = (f"It stands at {f.f_code.co_filename}:{f.f_lineno}. " for f in places)
-    subject = name
-    if _MADE_UP.fullmatch(name):
-        subject = f"{known.name}:{label.partition(':')[2]}" if known.name else label
+    by_owner = f"{known.name}:{label.partition(':')[2]}" if known.name else label
+    subject = by_owner if _MADE_UP.fullmatch(name) else name
     whose = f" of {known.name}" if known.name else ""
     return tell("thread", subject, label, sort, name, whose, becomes[severity], severity=severity,
                 remedy=remedy, detail=(next(place, ""),), library=known.name)  # fmt: skip
@@ -141,7 +137,7 @@ def verdict(
 ) -> tuple[Severity, str]:
     """Return severity and remedy of a library's thread, of which `told` tells, or which is idle."""
     if told:  # what needs action is told once, by that
-        return FIXED if all(hazard.severity == FIXED for hazard in told) else ADVICE, known.remedy
+        return FIXED if {hazard.severity for hazard in told} == {FIXED} else ADVICE, known.remedy
     if known.settled:
         return ADVICE, f"none needed: {known.settled} is set"
     if known.restarts:
