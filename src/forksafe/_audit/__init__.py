@@ -26,10 +26,8 @@ _TRIES = 5
 def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
     """Say what a fork here and now would break, or would break but for forksafe.
 
-    It only reads: it starts nothing, imports nothing and changes nothing. It may be called at any
-    time and in any thread, takes a few milliseconds, or a tenth of a second with a million objects,
-    and never raises on account of what it finds. It is true for this moment, for a fork by this
-    thread.
+    It only reads, at any time and in any thread. It takes a few milliseconds, or a tenth of a
+    second with a million objects. It is true for this moment, for a fork by this thread.
 
     Args:
         locks: Look for locks that are held, too. That takes up to a second.

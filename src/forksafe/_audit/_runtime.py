@@ -182,7 +182,15 @@ def find(scene: Scene) -> Iterator[Hazard]:
                 yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
                            severity=ACTION if known.state else ADVICE, detail=(shown,),
                            library=known.name)  # fmt: skip
-    yield from _memory()
+    frozen = getattr(gc, "get_freeze_count", int)()
+    size = "of unknown size"
+    for pages in _read("/proc/self/statm").split()[1:2]:
+        size = f"{int(pages) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
+    if frozen > _AT_START:
+        yield tell("memory", "", "", size, f", {frozen} objects frozen", remedy="")
+        yield tell("unknown frozen", "gc.freeze", "", frozen)
+    else:
+        yield tell("memory", "", "", size, ", not frozen", remedy="" if PYPY else None)
 
 
 def _exit_handlers() -> list[str]:
@@ -202,15 +210,3 @@ def _name(function: Any) -> str:
         function = function.func
     module = getattr(function, "__module__", None) or type(function).__module__
     return f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-
-def _memory() -> Iterator[Hazard]:
-    frozen = getattr(gc, "get_freeze_count", int)()
-    size = "of unknown size"
-    for pages in _read("/proc/self/statm").split()[1:2]:
-        size = f"{int(pages) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
-    if frozen > _AT_START:
-        yield tell("memory", "", "", size, f", {frozen} objects frozen", remedy="")
-        yield tell("unknown frozen", "gc.freeze", "", frozen)
-    else:
-        yield tell("memory", "", "", size, ", not frozen", remedy="" if PYPY else None)

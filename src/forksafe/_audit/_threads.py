@@ -1,12 +1,9 @@
 """Live Python threads, and the locks that they hold: a fork keeps the thread that calls it alone.
 
-No reset can bring a thread back: what it was about to do is known to it alone. A thread counts when
-the interpreter has a frame for it. Greenlets, which gevent and eventlet put into ``threading``'s
-list, have none, and a fork keeps them. Without a GIL other threads run while their frames are read,
-which crashes the process: there ``threading``'s own list must do.
-
-Locks are looked for on request: which are held is a matter of the moment. One audit proves little;
-one that finds a lock twice proves something.
+A thread counts when the interpreter has a frame for it. Greenlets, which gevent and eventlet put
+into ``threading``'s list, have none, and a fork keeps them. Without a GIL other threads run while
+their frames are read, which crashes the process: there ``threading``'s own list must do. Locks are
+looked for on request: which are held is a matter of the moment.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ import threading
 from _thread import LockType, RLock, get_ident
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import chain
 from types import FrameType
 
 from .._fork_event import ForkEvent
@@ -122,14 +120,10 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
 
 
 def _owner(target: str, modules: list[str], name: str) -> Library:
-    for matches in (
-        lambda known: any(fnmatchcase(target, pattern) for pattern in known.targets.split()),
-        lambda known: any(_is_in(module, known.modules) for module in modules),
-        lambda known: any(fnmatchcase(name, pattern) for pattern in known.names.split()),
-    ):
-        for known in filter(matches, LIBRARIES):
-            return known
-    return UNKNOWN
+    started = (k for k in LIBRARIES if any(fnmatchcase(target, p) for p in k.targets.split()))
+    inside = (k for k in LIBRARIES if any(_is_in(module, k.modules) for module in modules))
+    named = (k for k in LIBRARIES if any(fnmatchcase(name, p) for p in k.names.split()))
+    return next(chain(started, inside, named), UNKNOWN)
 
 
 def verdict(
@@ -213,10 +207,9 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
 
 
 def _is_held(lock: Any) -> bool:
-    if isinstance(lock, RLock):
-        # Only its text tells the owner: "<locked _thread.RLock object owner=123 count=1 ...>".
-        text = repr(lock)
-        return text.startswith("<locked") and f"owner={get_ident()} " not in text
+    # Only its text tells the owner: "<locked _thread.RLock object owner=123 count=1 ...>".
+    if type(lock) is RLock:
+        return repr(lock).startswith("<locked") and f"owner={get_ident()} " not in repr(lock)
     return type(lock) is LockType and lock.locked()
 
 

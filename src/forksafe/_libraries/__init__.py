@@ -95,15 +95,13 @@ LIBRARIES = (
     Library("multiprocessing.Queue", _NOTHING + "the child's queue starts a feeder of its own",
             answered_by="queue", targets="multiproces*.queues:Queue._feed "
                     "billiard.queues:Queue._feed *loky.backend.queues:Queue._feed"),
-    Library("multiprocessing",
-            "let one process read and one write; a manager's proxies connect by themselves",
-            connections={"multiprocessing.connection:Connection": "_handle"}),
+    Library("multiprocessing", "let one process read and one write; a manager's proxies connect by "
+            "themselves", connections={"multiprocessing.connection:Connection": "_handle"}),
     Library("logging.handlers.QueueListener", "stop() the listener before the fork and start() it "
             "in both processes, or let the children log into a multiprocessing.Queue that the "
             "parent's listener reads", modules="logging.handlers"),
-    Library("logging.handlers.SysLogHandler",
-            "none needed: a record is one message, whoever sends it", severity="advice",
-            connections={"logging.handlers:SysLogHandler": "socket"}),
+    Library("logging.handlers.SysLogHandler", "none needed: a record is one message, whoever sends "
+            "it", severity="advice", connections={"logging.handlers:SysLogHandler": "socket"}),
     Library("logging.handlers.SocketHandler",
             "close the handler's socket before the fork: it connects again with the next record",
             connections={"logging.handlers:SocketHandler": "sock"}),
@@ -112,9 +110,8 @@ LIBRARIES = (
     Library("ftplib", _CHILD, connections={"ftplib:FTP": "sock"}),
 
     # --- databases
-    Library("Django",
-            "django.db.connections.close_all() before the fork: each process connects anew",
-            connections={"django.db.backends.base.base:BaseDatabaseWrapper": "connection"}),
+    Library("Django", "django.db.connections.close_all() before the fork: each process connects "
+            "anew", connections={"django.db.backends.base.base:BaseDatabaseWrapper": "connection"}),
     Library("SQLAlchemy", "engine.dispose() before the fork; or for the child "
             "multiprocessing.util.register_after_fork(engine, lambda e: e.dispose(close=False))"),
     Library("psycopg_pool", "make the pool with open=False, and pool.open() in the child: it has "
@@ -150,18 +147,16 @@ LIBRARIES = (
     Library("aiohttp", "make the ClientSession in the child, in the child's own loop"),
     Library("gRPC", "make channels and servers in the child; or close them before the fork and set "
             "GRPC_ENABLE_FORK_SUPPORT=1 before the first import of grpc", modules="grpc",
-            loaded="grpc",
-            natives="grpc_* event_engine lifeguard default-executo resolver-execut timer_manager",
-            trouble="channels made before a fork do not work in the child unless its fork support "
-                    "is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
+            loaded="grpc", natives="grpc_* event_engine lifeguard default-executo resolver-execut "
+            "timer_manager", trouble="channels made before a fork do not work in the child unless "
+            "its fork support is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
             prepared="GRPC_ENABLE_FORK_SUPPORT=1 GRPC_ENABLE_FORK_SUPPORT=true "
-                     "GRPC_ENABLE_FORK_SUPPORT=yes"),
+            "GRPC_ENABLE_FORK_SUPPORT=yes"),
     Library("pika", _CHILD, modules="pika",
             connections={"pika.adapters.utils.nbio_interface:AbstractStreamTransport": "_sock"}),
     Library("py-amqp", _CHILD),
-    Library("kafka-python",
-            "make the producer or consumer in the child; flush() and close() one made before",
-            modules="kafka", names="kafka-python-*",
+    Library("kafka-python", "make the producer or consumer in the child; flush() and close() one "
+            "made before", modules="kafka", names="kafka-python-*",
             connections={"kafka.conn:BrokerConnection": "_sock"}),
     Library("confluent-kafka", "make the producer or consumer in the child",
             modules="confluent_kafka", natives="rdk:*", loaded="confluent_kafka",
@@ -243,9 +238,8 @@ LIBRARIES = (
     Library("tokenizers", "set TOKENIZERS_PARALLELISM=false, or use it in the child",
             loaded="tokenizers", environment="TOKENIZERS_PARALLELISM",
             prepared="TOKENIZERS_PARALLELISM=false TOKENIZERS_PARALLELISM=0", trouble=_HANGS),
-    Library("a Rust runtime",
-            "use the library (polars, lance, tokio, rayon) only after the fork, or spawn instead",
-            natives="tokio-* polars-* rayon* lance*", loaded="polars lance lancedb",
-            trouble=_HANGS),
+    Library("a Rust runtime", "use the library (polars, lance, tokio, rayon) only after the fork, "
+            "or spawn instead", natives="tokio-* polars-* rayon* lance*",
+            loaded="polars lance lancedb", trouble=_HANGS),
 )
 # fmt: on

@@ -53,9 +53,6 @@ def _expect(thing: Any, *names: str) -> None:
         expect(hasattr(thing, name), f"{type(thing).__qualname__} has no {name}")
 
 
-# --- databases ------------------------------------------------------------------------------------
-
-
 def _engine(engine: Any) -> None:
     # What engine.dispose(close=False) does, less the log record, and less its event, which is
     # heard by the program.
@@ -142,8 +139,6 @@ def _asyncpg_holder(holder: Any) -> None:
         holder._con = None
 
 
-# --- Redis ----------------------------------------------------------------------------------------
-
 # Of pipelines that WATCH: to connect anew would lose that in silence. Cut off, redis-py says so.
 _watching: list[Any] = []
 
@@ -165,9 +160,6 @@ def _redis_async(connection: Any) -> None:
     if not any(watched is connection for watched in _watching):
         _kept.append((connection._reader, connection._writer))
         connection._reader = connection._writer = None
-
-
-# --- HTTP -----------------------------------------------------------------------------------------
 
 
 def _http(connection: Any) -> None:
@@ -203,9 +195,6 @@ def _aiohttp(connector: Any) -> None:
     _expect(connector, "_conns")
     _kept.append(connector._conns.copy())
     connector._conns.clear()
-
-
-# --- the table ------------------------------------------------------------------------------------
 
 
 def _codecs() -> list[Any]:
