@@ -187,10 +187,8 @@ class AllowList:
             self._rules.append((kind, subject if colon else "*"))
 
     def __contains__(self, hazard: Hazard) -> bool:
-        for kind, subject in self._rules:
-            of_library = hazard.library and fnmatchcase(hazard.library, subject)
-            if fnmatchcase(hazard.kind, kind) and (
-                of_library or fnmatchcase(hazard.subject, subject)
-            ):
-                return True
-        return False
+        names = {hazard.subject, hazard.library or hazard.subject}
+        return any(
+            fnmatchcase(hazard.kind, kind) and any(fnmatchcase(name, subject) for name in names)
+            for kind, subject in self._rules
+        )

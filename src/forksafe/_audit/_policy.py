@@ -40,8 +40,11 @@ def before(
     if on_hazard == "ignore":
         return ()
     hazards = tuple(h for h in _actions(AllowList(allow), drops) if h.kind not in harmless)
-    news = bool(hazards) and _key(hazards) not in _told
-    if (hazards and on_hazard == "raise") or (news and _would_raise(hazards)):
+    refused = hazards and on_hazard == "raise"
+    if hazards and not refused and _key(hazards) not in _told:
+        text, _, line, module, _ = _warning(hazards)
+        refused = would_raise(text, ForkHazardWarning, module, line)
+    if refused:
         raise UnsafeForkError(hazards)
     return hazards
 
@@ -93,19 +96,13 @@ def _key(hazards: tuple[Hazard, ...]) -> frozenset[str]:
 def _tell(hazards: tuple[Hazard, ...]) -> None:
     if hazards and _key(hazards) not in _told:
         _told.add(_key(hazards))
-        text, file, line, values = _warning(hazards)
+        text, file, line, module, values = _warning(hazards)
         registry = values.setdefault("__warningregistry__", {})
-        module = values.get("__name__", "<unknown>")
         warnings.warn_explicit(text, ForkHazardWarning, file, line, module, registry)
 
 
-def _would_raise(hazards: tuple[Hazard, ...]) -> bool:
-    text, _, line, values = _warning(hazards)
-    return would_raise(text, ForkHazardWarning, values.get("__name__", "<unknown>"), line)
-
-
-def _warning(hazards: tuple[Hazard, ...]) -> tuple[str, str, int, dict[str, Any]]:
-    """Return the text; and file, line and globals of who forks: the innermost frame not ours."""
+def _warning(hazards: tuple[Hazard, ...]) -> Any:
+    """Return the text; and file, line, module and globals of who forks: the innermost not ours."""
     frame = sys._getframe(1)
     package = __name__.partition(".")[0]
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
@@ -113,7 +110,9 @@ def _warning(hazards: tuple[Hazard, ...]) -> tuple[str, str, int, dict[str, Any]
     things = "1 thing" if len(hazards) == 1 else f"{len(hazards)} things"
     lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in hazards)
     text = f"this fork breaks {things} in the child that forksafe cannot mend:{lines}"
-    return text, frame.f_code.co_filename, frame.f_lineno, frame.f_globals
+    values = frame.f_globals
+    module = values.get("__name__", "<unknown>")
+    return text, frame.f_code.co_filename, frame.f_lineno, module, values
 
 
 def would_raise(text: str, category: type[Warning], module: str, line: int) -> bool:

@@ -40,15 +40,14 @@ class Library:
     environment = ""  # variables that it goes by, to be shown
     prepared = ""  # variable and values, ``NAME=VALUE``, by which it is prepared for forks
 
-    def __init__(
-        self, name: str, remedy: str, *, connections: dict[str, str] | None = None, **more: Any
-    ) -> None:
+    # Classes that hold a connected socket, beside those of `_connections.ROWS`: a dictionary, each
+    # with the attribute that is its descriptor, or has a fileno(); "" is for the object itself. Of
+    # several that hold one socket, the one whose library is listed first counts.
+    connections: Any = None
+
+    def __init__(self, name: str, remedy: str, **more: Any) -> None:
         self.name = name
         self.remedy = self.connect = remedy  # what to write, about a connection too if not told
-        # Classes that hold a connected socket, beside those of `_connections.ROWS`: each with the
-        # attribute that is its descriptor, or has a fileno(); "" is for the object itself. Of
-        # several that hold one socket, the one whose library is listed first counts.
-        self.connections = connections or {}
         vars(self).update(more)
 
     @property

@@ -148,18 +148,15 @@ def _redis_pipeline(pipeline: Any) -> None:
         _watching.append(pipeline.connection)
 
 
-def _redis(connection: Any) -> None:
-    _expect(connection, "_sock")
-    if not any(watched is connection for watched in _watching):
-        _kept.append(connection._sock)
-        connection._sock = None
+def _redis(*names: str) -> _Do:
+    def forget(connection: Any) -> None:
+        _expect(connection, *names)
+        if not any(watched is connection for watched in _watching):
+            for name in names:
+                _kept.append(getattr(connection, name))
+                setattr(connection, name, None)
 
-
-def _redis_async(connection: Any) -> None:
-    _expect(connection, "_reader", "_writer")
-    if not any(watched is connection for watched in _watching):
-        _kept.append((connection._reader, connection._writer))
-        connection._reader = connection._writer = None
+    return forget
 
 
 def _http(connection: Any) -> None:
@@ -225,9 +222,9 @@ ROWS = (
     Row("asyncpg", "asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
     Row("redis-py", "redis.client:Pipeline", forget=_redis_pipeline),
     Row("redis-py", "redis.asyncio.client:Pipeline", forget=_redis_pipeline),
-    Row("redis-py", "redis.connection:AbstractConnection", lambda c: c._sock, _redis),
+    Row("redis-py", "redis.connection:AbstractConnection", lambda c: c._sock, _redis("_sock")),
     Row("redis-py", "redis.asyncio.connection:AbstractConnection",
-        lambda c: _of_transport(c._writer), _redis_async),
+        lambda c: _of_transport(c._writer), _redis("_reader", "_writer")),
     Row("http.client", "http.client:HTTPConnection", lambda c: c.sock, _http),  # urllib3's too
     Row("urllib3", "urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
     Row("httpcore", "httpcore._backends.sync:SyncStream", _of_transport),
