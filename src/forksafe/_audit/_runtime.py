@@ -154,7 +154,7 @@ def _read(path: str) -> str:
     except OSError as exc:
         if exc.errno in NO_DESCRIPTOR:
             raise
-        return ""
+    return ""
 
 
 def find(scene: Scene) -> Iterator[Hazard]:

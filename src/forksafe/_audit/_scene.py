@@ -50,8 +50,10 @@ class Scene:
         self.mended: set[int] = set()  # the ids of objects that the child's reset mends
         self._types: dict[str, set[type]] = {}
         for path in (*wanted, *(row.path for row in ROWS)):
-            cls = find(path)
-            self._types[path] = _with_subclasses(cls) if isinstance(cls, type) else set()
+            classes = [cls for cls in (find(path),) if isinstance(cls, type)]
+            for cls in classes:  # it grows as it is read
+                classes += type.__subclasses__(cls)
+            self._types[path] = set(classes)
         self._dropped = {t for row in ROWS for t in self._types[row.path]} if drops else set()
         self._instances: dict[type, list[Any]] = {}
         for thing in on_heap(set().union(*self._types.values())):
@@ -102,16 +104,11 @@ def on_heap(types: set[type]) -> list[Any]:
     """
     anchored = {find(row.path): row.anchors for row in ROWS if row.anchors}
     anchors = chain(types, *(refer() for cls, refer in anchored.items() if cls in types))
-    static = any(
-        not cls.__flags__ & _HEAP_TYPE and anchored.keys().isdisjoint(cls.__mro__) for cls in types
-    )
+    in_c = [cls for cls in types if not cls.__flags__ & _HEAP_TYPE]
+    static = any(anchored.keys().isdisjoint(cls.__mro__) for cls in in_c)
     objects = gc.get_objects() if PYPY or static else gc.get_referrers(*anchors)
     # Only types are looked at, so nothing of the program runs, whatever the object is.
     return [*compress(objects, map(types.__contains__, map(type, objects)))]
-
-
-def _with_subclasses(cls: type) -> set[type]:
-    return {cls}.union(*map(_with_subclasses, type.__subclasses__(cls)))
 
 
 def is_loaded(module: str) -> bool:
@@ -150,7 +147,6 @@ def descriptors() -> list[int] | None:
     """Return the numbers of all open descriptors; None where there is no such list.
 
     0, 1 and 2 are left out: under systemd and the like they are sockets, and meant to be shared.
-    OSError where no descriptor is left to read the list by.
     """
     for directory in _LISTS:
         try:
