@@ -1,10 +1,8 @@
 """What parent and child would share through descriptors: connections, databases, files.
 
-Sockets: the kernel is asked which are connected, so that none is missed whoever opened it; the heap
-only tells whose it is. A pool tells its connections, and they are not told again.
-
-SQLite databases are found by their first bytes, read through the descriptor that is open already.
-Closing another one would drop all locks that the process has on the file: fcntl(2).
+The kernel is asked which sockets are connected, so that none is missed whoever opened it; the heap
+only tells whose it is. SQLite databases are found by their first bytes, read through the descriptor
+that is open: closing another one would drop all locks that the process has on the file (fcntl(2)).
 """
 
 from __future__ import annotations

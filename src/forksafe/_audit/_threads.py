@@ -13,6 +13,7 @@ import re
 import sys
 import threading
 from _thread import LockType, RLock, get_ident
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
@@ -228,7 +229,9 @@ def _called(locks: dict[int, Any]) -> dict[int, str]:
     for holder in (*holders, *gc.get_referrers(*(one for one in holders if type(one) is dict))):
         kind: Any = holder if isinstance(holder, type) else type(holder)
         if kind.__module__ not in _PASSED_OVER and not issubclass(kind, threading.Thread):
-            values = _attributes(holder)
+            values: Any = {}
+            with suppress(AttributeError):  # it has slots; this runs no code of the program
+                values = object.__getattribute__(holder, "__dict__")
             kind = handler if handler and issubclass(kind, handler) else kind
             parts = {id(value): f".{key}" for key, value in list(values.items())}
             for number in map(id, (*gc.get_referents(holder), *values.values())):
@@ -236,10 +239,3 @@ def _called(locks: dict[int, Any]) -> dict[int, str]:
                     name = f"{kind.__module__}:{kind.__qualname__}{parts.get(number, '')}"
                     found.setdefault(number, name)
     return found
-
-
-def _attributes(holder: Any) -> Any:
-    try:
-        return object.__getattribute__(holder, "__dict__")  # runs no code of the program
-    except AttributeError:
-        return {}

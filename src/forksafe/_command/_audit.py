@@ -86,11 +86,9 @@ def _table(name: str, fork: str, hazards: list[Hazard], colour: bool) -> str:
     for severity, (title, code) in _TITLES.items():
         start, end = (f"\033[{code}m", "\033[0m") if colour else ("", "")
         group = [hazard for hazard in hazards if hazard.severity == severity]
-        if group:
-            counts.append(f"{len(group)} {severity}")
-            body += ["", f"{start}{title}{end}"]
-        elif severity == ACTION:
-            counts.append("nothing needs action")
+        if group or severity == ACTION:
+            counts.append(f"{len(group)} {severity}" if group else "nothing needs action")
+        body += ["", f"{start}{title}{end}"] if group else []
         for hazard in group:
             # As --allow takes it: [ would begin a set of characters.
             pattern = ":".join(filter(None, [hazard.kind, hazard.subject.replace("[", "[[]")]))

@@ -1,9 +1,8 @@
 """``forksafe demo``: one program under four ways to fork, and a table of what became of it.
 
-A parent assigns to a dictionary in a manager's process while its forked child reads it. Under
-``os.fork()`` both write into the one connection that the parent had made, and each reads what was
-meant for the other (cpython gh-101320). That program is in this file, too, which is run by its
-path, in a session of its own: for os.fork forksafe is not even imported.
+Under ``os.fork()`` parent and child write into the one connection to a manager that the parent had
+made, and each reads what was meant for the other (cpython gh-101320). The program is in this file,
+too, which is run by its path, in a session of its own: for os.fork forksafe is not even imported.
 """
 
 from __future__ import annotations
@@ -78,7 +77,6 @@ def _program(style: str) -> None:
     shared: Any = manager.dict(dict.fromkeys(range(100), 0))
     shared[0] = 0  # the first use connects
     pipe = os.pipe()
-    by_pid: Any = os.fork
     if style != "os.fork":
         sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(PROGRAM)))  # was: this one's
         import forksafe
@@ -89,9 +87,7 @@ def _program(style: str) -> None:
             return
         if style == "install + os.fork":
             forksafe.install()
-        else:
-            by_pid = forksafe.safe_fork
-    pid = by_pid()
+    pid = forksafe.safe_fork() if style == "safe_fork" else os.fork()
     _use(shared, pipe, in_child=pid == 0)
     if pid == 0:
         os._exit(0)
