@@ -20,11 +20,6 @@ from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._libraries._connections import ROWS, is_in_memory
 from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, address_of, descriptors, is_loaded, path_of
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    # Whose pool, the pool, its name, its connections, and whether the child does without them.
-    _Pools = Iterator[tuple[str, Any, str, list[Any], bool]]
-
 _ROWS = {known.name: known for known in LIBRARIES}
 # What holds a socket, how to ask for it, and whose it is.
 _OWNERS: list[tuple[str, Any, Library]] = []
@@ -105,7 +100,8 @@ def _follow(thing: Any, way: Any = "") -> int | None:
     return fd if isinstance(fd, int) and fd >= 0 else None
 
 
-def _engines(scene: Scene) -> _Pools:
+# Whose pool, the pool, its name, its connections, and whether the child does without them.
+def _engines(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
     held: dict[int, list[Any]] = {}
     for record in scene.instances(_RECORDS):
         if getattr(record, "dbapi_connection", None) is not None:
@@ -117,14 +113,14 @@ def _engines(scene: Scene) -> _Pools:
             yield "SQLAlchemy", engine, name, held[id(engine.pool)], False
 
 
-def _psycopg_pools(scene: Scene) -> _Pools:
+def _psycopg_pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
     for pool in scene.instances(*_PSYCOPG_POOLS):
         if not getattr(pool, "_closed", True):
             lent = [one for one in scene.instances(*_PSYCOPG) if getattr(one, "_pool", 0) is pool]
             yield "psycopg_pool", pool, pool.name, [*pool._pool, *lent], False
 
 
-def _redis_pools(scene: Scene) -> _Pools:
+def _redis_pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
     for pool in scene.instances(*_REDIS):
         if hasattr(pool, "_available_connections"):
             idle = list(pool._available_connections)
@@ -227,9 +223,9 @@ def _files(scene: Scene) -> Iterator[Hazard]:
                 handled.add(id(below))
                 name = os.fsdecode(getattr(file, named) or "(without a name)")
                 yield tell("open-file at its end", name, path, name)
-    waiting = {id(file): (file, _of_binary(file)) for file in scene.instances(*_BINARY)}
+    waiting = {id(file): (file, _waiting(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
-        size = _of_text(file)
+        size = _waiting(file)
         if size:
             waiting[id(file)] = (file, size + waiting.pop(id(file.buffer), (file, 0))[1])
     for file, size in waiting.values():
@@ -239,20 +235,16 @@ def _files(scene: Scene) -> Iterator[Hazard]:
             yield tell("open-file", path, "" if fd is None else f"fd {fd}", size, path)
 
 
-def _of_binary(file: Any) -> int:
-    """Return how many bytes wait: by how far it is ahead of its descriptor. Pipes have no place."""
+def _waiting(file: Any) -> int:
+    """Return how many bytes or characters wait in a file; for a pipe that is not seen."""
     try:
-        # A raw layer of the program's own is not asked: that would run its code.
-        regular = type(file.raw) is io.FileIO and not file.closed
-        return int(file.tell() - file.raw.tell()) if regular else 0
-    except (OSError, ValueError, AttributeError):
-        return 0
-
-
-def _of_text(file: Any) -> int:
-    """Return how much waits, by what the memory of the file refers to: bytes, text, or lists."""
-    try:
-        # Where a file is open for reading as well, that may be what was read.
+        if not isinstance(file, io.TextIOWrapper):
+            # By how far it is ahead of its descriptor. A raw layer of the program's own is not
+            # asked: that would run its code.
+            regular = type(file.raw) is io.FileIO and not file.closed
+            return int(file.tell() - file.raw.tell()) if regular else 0
+        # By what its memory refers to: bytes, text, or a list of them. Where it is open for reading
+        # as well, that may be what was read.
         if PYPY or file.closed or file.readable() or not file.writable():
             return 0
         things = gc.get_referents(file)

@@ -77,6 +77,7 @@ def _program(style: str) -> None:
     shared: Any = manager.dict(dict.fromkeys(range(100), 0))
     shared[0] = 0  # the first use connects
     pipe = os.pipe()
+    by_pid: Any = os.fork
     if style != "os.fork":
         sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(PROGRAM)))  # was: this one's
         import forksafe
@@ -87,7 +88,9 @@ def _program(style: str) -> None:
             return
         if style == "install + os.fork":
             forksafe.install()
-    pid = forksafe.safe_fork() if style == "safe_fork" else os.fork()
+        else:
+            by_pid = forksafe.safe_fork
+    pid = by_pid()
     _use(shared, pipe, in_child=pid == 0)
     if pid == 0:
         os._exit(0)
