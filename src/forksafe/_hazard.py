@@ -134,8 +134,7 @@ class Hazard:
             the allow-list matches; the same in every run of the program, as far as that can be.
         detail: More about it, in sentences.
         remedy: What to write, or to do.
-        where: Where it comes from, as far as it can be known: ``module:qualname``, a file and
-            line, a file descriptor. May be empty.
+        where: ``module:qualname``, a file and line, a file descriptor, as far as it can be known.
         library: Whose it is, where that is known; the allow-list matches that, too.
     """
 

@@ -2,8 +2,6 @@
 
 A connection pool is in no list: the garbage collector alone knows where it is. One pass over the
 heap finds the instances of every class that some part asks for, about 20 ms for a million objects.
-What ``gc.freeze()`` has put aside is not seen, and the audit says so.
-
 The audit imports nothing. A lazy module imports when an attribute is asked for, so only what stands
 in its dictionary counts.
 """

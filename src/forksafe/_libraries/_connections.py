@@ -1,17 +1,12 @@
 """How a child lets go of the connections that it had in the parent: a table, one row a class.
 
 First the descriptor is cut: in the child alone, its number is given to a socket whose peer has
-closed it. Whoever reads there meets the end of the stream, whoever writes gets EPIPE, as if the
-server had hung up. So no goodbye reaches the parent's conversation, whoever says it: ``PQfinish()``
-at the end of the interpreter, ``shutdown()``, TLS's close_notify. We do not close the descriptor:
-the number would go to the next file that the child opens, and the goodbye into that.
-
-Then the library forgets the connection, and connects anew at its next use. A single connection of a
-database cannot: what it was in the middle of is the parent's. Its use in the child fails at once,
-with the library's own error for a lost connection.
-
-What is forgotten is kept alive: collected inside the fork, it would run code of the program.
-The rules of at-fork code hold here: see ``_fork_event/_step.py``.
+closed it, as if the server had hung up. So no goodbye reaches the parent's conversation:
+``PQfinish()``, ``shutdown()``, TLS's close_notify. Were it closed, its number would go to the next
+file that the child opens, and the goodbye into that. Then the library forgets the connection, and
+connects anew at its next use. A single connection of a database cannot: its use in the child fails
+at once, with the library's own error for a lost connection. What is forgotten is kept alive:
+collected inside the fork, it would run code of the program. The rules of at-fork code hold here.
 """
 
 from __future__ import annotations
