@@ -134,8 +134,7 @@ class Hazard:
             the allow-list matches; the same in every run of the program, as far as that can be.
         detail: More about it, in sentences.
         remedy: What to write, or to do.
-        where: Where it comes from, as far as it can be known: ``module:qualname``, a file and
-            line, a file descriptor. May be empty.
+        where: ``module:qualname``, a file and line, a file descriptor, as far as it can be known.
         library: Whose it is, where that is known; the allow-list matches that, too.
     """
 
@@ -182,14 +181,12 @@ class AllowList:
                 raise TypeError(f"allow: a pattern must be a str, not {pattern!r}")
             kind, colon, subject = pattern.partition(":")
             if not any(fnmatchcase(known, kind) for known in KINDS):
-                known = ", ".join(KINDS)
-                raise ValueError(
-                    f"allow: {pattern!r}: there is no kind {kind!r}; kinds are {known}"
-                )
+                kinds = f"there is no kind {kind!r}; kinds are {', '.join(KINDS)}"
+                raise ValueError(f"allow: {pattern!r}: {kinds}")
             self._rules.append((kind, subject if colon else "*"))
 
     def __contains__(self, hazard: Hazard) -> bool:
-        names = [hazard.subject, *([hazard.library] if hazard.library else [])]
+        names = {hazard.subject, hazard.library or hazard.subject}
         return any(
             fnmatchcase(hazard.kind, kind) and any(fnmatchcase(name, subject) for name in names)
             for kind, subject in self._rules

@@ -220,7 +220,7 @@ def test_a_lock_whose_holder_is_proven(free_locks: str, severity: str) -> None:
     A lock that the auditing thread has itself is not told.
     """
     found = {h.subject: h for h in hazards(proven, free_locks).of("lock")}
-    condition = "program:proven.<locals>.Cache.changed._lock"
+    condition = "threading:Condition._lock"
     assert set(found) == {"program.LOCK", condition}
     for hazard in found.values():
         assert hazard.severity == severity

@@ -1,11 +1,9 @@
 """`audit()`: say what a fork here and now would break, before it does.
 
-The order in which it is looked: what the steps heal first, since threads, sockets and locks of that
-are then known to be handled; then descriptors, since pools answer for their threads; then the rest.
-
-The rules for a part: it reads only; it imports nothing, takes no lock of the program, and runs none
-of its code where that can be helped. Whatever goes wrong in one part becomes a hazard of the kind
-``unknown``: an audit that did not see something says so, and does not raise.
+What the steps heal is looked at first, since threads, sockets and locks of that are then known to
+be handled; then descriptors, since pools answer for their threads; then the rest. A part reads
+only. It imports nothing, takes no lock of the program, and runs none of its code where that can be
+helped. What goes wrong in it becomes a hazard of the kind ``unknown``.
 """
 
 from __future__ import annotations
@@ -26,10 +24,8 @@ _TRIES = 5
 def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
     """Say what a fork here and now would break, or would break but for forksafe.
 
-    It only reads: it starts nothing, imports nothing and changes nothing. It may be called at any
-    time and in any thread, takes a few milliseconds, or a tenth of a second with a million objects,
-    and never raises on account of what it finds. It is true for this moment, for a fork by this
-    thread.
+    It only reads, at any time and in any thread. It takes a few milliseconds, or a tenth of a
+    second with a million objects. It is true for this moment, for a fork by this thread.
 
     Args:
         locks: Look for locks that are held, too. That takes up to a second.
@@ -81,5 +77,4 @@ def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) ->
     remedy = None
     if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
         remedy = "raise the limit of descriptors (ulimit -n), or run the audit while some are left"
-    what = (type(error).__name__, error)
-    return [tell("unknown", name, "", name, remedy=remedy, detail=what)]
+    return [tell("unknown", name, "", name, remedy=remedy, detail=(type(error).__name__, error))]

@@ -1,10 +1,8 @@
 """What parent and child would share through descriptors: connections, databases, files.
 
-Sockets: the kernel is asked which are connected, so that none is missed whoever opened it; the heap
-only tells whose it is. A pool tells its connections, and they are not told again.
-
-SQLite databases are found by their first bytes, read through the descriptor that is open already.
-Closing another one would drop all locks that the process has on the file: fcntl(2).
+The kernel is asked which sockets are connected, so that none is missed whoever opened it; the heap
+only tells whose it is. SQLite databases are found by their first bytes, read through the descriptor
+that is open: closing another one would drop all locks that the process has on the file (fcntl(2)).
 """
 
 from __future__ import annotations
@@ -18,23 +16,21 @@ import sys
 
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
-from .._libraries import LIBRARIES, SOCKETS, UNKNOWN, Library
-from .._libraries._connections import is_in_memory
+from .._libraries import LIBRARIES, UNKNOWN, Library
+from .._libraries._connections import ROWS, is_in_memory
 from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, address_of, descriptors, is_loaded, path_of
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    _Holders = list[tuple[Library, Any]]
-    # Whose pool, the pool, its name, its connections, and whether the child does without them.
-    _Pools = Iterator[tuple[str, Any, str, list[Any], bool]]
-
 _ROWS = {known.name: known for known in LIBRARIES}
-_OWNERS = [(path, name, known) for known in LIBRARIES for path, name in known.connections.items()]
-_OWNERS += [(path, "", UNKNOWN) for path in SOCKETS]
+# What holds a socket, how to ask for it, and whose it is.
+_OWNERS: list[tuple[str, Any, Library]] = []
+for known in LIBRARIES:
+    _OWNERS += [(path, name, known) for path, name in (known.connections or {}).items()]
+    _OWNERS += [(r.path, r.socket, known) for r in ROWS if r.socket and r.library == known.name]
+_OWNERS += [(path, "", UNKNOWN) for path in ("ssl:SSLSocket", "socket:socket")]
 _LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"
 _ENGINES, _RECORDS = "sqlalchemy.engine.base:Engine", "sqlalchemy.pool.base:_ConnectionRecord"
-_PSYCOPG_POOLS = ("psycopg_pool:ConnectionPool", "psycopg_pool:AsyncConnectionPool")
-_PSYCOPG = ("psycopg:Connection", "psycopg:AsyncConnection")
+_PSYCOPG_POOLS = [row.path for row in ROWS if row.library == "psycopg_pool"]
+_PSYCOPG = [row.path for row in ROWS if row.library == "psycopg"]
 _SQLITE, _DJANGO = "sqlite3:Connection", "django.db.backends.base.base:BaseDatabaseWrapper"
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
@@ -46,8 +42,8 @@ _FINISHED: dict[str, tuple[str, str, Any]] = {
     "zipfile:ZipFile": ("fp", "filename", lambda file: file._didModify),
     "dbm.dumb:_Database": ("_index", "_datfile", lambda file: file._modified),
 }
-WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _ENGINES, _RECORDS, _SQLITE, *_PSYCOPG_POOLS,
-          *_PSYCOPG, *_REDIS, *_BINARY, _TEXT, _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
+WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _RECORDS, _SQLITE, *_REDIS, *_BINARY, _TEXT,
+          _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
 
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux
 _ESTABLISHED = 1  # in tcp_states.h of Linux, the first byte of TCP_INFO
@@ -57,7 +53,7 @@ _NEWLINES = ("", "\n", "\r", "\r\n")
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield pools first, and then what no pool has told."""
-    holders: dict[int, _Holders] = {}  # of each descriptor, the one to be told first
+    holders: dict[int, list[tuple[Library, Any]]] = {}  # the one to be told first
     for path, name, known in _OWNERS:
         for holder in scene.instances(path):
             fd = _follow(holder, name)
@@ -94,18 +90,18 @@ def find(scene: Scene) -> Iterator[Hazard]:
     yield from _files(scene)
 
 
-def _follow(thing: Any, path: str) -> int | None:
-    """Return the descriptor at `path` from `thing`; None where there is none."""
+def _follow(thing: Any, way: Any = "") -> int | None:
+    """Return the descriptor of `thing`, or of what a function or attribute gives; or None."""
     try:
-        for name in path.split(".") if path else ():
-            thing = thing.get_extra_info(name[1:]) if name[0] == "@" else getattr(thing, name)
+        thing = way(thing) if callable(way) else getattr(thing, way) if way else thing
         fd = thing if isinstance(thing, int) else thing.fileno()
     except Exception:  # closed, half made, another version of the library
         return None
     return fd if isinstance(fd, int) and fd >= 0 else None
 
 
-def _engines(scene: Scene) -> _Pools:
+# Whose pool, the pool, its name, its connections, and whether the child does without them.
+def _engines(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
     held: dict[int, list[Any]] = {}
     for record in scene.instances(_RECORDS):
         if getattr(record, "dbapi_connection", None) is not None:
@@ -117,14 +113,14 @@ def _engines(scene: Scene) -> _Pools:
             yield "SQLAlchemy", engine, name, held[id(engine.pool)], False
 
 
-def _psycopg_pools(scene: Scene) -> _Pools:
+def _psycopg_pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
     for pool in scene.instances(*_PSYCOPG_POOLS):
         if not getattr(pool, "_closed", True):
             lent = [one for one in scene.instances(*_PSYCOPG) if getattr(one, "_pool", 0) is pool]
             yield "psycopg_pool", pool, pool.name, [*pool._pool, *lent], False
 
 
-def _redis_pools(scene: Scene) -> _Pools:
+def _redis_pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
     for pool in scene.instances(*_REDIS):
         if hasattr(pool, "_available_connections"):
             idle = list(pool._available_connections)
@@ -142,7 +138,7 @@ def _redis_pools(scene: Scene) -> _Pools:
             yield "redis-py", pool, name, every, hasattr(type(pool), "_checkpid") and not lent
 
 
-def _socket(scene: Scene, fd: int, holders: _Holders) -> Iterator[Hazard]:
+def _socket(scene: Scene, fd: int, holders: list[tuple[Library, Any]]) -> Iterator[Hazard]:
     """Yield what descriptor `fd` is; OSError unless it is a connected, or listening, socket."""
     blocking = os.get_blocking(fd)
     duplicate = os.dup(fd)  # so that nothing here can close the program's own
@@ -172,9 +168,8 @@ def _socket(scene: Scene, fd: int, holders: _Holders) -> Iterator[Hazard]:
     known, holder = holders[0]
     severity, remedy = known.severity, known.connect
     prepared = _ROWS["gRPC"].settled
-    if known.name == "multiprocessing" and any(
-        (hazard.kind, hazard.subject) == ("proxy", peer) for hazard in scene.found
-    ):
+    proxies = [hazard.subject for hazard in scene.found if hazard.kind == "proxy"]
+    if known.name == "multiprocessing" and peer in proxies:
         severity, remedy = FIXED, "nothing under forksafe: the child's proxies open their own"
     elif peer == own == UNNAMED:
         severity, remedy = ADVICE, "let each process use, and keep open, one end of the pair"
@@ -187,11 +182,11 @@ def _socket(scene: Scene, fd: int, holders: _Holders) -> Iterator[Hazard]:
     severity, remedy = scene.judge(severity, remedy, *(thing for _, thing in holders))
     subject = own if peer == UNNAMED else peer
     kind = f"{'connection' if stream else 'datagram socket'}{known.name and f' of {known.name}'}"
-    held_by = "no Python object" if holder is None else path_of(holder)
+    where = f"fd {fd}, {'no Python object' if holder is None else path_of(holder)}"
     secure = any(type(thing).__name__ == "SSLSocket" for _, thing in holders)
     more = " It is encrypted: both processes would go on from one state of the cipher." * secure
-    yield tell("socket", subject, f"fd {fd}, {held_by}", kind, subject, severity=severity,
-               remedy=remedy, detail=(family, own, peer, more), library=known.name)  # fmt: skip
+    yield tell("socket", subject, where, kind, subject, severity=severity, remedy=remedy,
+               detail=(family, own, peer, more), library=known.name)  # fmt: skip
 
 
 def _sqlite(scene: Scene, fd: int) -> Iterator[Hazard]:
@@ -228,34 +223,28 @@ def _files(scene: Scene) -> Iterator[Hazard]:
                 handled.add(id(below))
                 name = os.fsdecode(getattr(file, named) or "(without a name)")
                 yield tell("open-file at its end", name, path, name)
-    waiting = {id(file): (file, _of_binary(file)) for file in scene.instances(*_BINARY)}
+    waiting = {id(file): (file, _waiting(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
-        size = _of_text(file)
+        size = _waiting(file)
         if size:
             waiting[id(file)] = (file, size + waiting.pop(id(file.buffer), (file, 0))[1])
     for file, size in waiting.values():
         if size > 0 and id(file) not in handled:
-            fd, called = _follow(file, ""), getattr(file, "name", None)
+            fd, called = _follow(file), getattr(file, "name", None)
             path = called if isinstance(called, str) else f"(descriptor {called})"
             yield tell("open-file", path, "" if fd is None else f"fd {fd}", size, path)
 
 
-def _of_binary(file: Any) -> int:
-    """Return how many bytes wait: by how far it is ahead of its descriptor. Pipes have no place."""
+def _waiting(file: Any) -> int:
+    """Return how many bytes or characters wait in a file; for a pipe that is not seen."""
     try:
-        # A raw layer of the program's own is not asked: that would run its code.
-        regular = type(file.raw) is io.FileIO and not file.closed
-        return int(file.tell() - file.raw.tell()) if regular else 0
-    except (OSError, ValueError, AttributeError):
-        return 0
-
-
-def _of_text(file: Any) -> int:
-    """Return how much waits, by what the file's memory refers to: bytes, text, or a list of them.
-
-    Where a file is open for reading as well, that may be what was read.
-    """
-    try:
+        if not isinstance(file, io.TextIOWrapper):
+            # By how far it is ahead of its descriptor. A raw layer of the program's own is not
+            # asked: that would run its code.
+            regular = type(file.raw) is io.FileIO and not file.closed
+            return int(file.tell() - file.raw.tell()) if regular else 0
+        # By what its memory refers to: bytes, text, or a list of them. Where it is open for reading
+        # as well, that may be what was read.
         if PYPY or file.closed or file.readable() or not file.writable():
             return 0
         things = gc.get_referents(file)

@@ -87,17 +87,15 @@ def _of_pools(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
-    name = "ProcessPoolExecutor"
-    where = f"concurrent.futures.process:{name}"
+    name, where = "ProcessPoolExecutor", "concurrent.futures.process:ProcessPoolExecutor"
     for live in _process_executors.live_process_executors():
         _process_executors._check(live)
-        if live.thread is None:
-            if type(live.queue) is loaded("concurrent.futures.process:_SafeQueue"):  # not loky's
-                unused = f"{name} (not used yet)"
-                yield tell("executor", unused, where, unused)
-        elif live.thread.is_alive():  # else it was shut down
+        if live.thread is not None and live.thread.is_alive():  # else it was shut down
             owner = live.owner or os.getpid()
             yield tell("executor at work", name, f"{where}, of process {owner}", name)
+        unused = live.thread is None and type(live.queue)
+        if unused and unused is loaded("concurrent.futures.process:_SafeQueue"):  # not loky's
+            yield tell("executor", f"{name} (not used yet)", where, f"{name} (not used yet)")
 
 
 def _of_thread_executors(scene: Scene) -> Iterator[Hazard]:

@@ -13,16 +13,11 @@ import sys
 import warnings
 from _thread import get_ident
 from contextlib import suppress
-from types import FrameType
 
 from .._fork_event._typing import Any, Callable, Iterable
 from .._hazard import ACTION, Hazard
 from ..exceptions import ForkHazardWarning, UnsafeForkError
 from . import AllowList, look
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    _Hazards = tuple[Hazard, ...]
 
 # Sets of hazards that were told, numbers aside: a port or a thread's number is no news.
 _told: set[frozenset[str]] = set()
@@ -30,13 +25,13 @@ _told: set[frozenset[str]] = set()
 # What the hook is to tell after its fork, by thread. Its registration is one of its own: it runs
 # after the one that restores the signals, and an exception of it (warnings as errors) is reported
 # by the interpreter.
-_found: dict[int, _Hazards] = {}
+_found: dict[int, tuple[Hazard, ...]] = {}
 _registered = False
 
 
 def before(
     on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = (), drops: bool = False
-) -> _Hazards:
+) -> tuple[Hazard, ...]:
     """Look before a fork to which kinds are `harmless`, or refuse it; return what to tell `after`.
 
     `on_hazard` and `allow` are as `safe_fork()` has them; `drops`: see `look`.
@@ -45,12 +40,16 @@ def before(
     if on_hazard == "ignore":
         return ()
     hazards = tuple(h for h in _actions(AllowList(allow), drops) if h.kind not in harmless)
-    if hazards and (on_hazard == "raise" or _would_raise(hazards)):
+    refused = hazards and on_hazard == "raise"
+    if hazards and not refused and _key(hazards) not in _told:
+        text, _, line, module, _ = _warning(hazards)
+        refused = would_raise(text, ForkHazardWarning, module, line)
+    if refused:
         raise UnsafeForkError(hazards)
     return hazards
 
 
-def after(hazards: _Hazards) -> None:
+def after(hazards: tuple[Hazard, ...]) -> None:
     """Tell, in the parent and after the fork, what `before` found. Never raises."""
     try:
         _tell(hazards)
@@ -86,47 +85,34 @@ def _check(on_hazard: str) -> None:
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
 
 
-def _actions(allowed: AllowList, drops: bool) -> _Hazards:
+def _actions(allowed: AllowList, drops: bool) -> tuple[Hazard, ...]:
     return tuple(hazard for hazard in look(allowed, drops=drops) if hazard.severity == ACTION)
 
 
-def _key(hazards: _Hazards) -> frozenset[str]:
+def _key(hazards: tuple[Hazard, ...]) -> frozenset[str]:
     return frozenset(re.sub(r"\d+", "#", f"{hazard.kind}:{hazard.subject}") for hazard in hazards)
 
 
-def _tell(hazards: _Hazards) -> None:
-    key = _key(hazards)
-    if not hazards or key in _told:
-        return
-    _told.add(key)
-    frame = _caller()
-    module = frame.f_globals.get("__name__", "<unknown>")
-    registry = frame.f_globals.setdefault("__warningregistry__", {})
-    place = (frame.f_code.co_filename, frame.f_lineno, module, registry)
-    warnings.warn_explicit(_text(hazards), ForkHazardWarning, *place)
+def _tell(hazards: tuple[Hazard, ...]) -> None:
+    if hazards and _key(hazards) not in _told:
+        _told.add(_key(hazards))
+        text, file, line, module, values = _warning(hazards)
+        registry = values.setdefault("__warningregistry__", {})
+        warnings.warn_explicit(text, ForkHazardWarning, file, line, module, registry)
 
 
-def _text(hazards: _Hazards) -> str:
-    things = "1 thing" if len(hazards) == 1 else f"{len(hazards)} things"
-    lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in hazards)
-    return f"this fork breaks {things} in the child that forksafe cannot mend:{lines}"
-
-
-def _caller() -> FrameType:
-    """Return the frame that forks: the innermost that is none of forksafe's."""
+def _warning(hazards: tuple[Hazard, ...]) -> Any:
+    """Return the text; and file, line, module and globals of who forks: the innermost not ours."""
     frame = sys._getframe(1)
     package = __name__.partition(".")[0]
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame = frame.f_back
-    return frame
-
-
-def _would_raise(hazards: _Hazards) -> bool:
-    if _key(hazards) in _told:
-        return False
-    frame = _caller()
-    module = frame.f_globals.get("__name__", "<unknown>")
-    return would_raise(_text(hazards), ForkHazardWarning, module, frame.f_lineno)
+    things = "1 thing" if len(hazards) == 1 else f"{len(hazards)} things"
+    lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in hazards)
+    text = f"this fork breaks {things} in the child that forksafe cannot mend:{lines}"
+    values = frame.f_globals
+    module = values.get("__name__", "<unknown>")
+    return text, frame.f_code.co_filename, frame.f_lineno, module, values
 
 
 def would_raise(text: str, category: type[Warning], module: str, line: int) -> bool:
@@ -140,11 +126,7 @@ def would_raise(text: str, category: type[Warning], module: str, line: int) -> b
     # Since 3.14 filters may belong to a context.
     filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
     for action, message, kind, place, number in filters:
-        if (
-            matches(message, text)
-            and issubclass(category, kind)
-            and matches(place, module)
-            and number in (0, line)
-        ):
+        there = number in (0, line) and matches(place, module)
+        if there and issubclass(category, kind) and matches(message, text):
             return bool(action == "error")
     return bool(getattr(warnings, "defaultaction", "default") == "error")

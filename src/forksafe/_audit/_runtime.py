@@ -33,13 +33,11 @@ _SLEEP = 4.8  # switch intervals: among threads that come and go one waits for o
 _PAUSE = 0.006  # seconds between two looks
 _LONGEST = 0.25  # seconds that threads are watched, unless this one had to wait for the processor
 _NATIVE = Library("", "find the library that starts it, and import or use it in the child")
-_WATCHDOG = Library(
-    "faulthandler",
-    "faulthandler.cancel_dump_traceback_later() before the fork, for it hangs the child at its "
-    "exit; or arm it after the import of forksafe, which then disarms it for each fork",
-)
 _DISARMED = Library("faulthandler", "nothing under forksafe: it is disarmed for the child",
                     severity="fixed")  # fmt: skip
+_WATCHDOG = Library("faulthandler", "faulthandler.cancel_dump_traceback_later() before the fork, "
+                    "for it hangs the child at its exit; or arm it after the import of forksafe, "
+                    "which then disarms it for each fork")  # fmt: skip
 _ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all there are
 
 # Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
@@ -65,13 +63,14 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
         groups.setdefault((name, _owner(name, status["SigBlk"])), []).append(task)
     for (name, known), tasks in groups.items():
         severity, remedy = verdict(known)
-        count = "a native thread" if len(tasks) == 1 else f"{len(tasks)} native threads"
-        which = repr(name) if name else "without a name"
-        whose = f" (most likely {known.name})" if known.name else ""
-        prepared = "" if severity == ACTION else ", which the library is prepared for"
-        where = "tid " + ", ".join(map(str, tasks))
-        yield tell("native-thread", name or known.name or UNNAMED, where, count, which, whose,
-                   prepared, severity=severity, remedy=remedy, library=known.name)  # fmt: skip
+        what = (
+            "a native thread" if len(tasks) == 1 else f"{len(tasks)} native threads",
+            repr(name) if name else "without a name",
+            f" (most likely {known.name})" if known.name else "",
+            "" if severity == ACTION else ", which the library is prepared for",
+        )
+        yield tell("native-thread", name or known.name or UNNAMED, f"tid {str(tasks)[1:-1]}",
+                   *what, severity=severity, remedy=remedy, library=known.name)  # fmt: skip
 
 
 def _owner(name: str, mask: str) -> Library:
@@ -155,7 +154,7 @@ def _read(path: str) -> str:
     except OSError as exc:
         if exc.errno in NO_DESCRIPTOR:
             raise
-        return ""
+    return ""
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
@@ -183,7 +182,15 @@ def find(scene: Scene) -> Iterator[Hazard]:
                 yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
                            severity=ACTION if known.state else ADVICE, detail=(shown,),
                            library=known.name)  # fmt: skip
-    yield from _memory()
+    frozen = getattr(gc, "get_freeze_count", int)()
+    size = "of unknown size"
+    for pages in _read("/proc/self/statm").split()[1:2]:
+        size = f"{int(pages) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
+    if frozen > _AT_START:
+        yield tell("memory", "", "", size, f", {frozen} objects frozen", remedy="")
+        yield tell("unknown frozen", "gc.freeze", "", frozen)
+    else:
+        yield tell("memory", "", "", size, ", not frozen", remedy="" if PYPY else None)
 
 
 def _exit_handlers() -> list[str]:
@@ -203,16 +210,3 @@ def _name(function: Any) -> str:
         function = function.func
     module = getattr(function, "__module__", None) or type(function).__module__
     return f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-
-def _memory() -> Iterator[Hazard]:
-    frozen = getattr(gc, "get_freeze_count", int)()
-    frozen = frozen if frozen > _AT_START else 0
-    pages = _read("/proc/self/statm").split()[1:2]
-    size = "of unknown size"
-    if pages:
-        size = f"{int(pages[0]) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
-    state = f", {frozen} objects frozen" if frozen else ", not frozen"
-    yield tell("memory", "", "", size, state, remedy="" if frozen or PYPY else None)
-    if frozen:
-        yield tell("unknown frozen", "gc.freeze", "", frozen)

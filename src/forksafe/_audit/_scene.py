@@ -2,8 +2,6 @@
 
 A connection pool is in no list: the garbage collector alone knows where it is. One pass over the
 heap finds the instances of every class that some part asks for, about 20 ms for a million objects.
-What ``gc.freeze()`` has put aside is not seen, and the audit says so.
-
 The audit imports nothing. A lazy module imports when an attribute is asked for, so only what stands
 in its dictionary counts.
 """
@@ -15,6 +13,7 @@ import gc
 import os
 import sys
 from collections import deque
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain, compress
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -37,7 +36,7 @@ NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 # What leads to everything, or to nothing.
 _DEAD_ENDS = (ModuleType, type, FunctionType, BuiltinFunctionType, str, bytes, int, float)
-_FAR = 1000  # objects: a requests.Session is 150 from the socket of its only connection
+_FAR = 1000  # objects for each: a requests.Session is 150 from the socket of its only connection
 _MANY = 100_000  # objects in all
 
 
@@ -49,8 +48,10 @@ class Scene:
         self.mended: set[int] = set()  # the ids of objects that the child's reset mends
         self._types: dict[str, set[type]] = {}
         for path in (*wanted, *(row.path for row in ROWS)):
-            cls = find(path)
-            self._types[path] = _with_subclasses(cls) if isinstance(cls, type) else set()
+            classes = [cls for cls in (find(path),) if isinstance(cls, type)]
+            for cls in classes:  # it grows as it is read
+                classes += type.__subclasses__(cls)
+            self._types[path] = set(classes)
         self._dropped = {t for row in ROWS for t in self._types[row.path]} if drops else set()
         self._instances: dict[type, list[Any]] = {}
         for thing in on_heap(set().union(*self._types.values())):
@@ -76,28 +77,20 @@ class Scene:
     @cached_property
     def _answered(self) -> dict[int, Any]:
         """What has a callback of the program in the after-fork registry, and leads from there."""
-        try:
+        entries: list[Any] = []
+        with suppress(UnknownLayout):  # the registry itself tells
             entries = [entry for one in _mp.registries() for entry in list(one.entries.items())]
-        except UnknownLayout:
-            entries = []  # the registry itself tells
+        todo = deque(refer() for key, refer in entries if not _mp._is_own(key[2]))
+        most = min(_FAR * len(todo), _MANY)
+        logger = find("logging:Logger")
         found: dict[int, Any] = {}  # which keeps them alive, so that no id is used again meanwhile
-        for (_, _, callback), reference in entries:
-            if not _mp._is_own(callback) and len(found) < _MANY:
-                found.update(_reach(reference()))
+        while todo and len(found) < most:
+            thing = todo.popleft()
+            if thing is not None and id(thing) not in found:
+                found[id(thing)] = thing
+                if not issubclass(type(thing), _DEAD_ENDS) and type(thing) is not logger:
+                    todo.extend(gc.get_referents(thing))
         return found
-
-
-def _reach(root: Any) -> dict[int, Any]:
-    found: dict[int, Any] = {}
-    todo = deque((root,))
-    logger = find("logging:Logger")
-    while todo and len(found) < _FAR:
-        thing = todo.popleft()
-        if thing is not None and id(thing) not in found:
-            found[id(thing)] = thing
-            if not issubclass(type(thing), _DEAD_ENDS) and type(thing) is not logger:
-                todo.extend(gc.get_referents(thing))
-    return found
 
 
 def on_heap(types: set[type]) -> list[Any]:
@@ -109,16 +102,11 @@ def on_heap(types: set[type]) -> list[Any]:
     """
     anchored = {find(row.path): row.anchors for row in ROWS if row.anchors}
     anchors = chain(types, *(refer() for cls, refer in anchored.items() if cls in types))
-    static = any(
-        not cls.__flags__ & _HEAP_TYPE and anchored.keys().isdisjoint(cls.__mro__) for cls in types
-    )
+    in_c = [cls for cls in types if not cls.__flags__ & _HEAP_TYPE]
+    static = any(anchored.keys().isdisjoint(cls.__mro__) for cls in in_c)
     objects = gc.get_objects() if PYPY or static else gc.get_referrers(*anchors)
     # Only types are looked at, so nothing of the program runs, whatever the object is.
     return [*compress(objects, map(types.__contains__, map(type, objects)))]
-
-
-def _with_subclasses(cls: type) -> set[type]:
-    return {cls}.union(*map(_with_subclasses, type.__subclasses__(cls)))
 
 
 def is_loaded(module: str) -> bool:
@@ -157,7 +145,6 @@ def descriptors() -> list[int] | None:
     """Return the numbers of all open descriptors; None where there is no such list.
 
     0, 1 and 2 are left out: under systemd and the like they are sockets, and meant to be shared.
-    OSError where no descriptor is left to read the list by.
     """
     for directory in _LISTS:
         try:

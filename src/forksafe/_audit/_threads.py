@@ -1,12 +1,9 @@
 """Live Python threads, and the locks that they hold: a fork keeps the thread that calls it alone.
 
-No reset can bring a thread back: what it was about to do is known to it alone. A thread counts when
-the interpreter has a frame for it. Greenlets, which gevent and eventlet put into ``threading``'s
-list, have none, and a fork keeps them. Without a GIL other threads run while their frames are read,
-which crashes the process: there ``threading``'s own list must do.
-
-Locks are looked for on request: which are held is a matter of the moment. One audit proves little;
-one that finds a lock twice proves something.
+A thread counts when the interpreter has a frame for it. Greenlets, which gevent and eventlet put
+into ``threading``'s list, have none, and a fork keeps them. Without a GIL other threads run while
+their frames are read, which crashes the process: there ``threading``'s own list must do. Locks are
+looked for on request: which are held is a matter of the moment.
 """
 
 from __future__ import annotations
@@ -16,8 +13,10 @@ import re
 import sys
 import threading
 from _thread import LockType, RLock, get_ident
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import chain
 from types import FrameType
 
 from .._fork_event import ForkEvent
@@ -38,11 +37,9 @@ if TYPE_CHECKING:
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"
 _MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
 _DEPTH = 1000  # frames: enough to find the outermost of any sane thread
-_MAIN = Library(
-    "",
-    "fork in the main thread. In the child of another thread sys.exit() ends with status 0 and "
-    "runs no exit handlers, for it ends no more than a thread: end that child by os._exit(status)",
-)
+_MAIN = Library("", "fork in the main thread. In the child of another thread sys.exit() ends with "
+                "status 0 and runs no exit handlers, for it ends no more than a thread: end that "
+                "child by os._exit(status)")  # fmt: skip
 
 # Of an object: those that Python itself starts afresh in the child, or a step.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
@@ -110,30 +107,24 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
         known = UNKNOWN
     idle = bool(frames) and frames[0].f_code is getattr(target, "__code__", None)
     severity, remedy = scene.judge(*verdict(known, owner, told, idle), thread, owner)
-    becomes = {ACTION: "", FIXED: ", which does without it", ADVICE: ", which is prepared for that"}
-    if told and severity == ADVICE:
-        becomes[ADVICE] = f", as the {told[0].kind} tells"
+    prepared = f"as the {told[0].kind} tells" if told else "which is prepared for that"
+    becomes = {ACTION: "", FIXED: ", which does without it", ADVICE: f", {prepared}"}
     # A raw one is of _thread.start_new_thread, or of C code that called into Python.
     sort = "raw" if thread is None else "daemon" if thread.daemon else "non-daemon"
     places = [f for f in frames if not _is_in(_module(f), _MACHINERY)] or frames
     place = (f"It stands at {f.f_code.co_filename}:{f.f_lineno}. " for f in places)
-    subject = name
-    if _MADE_UP.fullmatch(name):
-        subject = f"{known.name}:{label.partition(':')[2]}" if known.name else label
+    by_owner = f"{known.name}:{label.partition(':')[2]}" if known.name else label
+    subject = by_owner if _MADE_UP.fullmatch(name) else name
     whose = f" of {known.name}" if known.name else ""
     return tell("thread", subject, label, sort, name, whose, becomes[severity], severity=severity,
                 remedy=remedy, detail=(next(place, ""),), library=known.name)  # fmt: skip
 
 
 def _owner(target: str, modules: list[str], name: str) -> Library:
-    for matches in (
-        lambda known: any(fnmatchcase(target, pattern) for pattern in known.targets.split()),
-        lambda known: any(_is_in(module, known.modules) for module in modules),
-        lambda known: any(fnmatchcase(name, pattern) for pattern in known.names.split()),
-    ):
-        for known in filter(matches, LIBRARIES):
-            return known
-    return UNKNOWN
+    started = (k for k in LIBRARIES if any(fnmatchcase(target, p) for p in k.targets.split()))
+    inside = (k for k in LIBRARIES if any(_is_in(module, k.modules) for module in modules))
+    named = (k for k in LIBRARIES if any(fnmatchcase(name, p) for p in k.names.split()))
+    return next(chain(started, inside, named), UNKNOWN)
 
 
 def verdict(
@@ -141,7 +132,7 @@ def verdict(
 ) -> tuple[Severity, str]:
     """Return severity and remedy of a library's thread, of which `told` tells, or which is idle."""
     if told:  # what needs action is told once, by that
-        return FIXED if all(hazard.severity == FIXED for hazard in told) else ADVICE, known.remedy
+        return FIXED if {hazard.severity for hazard in told} == {FIXED} else ADVICE, known.remedy
     if known.settled:
         return ADVICE, f"none needed: {known.settled} is set"
     if known.restarts:
@@ -187,7 +178,11 @@ def _is_in(module: str, packages: str) -> bool:
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     load()
-    held = {id(lock): lock for lock in _locks() if _is_held(lock)}
+    # 3.9 does not list locks; but what is listed refers to them.
+    listed = sys.version_info >= (3, 10) or PYPY
+    locks = on_heap({LockType, RLock}) if listed else gc.get_referents(*gc.get_objects())
+    held = {id(lock): lock for lock in locks if _is_held(lock)}
+    del locks  # which leads to everything
     threads = {thread.ident: thread for thread in active()}
     holders: dict[int, tuple[str, bool]] = {}
     for ident, frame in (frames_of_others() or {}).items():
@@ -197,10 +192,11 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
                 held[id(one.lock)] = one.lock
                 known = f"by thread {name!r} at {one.where}"
                 holders[id(one.lock)] = (known, ForkEvent.free_locks or one.of_standard_library)
-    mine = {id(one.lock) for one in held_by(sys._getframe())}
-    called = _called([*held.values()])
+    for one in held_by(sys._getframe()):
+        held.pop(id(one.lock), None)
+    called = _called(held)
     for number, lock in held.items():
-        if number not in mine and (number in called or number in holders):
+        if number in called or number in holders:
             name = called.get(number, "(of local variables)")
             module = name.rpartition(".")[0]
             standard = module in sys.modules and is_standard(module, sys.modules[module])
@@ -211,61 +207,35 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
             yield tell("lock", name, name, kind, name, holder, severity=severity, remedy=remedy)
 
 
-def _locks() -> list[Any]:
-    if sys.version_info >= (3, 10) or PYPY:
-        return on_heap({LockType, RLock})
-    # Which are not listed; but what is listed refers to them.
-    things = gc.get_referents(*gc.get_objects())
-    return [thing for thing in things if type(thing) in (LockType, RLock)]
-
-
 def _is_held(lock: Any) -> bool:
-    if isinstance(lock, RLock):
-        # Only its text tells the owner: "<locked _thread.RLock object owner=123 count=1 ...>".
-        text = repr(lock)
-        return text.startswith("<locked") and f"owner={get_ident()} " not in text
-    return bool(lock.locked())
+    # Only its text tells the owner: "<locked _thread.RLock object owner=123 count=1 ...>".
+    if type(lock) is RLock:
+        return repr(lock).startswith("<locked") and f"owner={get_ident()} " not in repr(lock)
+    return type(lock) is LockType and lock.locked()
 
 
-def _called(locks: list[Any]) -> dict[int, str]:
+def _called(locks: dict[int, Any]) -> dict[int, str]:
     """Return, by id, the names of locks: as a module's global, or as an attribute of a class.
 
-    A lock that only local variables lead to has none; nor has one that is locked by design: of a
-    Thread, while it lives, and of whoever waits in a Condition.
+    One that is locked by design has none: a Thread's own, and that of who waits in a Condition.
     """
-    modules = {module: names(module) for module in list(sys.modules)}
-    skipped = {*map(id, modules.values())}
-    handler = loaded("logging:Handler")
     found: dict[int, str] = {}
-    todo = {id(lock): (lock, "", id(lock)) for lock in locks}
-    for _ in range(5):  # from a lock over the dictionaries of its Condition and of that one's owner
-        for module, values in modules.items():
-            for key, value in list(values.items()):
-                if id(value) in todo:
-                    _, rest, lock = todo[id(value)]
-                    found[lock] = f"{module}.{key}{rest}"
-        upper: dict[int, tuple[Any, str, int]] = {}
-        for holder in gc.get_referrers(*(thing for thing, _, _ in todo.values())):
-            kind: Any = holder if isinstance(holder, type) else type(holder)
-            if id(holder) in skipped or (kind is not dict and kind.__module__ in _PASSED_OVER):
-                continue
-            parts = gc.get_referents(holder)  # asked for its dictionary, it refers to that instead
-            values = holder if kind is dict else _attributes(holder)
-            for part in parts:
-                if id(part) in todo and not issubclass(kind, threading.Thread):
-                    _, rest, lock = todo[id(part)]
-                    rest = next((f".{k}" for k, v in list(values.items()) if v is part), "") + rest
-                    if kind is dict or kind.__module__ == "threading":
-                        upper[id(holder)] = (holder, rest, lock)
-                    else:
-                        kind = handler if handler and issubclass(kind, handler) else kind
-                        found.setdefault(lock, f"{kind.__module__}:{kind.__qualname__}{rest}")
-        todo = {number: one for number, one in upper.items() if one[2] not in found}
+    for module in list(sys.modules):
+        for key, value in list(names(module).items()):
+            if id(value) in locks:
+                found.setdefault(id(value), f"{module}.{key}")
+    holders = gc.get_referrers(*locks.values())
+    handler = loaded("logging:Handler") or ()
+    for holder in (*holders, *gc.get_referrers(*(one for one in holders if type(one) is dict))):
+        kind: Any = holder if isinstance(holder, type) else type(holder)
+        if kind.__module__ not in _PASSED_OVER and not issubclass(kind, threading.Thread):
+            values: Any = {}
+            with suppress(AttributeError):  # it has slots; this runs no code of the program
+                values = object.__getattribute__(holder, "__dict__")
+            kind = handler if handler and issubclass(kind, handler) else kind
+            parts = {id(value): f".{key}" for key, value in list(values.items())}
+            for number in map(id, (*gc.get_referents(holder), *values.values())):
+                if number in locks:
+                    name = f"{kind.__module__}:{kind.__qualname__}{parts.get(number, '')}"
+                    found.setdefault(number, name)
     return found
-
-
-def _attributes(holder: Any) -> Any:
-    try:
-        return object.__getattribute__(holder, "__dict__")  # runs no code of the program
-    except AttributeError:
-        return {}

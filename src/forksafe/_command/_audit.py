@@ -25,8 +25,7 @@ from .._fork_event import _who
 from .._hazard import ACTION, ADVICE, FIXED, Hazard
 from ._run import Refused, report, run
 
-_TITLES = {ACTION: "Needs action", FIXED: "Fixed by forksafe", ADVICE: "Advice"}
-_COLOURS = {ACTION: "\033[31m", FIXED: "\033[32m", ADVICE: "\033[36m"}
+_TITLES = {ACTION: ("Needs action", 31), FIXED: ("Fixed by forksafe", 32), ADVICE: ("Advice", 36)}
 _exit = os._exit
 
 
@@ -84,14 +83,12 @@ def _table(name: str, fork: str, hazards: list[Hazard], colour: bool) -> str:
         return [f"    {'' if number else label:7}{line}" for number, line in enumerate(lines)]
 
     counts, body = [], wrapped("fork", fork)
-    for severity, title in _TITLES.items():
-        start, end = (_COLOURS[severity], "\033[0m") if colour else ("", "")
+    for severity, (title, code) in _TITLES.items():
+        start, end = (f"\033[{code}m", "\033[0m") if colour else ("", "")
         group = [hazard for hazard in hazards if hazard.severity == severity]
-        if group:
-            counts.append(f"{len(group)} {severity}")
-            body += ["", f"{start}{title}{end}"]
-        elif severity == ACTION:
-            counts.append("nothing needs action")
+        if group or severity == ACTION:
+            counts.append(f"{len(group)} {severity}" if group else "nothing needs action")
+        body += ["", f"{start}{title}{end}"] if group else []
         for hazard in group:
             # As --allow takes it: [ would begin a set of characters.
             pattern = ":".join(filter(None, [hazard.kind, hazard.subject.replace("[", "[[]")]))
@@ -163,9 +160,7 @@ def _who_forks() -> tuple[str, str]:
         frame = frame.f_back
     who = _who.who_forks(frame)
     if isinstance(who, _who.Launch):
-        kind = (
-            "Process" if who.family != "billiard" else "fork"
-        )  # its processes are Celery's workers
+        kind = "Process" if who.family != "billiard" else "fork"  # those are Celery's workers
         while frame.f_back is not None and _module_of(frame).startswith(f"{who.family}."):
             kind = "Manager" if _module_of(frame) == f"{who.family}.managers" else kind
             frame = frame.f_back

@@ -1,9 +1,8 @@
 """``forksafe demo``: one program under four ways to fork, and a table of what became of it.
 
-A parent assigns to a dictionary in a manager's process while its forked child reads it. Under
-``os.fork()`` both write into the one connection that the parent had made, and each reads what was
-meant for the other (cpython gh-101320). That program is in this file, too, which is run by its
-path, in a session of its own: for os.fork forksafe is not even imported.
+Under ``os.fork()`` parent and child write into the one connection to a manager that the parent had
+made, and each reads what was meant for the other (cpython gh-101320). The program is in this file,
+too, which is run by its path, in a session of its own: for os.fork forksafe is not even imported.
 """
 
 from __future__ import annotations
@@ -35,15 +34,13 @@ def demo() -> int:
     print("A parent and its forked child use one dictionary of a manager at once,")
     print(f"{_ROUND_TRIPS} round trips each ({python}):\n")
     print(f"{'way to fork':18} parent  child  outcome", flush=True)
-    width = shutil.get_terminal_size().columns
-    ours = []
+    width, failed = shutil.get_terminal_size().columns, 0
     for style in STYLES:
         row = run_style(style)
-        start = "{style:18} {parent:6} {child:6}  ".format(**row)
-        text = textwrap.fill(start + row["outcome"], width, subsequent_indent=" " * len(start))
-        print(text, flush=True)
-        ours += [row["ok"]] if style != STYLES[0] else []
-    return int(not all(ours))
+        failed |= style != STYLES[0] and not row["ok"]
+        text = "{style:18} {parent:6} {child:6}  {outcome}".format(**row)
+        print(textwrap.fill(text, width, subsequent_indent=" " * 34), flush=True)
+    return failed
 
 
 def run_style(style: str) -> dict[str, Any]:
@@ -68,9 +65,9 @@ def run_style(style: str) -> dict[str, Any]:
     missing = (0, end or "died without a word")
     (parent, p), (child, c) = (seen.get(side, missing) for side in ("parent", "child"))
     outcome = f"both {p}" if p == c else f"parent {p}; child {c}"
+    ok = outcome == "both ok" and not end and code == 0
     if outcome == "both ok":
-        outcome = end or (f"exit status {code}" if code else "ok")
-    ok = outcome == "ok"
+        outcome = "ok" if ok else end or f"exit status {code}"
     return {"style": style, "parent": parent, "child": child, "outcome": outcome, "ok": ok}
 
 

@@ -40,15 +40,14 @@ class Library:
     environment = ""  # variables that it goes by, to be shown
     prepared = ""  # variable and values, ``NAME=VALUE``, by which it is prepared for forks
 
-    def __init__(
-        self, name: str, remedy: str, *, connections: dict[str, str] | None = None, **more: Any
-    ) -> None:
+    # Classes that hold a connected socket, beside those of `_connections.ROWS`: a dictionary, each
+    # with the attribute that is its descriptor, or has a fileno(); "" is for the object itself. Of
+    # several that hold one socket, the one whose library is listed first counts.
+    connections: Any = None
+
+    def __init__(self, name: str, remedy: str, **more: Any) -> None:
         self.name = name
         self.remedy = self.connect = remedy  # what to write, about a connection too if not told
-        # Classes that hold a connected socket, each with the path of attributes to its descriptor,
-        # or to what has a fileno(); "@socket" is what get_extra_info() says. Of several that hold
-        # one socket, the one that is listed first counts.
-        self.connections = connections or {}
         vars(self).update(more)
 
     @property
@@ -95,15 +94,13 @@ LIBRARIES = (
     Library("multiprocessing.Queue", _NOTHING + "the child's queue starts a feeder of its own",
             answered_by="queue", targets="multiproces*.queues:Queue._feed "
                     "billiard.queues:Queue._feed *loky.backend.queues:Queue._feed"),
-    Library("multiprocessing",
-            "let one process read and one write; a manager's proxies connect by themselves",
-            connections={"multiprocessing.connection:Connection": "_handle"}),
+    Library("multiprocessing", "let one process read and one write; a manager's proxies connect by "
+            "themselves", connections={"multiprocessing.connection:Connection": "_handle"}),
     Library("logging.handlers.QueueListener", "stop() the listener before the fork and start() it "
             "in both processes, or let the children log into a multiprocessing.Queue that the "
             "parent's listener reads", modules="logging.handlers"),
-    Library("logging.handlers.SysLogHandler",
-            "none needed: a record is one message, whoever sends it", severity="advice",
-            connections={"logging.handlers:SysLogHandler": "socket"}),
+    Library("logging.handlers.SysLogHandler", "none needed: a record is one message, whoever sends "
+            "it", severity="advice", connections={"logging.handlers:SysLogHandler": "socket"}),
     Library("logging.handlers.SocketHandler",
             "close the handler's socket before the fork: it connects again with the next record",
             connections={"logging.handlers:SocketHandler": "sock"}),
@@ -112,20 +109,16 @@ LIBRARIES = (
     Library("ftplib", _CHILD, connections={"ftplib:FTP": "sock"}),
 
     # --- databases
-    Library("Django",
-            "django.db.connections.close_all() before the fork: each process connects anew",
-            connections={"django.db.backends.base.base:BaseDatabaseWrapper": "connection"}),
+    Library("Django", "django.db.connections.close_all() before the fork: each process connects "
+            "anew", connections={"django.db.backends.base.base:BaseDatabaseWrapper": "connection"}),
     Library("SQLAlchemy", "engine.dispose() before the fork; or for the child "
             "multiprocessing.util.register_after_fork(engine, lambda e: e.dispose(close=False))"),
     Library("psycopg_pool", "make the pool with open=False, and pool.open() in the child: it has "
             "no workers there, hands out the parent's connections, then times out",
             modules="psycopg_pool", answered_by="connection-pool:psycopg_pool"),
-    Library("psycopg", _POSTGRES,
-            connections={"psycopg:Connection": "pgconn.socket",
-                         "psycopg:AsyncConnection": "pgconn.socket"}),
-    Library("psycopg2", _POSTGRES, connections={"psycopg2.extensions:connection": ""}),
-    Library("asyncpg", "make connections and pools in the child, in the child's own loop",
-            connections={"asyncpg.connection:Connection": "_transport.@socket"}),
+    Library("psycopg", _POSTGRES),
+    Library("psycopg2", _POSTGRES),
+    Library("asyncpg", "make connections and pools in the child, in the child's own loop"),
     Library("PyMySQL", _MYSQL, connections={"pymysql.connections:Connection": "_sock"}),
     Library("mysqlclient", _MYSQL, connections={"MySQLdb.connections:Connection": ""}),
     Library("MySQL Connector", _MYSQL, connections={"mysql.connector.network:MySQLSocket": "sock"}),
@@ -137,9 +130,7 @@ LIBRARIES = (
     Library("redis-py", "start run_in_thread() and the like in the child", modules="redis",
             connect="close pubsubs, pipelines and clients before the fork, or make them in the "
                     "child; or for the child multiprocessing.util.register_after_fork(pool, lambda "
-                    "p: p.reset())",
-            connections={"redis.connection:AbstractConnection": "_sock",
-                         "redis.asyncio.connection:AbstractConnection": "_writer.@socket"}),
+                    "p: p.reset())"),
     Library("pymemcache", "close() the client before the fork: it connects again when used",
             connections={"pymemcache.client.base:Client": "sock"}),
     Library("Cassandra driver", "make the Cluster and Session in the child", modules="cassandra"),
@@ -150,27 +141,21 @@ LIBRARIES = (
 
     # --- HTTP, messages, other protocols
     Library("urllib3", _HTTP, connections={"urllib3.connection:HTTPConnection": "sock"}),
-    Library("http.client", _HTTP, connections={"http.client:HTTPConnection": "sock"}),
-    Library("httpcore", _HTTP,
-            connections={"httpcore._backends.sync:SyncStream": "@socket",
-                         "httpcore._backends.sync:TLSinTLSStream": "@socket",
-                         "httpcore._backends.anyio:AnyIOStream": "@socket"}),
-    Library("aiohttp", "make the ClientSession in the child, in the child's own loop",
-            connections={"aiohttp.client_proto:ResponseHandler": "transport.@socket"}),
+    Library("http.client", _HTTP),
+    Library("httpcore", _HTTP),
+    Library("aiohttp", "make the ClientSession in the child, in the child's own loop"),
     Library("gRPC", "make channels and servers in the child; or close them before the fork and set "
             "GRPC_ENABLE_FORK_SUPPORT=1 before the first import of grpc", modules="grpc",
-            loaded="grpc",
-            natives="grpc_* event_engine lifeguard default-executo resolver-execut timer_manager",
-            trouble="channels made before a fork do not work in the child unless its fork support "
-                    "is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
+            loaded="grpc", natives="grpc_* event_engine lifeguard default-executo resolver-execut "
+            "timer_manager", trouble="channels made before a fork do not work in the child unless "
+            "its fork support is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
             prepared="GRPC_ENABLE_FORK_SUPPORT=1 GRPC_ENABLE_FORK_SUPPORT=true "
-                     "GRPC_ENABLE_FORK_SUPPORT=yes"),
+            "GRPC_ENABLE_FORK_SUPPORT=yes"),
     Library("pika", _CHILD, modules="pika",
             connections={"pika.adapters.utils.nbio_interface:AbstractStreamTransport": "_sock"}),
-    Library("py-amqp", _CHILD, connections={"amqp.transport:_AbstractTransport": "sock"}),
-    Library("kafka-python",
-            "make the producer or consumer in the child; flush() and close() one made before",
-            modules="kafka", names="kafka-python-*",
+    Library("py-amqp", _CHILD),
+    Library("kafka-python", "make the producer or consumer in the child; flush() and close() one "
+            "made before", modules="kafka", names="kafka-python-*",
             connections={"kafka.conn:BrokerConnection": "_sock"}),
     Library("confluent-kafka", "make the producer or consumer in the child",
             modules="confluent_kafka", natives="rdk:*", loaded="confluent_kafka",
@@ -252,11 +237,8 @@ LIBRARIES = (
     Library("tokenizers", "set TOKENIZERS_PARALLELISM=false, or use it in the child",
             loaded="tokenizers", environment="TOKENIZERS_PARALLELISM",
             prepared="TOKENIZERS_PARALLELISM=false TOKENIZERS_PARALLELISM=0", trouble=_HANGS),
-    Library("a Rust runtime",
-            "use the library (polars, lance, tokio, rayon) only after the fork, or spawn instead",
-            natives="tokio-* polars-* rayon* lance*", loaded="polars lance lancedb",
-            trouble=_HANGS),
+    Library("a Rust runtime", "use the library (polars, lance, tokio, rayon) only after the fork, "
+            "or spawn instead", natives="tokio-* polars-* rayon* lance*",
+            loaded="polars lance lancedb", trouble=_HANGS),
 )
 # fmt: on
-
-SOCKETS = ("ssl:SSLSocket", "socket:socket")  # what holds the descriptor, where nothing above does

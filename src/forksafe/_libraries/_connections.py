@@ -1,17 +1,12 @@
 """How a child lets go of the connections that it had in the parent: a table, one row a class.
 
 First the descriptor is cut: in the child alone, its number is given to a socket whose peer has
-closed it. Whoever reads there meets the end of the stream, whoever writes gets EPIPE, as if the
-server had hung up. So no goodbye reaches the parent's conversation, whoever says it: ``PQfinish()``
-at the end of the interpreter, ``shutdown()``, TLS's close_notify. We do not close the descriptor:
-the number would go to the next file that the child opens, and the goodbye into that.
-
-Then the library forgets the connection, and connects anew at its next use. A single connection of a
-database cannot: what it was in the middle of is the parent's. Its use in the child fails at once,
-with the library's own error for a lost connection.
-
-What is forgotten is kept alive: collected inside the fork, it would run code of the program.
-The rules of at-fork code hold here: see ``_fork_event/_step.py``.
+closed it, as if the server had hung up. So no goodbye reaches the parent's conversation:
+``PQfinish()``, ``shutdown()``, TLS's close_notify. Were it closed, its number would go to the next
+file that the child opens, and the goodbye into that. Then the library forgets the connection, and
+connects anew at its next use. A single connection of a database cannot: its use in the child fails
+at once, with the library's own error for a lost connection. What is forgotten is kept alive:
+collected inside the fork, it would run code of the program. The rules of at-fork code hold here.
 """
 
 from __future__ import annotations
@@ -36,22 +31,21 @@ _kept: list[Any] = []
 class Row:
     """How a child lets go of the instances of one class, and of its subclasses."""
 
-    def __init__(self, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None):
+    def __init__(
+        self, library: str, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None
+    ) -> None:
+        self.library = library
         self.path = path  # "module:Class"
         self.socket = socket  # tells its descriptor, or what has a fileno(); None: not connected
         self.forget = forget  # has it connect anew when it is next used
-        self.anchors = (
-            anchors  # tells what instances refer to whose class, static in C, they do not
-        )
+        # Tells what instances refer to whose class, static in C, they do not.
+        self.anchors = anchors
 
 
 def _expect(thing: Any, *names: str) -> None:
     """Raise `UnknownLayout` unless `thing` has attributes of these names."""
     for name in names:
         expect(hasattr(thing, name), f"{type(thing).__qualname__} has no {name}")
-
-
-# --- databases ------------------------------------------------------------------------------------
 
 
 def _engine(engine: Any) -> None:
@@ -140,8 +134,6 @@ def _asyncpg_holder(holder: Any) -> None:
         holder._con = None
 
 
-# --- Redis ----------------------------------------------------------------------------------------
-
 # Of pipelines that WATCH: to connect anew would lose that in silence. Cut off, redis-py says so.
 _watching: list[Any] = []
 
@@ -151,21 +143,15 @@ def _redis_pipeline(pipeline: Any) -> None:
         _watching.append(pipeline.connection)
 
 
-def _redis(connection: Any) -> None:
-    _expect(connection, "_sock")
-    if not any(watched is connection for watched in _watching):
-        _kept.append(connection._sock)
-        connection._sock = None
+def _redis(*names: str) -> _Do:
+    def forget(connection: Any) -> None:
+        _expect(connection, *names)
+        if not any(watched is connection for watched in _watching):
+            for name in names:
+                _kept.append(getattr(connection, name))
+                setattr(connection, name, None)
 
-
-def _redis_async(connection: Any) -> None:
-    _expect(connection, "_reader", "_writer")
-    if not any(watched is connection for watched in _watching):
-        _kept.append((connection._reader, connection._writer))
-        connection._reader = connection._writer = None
-
-
-# --- HTTP -----------------------------------------------------------------------------------------
+    return forget
 
 
 def _http(connection: Any) -> None:
@@ -203,20 +189,13 @@ def _aiohttp(connector: Any) -> None:
     connector._conns.clear()
 
 
-# --- the table ------------------------------------------------------------------------------------
-
-
 def _codecs() -> list[Any]:
     """Return the decoders that have been looked up: a connection of psycopg2 refers to its own."""
     cache = vars(sys.modules["encodings"])["_cache"]
     return [codec.decode for codec in list(cache.values()) if codec is not None]
 
 
-def _psycopg(connection: Any) -> Any:
-    return None if connection.closed else connection.pgconn.socket
-
-
-def _psycopg2(connection: Any) -> Any:
+def _of_postgres(connection: Any) -> Any:
     return None if connection.closed else connection.fileno()
 
 
@@ -226,29 +205,30 @@ def _of_transport(transport: Any) -> Any:
 
 
 ROWS = (
-    Row("sqlalchemy.engine.base:Engine", forget=_engine),
-    Row("django.db.backends.base.base:BaseDatabaseWrapper", forget=_django),
-    Row("psycopg.connection:Connection", _psycopg),
-    Row("psycopg.connection_async:AsyncConnection", _psycopg),
-    Row("psycopg_pool.pool:ConnectionPool", forget=_psycopg_pool),
-    Row("psycopg_pool.pool_async:AsyncConnectionPool", forget=_psycopg_pool),
-    Row("psycopg2.extensions:connection", _psycopg2, anchors=_codecs),
-    Row("psycopg2.pool:AbstractConnectionPool", forget=_psycopg2_pool),
-    Row("asyncpg.connection:Connection", lambda c: _of_transport(c._transport)),
-    Row("asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
-    Row("redis.client:Pipeline", forget=_redis_pipeline),
-    Row("redis.asyncio.client:Pipeline", forget=_redis_pipeline),
-    Row("redis.connection:AbstractConnection", lambda c: c._sock, _redis),
-    Row("redis.asyncio.connection:AbstractConnection", lambda c: _of_transport(c._writer),
-        _redis_async),
-    Row("http.client:HTTPConnection", lambda c: c.sock, _http),  # urllib3's too
-    Row("urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
-    Row("httpcore._backends.sync:SyncStream", _of_transport),
-    Row("httpcore._backends.anyio:AnyIOStream", _of_transport),
-    Row("httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
-    Row("httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),
+    Row("SQLAlchemy", "sqlalchemy.engine.base:Engine", forget=_engine),
+    Row("Django", "django.db.backends.base.base:BaseDatabaseWrapper", forget=_django),
+    Row("psycopg", "psycopg.connection:Connection", _of_postgres),
+    Row("psycopg", "psycopg.connection_async:AsyncConnection", _of_postgres),
+    Row("psycopg_pool", "psycopg_pool.pool:ConnectionPool", forget=_psycopg_pool),
+    Row("psycopg_pool", "psycopg_pool.pool_async:AsyncConnectionPool", forget=_psycopg_pool),
+    Row("psycopg2", "psycopg2.extensions:connection", _of_postgres, anchors=_codecs),
+    Row("psycopg2", "psycopg2.pool:AbstractConnectionPool", forget=_psycopg2_pool),
+    Row("asyncpg", "asyncpg.connection:Connection", lambda c: _of_transport(c._transport)),
+    Row("asyncpg", "asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
+    Row("redis-py", "redis.client:Pipeline", forget=_redis_pipeline),
+    Row("redis-py", "redis.asyncio.client:Pipeline", forget=_redis_pipeline),
+    Row("redis-py", "redis.connection:AbstractConnection", lambda c: c._sock, _redis("_sock")),
+    Row("redis-py", "redis.asyncio.connection:AbstractConnection",
+        lambda c: _of_transport(c._writer), _redis("_reader", "_writer")),
+    Row("http.client", "http.client:HTTPConnection", lambda c: c.sock, _http),  # urllib3's too
+    Row("urllib3", "urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
+    Row("httpcore", "httpcore._backends.sync:SyncStream", _of_transport),
+    Row("httpcore", "httpcore._backends.sync:TLSinTLSStream", _of_transport),
+    Row("httpcore", "httpcore._backends.anyio:AnyIOStream", _of_transport),
+    Row("httpcore", "httpcore._sync.connection_pool:ConnectionPool", forget=_httpcore_pool),
+    Row("httpcore", "httpcore._async.connection_pool:AsyncConnectionPool", forget=_httpcore_pool),
     # Kombu has its pools closed in the child, by a callback that shuts these down for both.
-    Row("amqp.transport:_AbstractTransport", lambda t: t.sock),
-    Row("aiohttp.client_proto:ResponseHandler", lambda p: _of_transport(p.transport)),
-    Row("aiohttp.connector:BaseConnector", forget=_aiohttp),
+    Row("py-amqp", "amqp.transport:_AbstractTransport", lambda t: t.sock),
+    Row("aiohttp", "aiohttp.client_proto:ResponseHandler", lambda p: _of_transport(p.transport)),
+    Row("aiohttp", "aiohttp.connector:BaseConnector", forget=_aiohttp),
 )  # fmt: skip
