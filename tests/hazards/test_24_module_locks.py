@@ -42,6 +42,30 @@ def held_by_a_thread(fork: Forker) -> None:
     assert fork.run(child, end="_exit") == [True, True], "a lock is held in the child"
 
 
+def in_compiled_code(fork: Forker) -> None:
+    """What PyPy's compiler has made of a function takes the lock that is freed, and no older one."""
+    import _strptime
+    import threading
+
+    def take() -> str:
+        for _ in range(5000):
+            with _strptime._cache_lock:  # type: ignore[attr-defined] # private
+                pass
+        return "taken"
+
+    take()
+    held = threading.Event()
+
+    def hold() -> None:
+        _strptime._cache_lock.acquire()  # type: ignore[attr-defined] # private
+        held.set()
+        threading.Event().wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    assert fork.run(take, end="_exit") == "taken"
+
+
 def held_by_this_thread(fork: Forker) -> None:
     """In a with statement of this thread's: a mutex must not be open to two."""
     import threading
@@ -116,7 +140,8 @@ NO_BODIES = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    "program", [held_by_a_thread, pytest.param(mutex_of_a_queue, marks=NO_BODIES)]
+    "program",
+    [held_by_a_thread, in_compiled_code, pytest.param(mutex_of_a_queue, marks=NO_BODIES)],
 )
 def test_they_are_free_in_the_child(program: Callable[[Forker], None], style: str) -> None:
     """What they guard is off by the one call that was under way."""

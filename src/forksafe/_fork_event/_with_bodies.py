@@ -134,7 +134,10 @@ def free_lock(lock: Any) -> bool:
     if lock.acquire(False):  # as a re-entrant lock of this thread can be
         lock.release()
         return False
-    lock._at_fork_reinit()
+    if sys.implementation.name == "pypy" and type(lock) is LockType:
+        lock.release()  # what its compiler made of the program keeps the lock from before a reinit
+    else:
+        lock._at_fork_reinit()
     return True
 
 
