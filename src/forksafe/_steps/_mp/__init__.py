@@ -149,10 +149,10 @@ def finish(fork: ForkEvent) -> object:
     while running:
         callback: Any = None
         try:
-            for (_index, _ident, callback), reference in callbacks:
-                obj = reference()
-                if obj is not None:
-                    with as_main_thread:
+            with as_main_thread:
+                for (_index, _ident, callback), reference in callbacks:
+                    obj = reference()
+                    if obj is not None:
                         callback(obj)
             running = False
         except BaseException as exc:
