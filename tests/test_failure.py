@@ -247,10 +247,6 @@ def many_threads(fork: Forker) -> None:
     assert codes == {"ours": {1}, "plain": {1 if fork.style == "hook" else 0}}, codes
 
 
-@pytest.mark.skipif(
-    False,
-    reason="a known fault: without the GIL such a child can hang",
-)
 @pytest.mark.parametrize("style", ["safe_fork", "hook"])
 def test_forks_from_many_threads_at_once(style: str) -> None:
     """Each has its own reset, and only those that asked for it."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-# Fixtures, by being here.
-from databases import postgres, redis_server, servers, web  # noqa: F401
+from databases import postgres, redis_server, servers, web  # noqa: F401 - fixtures, by being here
 from serving import Redis, Site
 
 
