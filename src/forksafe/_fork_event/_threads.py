@@ -14,14 +14,13 @@ import time
 from _thread import get_ident
 from types import CodeType, FrameType
 
-from ._typing import Any, Callable, Iterator
-from ._with_bodies import Held, held_by, locals_of, settle
+from ._typing import Any, Callable, Mapping
+from ._with_bodies import Held, settle, walk
 
-_DEPTH = 1000  # frames: more is no stack that waits for a lock
-# Seconds without the GIL before each further look. A thread that was given a lock, and waits for
-# the GIL, shows in a moment that it has the lock. All are spent only where this thread holds a lock
-# that another waits for, in a way that its stack does not show.
-_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+# Seconds without the GIL before each further look, from the last on. A thread that was given a
+# lock, and waits for the GIL, shows in a moment that it has the lock. All are spent only where this
+# thread holds a lock that another waits for, in a way that its stack does not show.
+_PAUSES = (0.032, 0.016, 0.008, 0.004, 0.002, 0.001, 0.0005)
 
 # By module, the functions of interest while it is not loaded; and those that are, by id, as the
 # hash of a code object takes all that is in it. The object is kept for that.
@@ -53,7 +52,7 @@ def _find_functions() -> None:
 class Stacks:
     """What one look saw, of the other threads and of this one."""
 
-    def __init__(self, me: int, frames: dict[int, FrameType]) -> None:
+    def __init__(self, me: int, frames: Mapping[int, FrameType | None]) -> None:
         # By the path of a function: a thread's ident, and the variables wanted of it.
         self.others: dict[str, list[tuple[Any, ...]]] = {}
         self.own: dict[str, list[tuple[Any, ...]]] = {}
@@ -61,32 +60,17 @@ class Stacks:
         self.own_held: list[Held] = []
         self.own_globals: set[int] = set()  # of the functions that this thread is inside of, by id
         _find_functions()
-        for thread, innermost in frames.items():
+        for thread, frame in frames.items():
             mine = thread == me
-            if not mine and not others_can_be_read():
-                continue
-            found, held = (self.own, self.own_held) if mine else (self.others, self.held)
-            held += held_by(innermost)
-            for frame in _frames(innermost):
-                hit = _known.get(id(frame.f_code))
-                if hit is not None:
-                    path, names, _ = hit
-                    found.setdefault(path, []).append((thread, *locals_of(frame, *names)))
-                if mine:
-                    self.own_globals.add(id(frame.f_globals))
+            if mine or others_can_be_read():
+                into, held = (self.own, self.own_held) if mine else (self.others, self.held)
+                for path, *values in walk(frame, held, _known):
+                    into.setdefault(path, []).append((thread, *values))
+            while mine and frame is not None:
+                self.own_globals.add(id(frame.f_globals))
+                frame = frame.f_back
         own = {id(one.lock) for one in self.own_held}
         self.held = [one for one in self.held if id(one.lock) not in own]
-
-
-def _frames(frame: FrameType | None) -> Iterator[FrameType]:
-    for _ in range(_DEPTH):
-        if frame is None:
-            return
-        yield frame
-        try:
-            frame = frame.f_back
-        except SystemError:
-            return  # PyPy, as above
 
 
 UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be read"
@@ -101,50 +85,33 @@ _sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
 # busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
 # the GIL asks for it after the switch interval, so that is longer meanwhile.
 _LONG = 0.05  # seconds
-_usual = 0.0  # what it was before
-
-
-def _begin_turn() -> None:
-    global _usual
-    interval = sys.getswitchinterval()
-    if not _is_long(interval):  # or it is another thread's turn
-        _usual = interval
-        sys.setswitchinterval(max(interval, _LONG))
-
-
-def end_turn() -> None:
-    if _usual and _is_long(sys.getswitchinterval()):
-        sys.setswitchinterval(_usual)
-
-
-def _is_long(interval: float) -> bool:
-    return abs(interval - _LONG) < 1e-6
+_usual = 0.0  # what it was before; 0 while it is nobody's turn
 
 
 def look() -> Stacks:
     """Look at all stacks, and begin a turn: `end_turn` is to be called in parent and child."""
+    global _usual
     me = get_ident()
     _sleep(0)  # who waits for the GIL already has it before the turn, and then waits anew
-    _begin_turn()
+    if not _usual:
+        _usual = sys.getswitchinterval()
+        sys.setswitchinterval(max(_usual, _LONG))
     foreign: dict[int, Any] = {}
-    stacks = Stacks(me, {})
-    for pause in _PAUSES:
-        if pause:
-            _sleep(pause)
-        places = _places(me)
+    pauses = list(_PAUSES)
+    while True:
         frames = sys._current_frames()
         stacks = Stacks(me, frames)
-        frames.clear()  # their locals are not ours to keep
-        if settle(stacks.held, foreign) and places == _places(me):
-            break
-    return stacks
+        frames.clear()  # this very frame is among them: a cycle, which would keep all the others
+        if settle(stacks.held, foreign) or not pauses:
+            return stacks
+        _sleep(pauses.pop())
 
 
-def _places(me: int) -> list[tuple[int, int]]:
-    """Return where the other threads are: the same again if none has run meanwhile."""
-    frames = sys._current_frames() if others_can_be_read() else {}
-    frames.pop(me, None)  # this very frame: a cycle, which would keep all the others alive
-    return [(id(frame), frame.f_lasti) for frame in frames.values()]
+def end_turn() -> None:
+    global _usual
+    if _usual:
+        interval, _usual = _usual, 0.0
+        sys.setswitchinterval(interval)
 
 
 def own_stack() -> dict[str, list[tuple[Any, ...]]]:

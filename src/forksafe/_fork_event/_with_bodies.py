@@ -19,7 +19,7 @@ from _thread import LockType, RLock
 from threading import Condition
 from types import FrameType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
 
-from ._typing import Any, Iterator
+from ._typing import Any, Mapping
 
 _HOME = os.path.dirname(os.__file__) + os.sep
 
@@ -37,6 +37,7 @@ _WAIT: Any = getattr(Condition.wait, "__code__", None)
 _ASLEEP: set[int] = set()
 
 spans: Any = None  # the module `_lock_spans`
+_NONE: Mapping[int, Any] = {}
 
 
 def load() -> None:
@@ -76,21 +77,29 @@ class Held:
         self.of_standard_library = path.startswith(_HOME) and "-packages" not in path
 
 
-def held_by(frame: FrameType | None) -> Iterator[Held]:
-    """Yield the locks that a thread holds or may hold, from the inside out. One can come twice.
+def walk(
+    frame: FrameType | None, held: list[Held], functions: Mapping[int, Any] = _NONE
+) -> list[tuple[Any, ...]]:
+    """Walk a thread's stack, from the inside out; only while it does not run.
 
-    The frame of another thread may be read only while the GIL keeps that thread from running.
+    `held` takes the locks that the thread holds or may hold; one can come twice. `functions` has,
+    by the id of a code object, a name, and which variables of its frame to return with that.
     """
-    if spans is None:
-        return
+    inside = []
+    known = _NONE if spans is None else spans.found
     sleeps_in: Any = None
     releasing: list[tuple[FrameType, tuple[str, ...]]] = []
     while frame is not None:
+        code = frame.f_code
+        key = id(code)
+        if key in functions:
+            name, variables, _ = functions[key]
+            inside.append((name, *locals_of(frame, *variables)))
         position = frame.f_lasti
-        if position in _ASLEEP and frame.f_code is _WAIT:
+        if position in _ASLEEP and code is _WAIT:
             (sleeps_in,) = locals_of(frame, "self")
-        known = spans.found.get(id(frame.f_code))
-        for start, end, path, sure in known[0] if known else spans.analyse(frame.f_code):
+        found = known[key][0] if key in known else () if spans is None else spans.analyse(code)
+        for start, end, path, sure in found:
             if not start <= position < end:
                 continue
             if sure is None:
@@ -103,8 +112,18 @@ def held_by(frame: FrameType | None) -> Iterator[Held]:
             for at, released in releasing:  # in functions that the body has called
                 sure = sure and bool(released) and _lock_of(_resolve(at, released)) is not lock
             # The GIL may have been given up in between, and the variables be other ones.
-            yield Held(lock, sure and frame.f_lasti == position, frame)
-        frame = frame.f_back
+            held.append(Held(lock, sure and frame.f_lasti == position, frame))
+        try:
+            frame = frame.f_back
+        except SystemError:
+            break  # PyPy's compiler keeps the frames of another thread in a form of its own
+    return inside
+
+
+def held_by(frame: FrameType | None) -> list[Held]:
+    held: list[Held] = []
+    walk(frame, held)
+    return held
 
 
 def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
