@@ -219,6 +219,7 @@ def _after_in_parent() -> object:
         over(event)
         if event.undo:
             _reset.undo(event)
+        event.ended = True
     except BaseException as exc:  # of a handler, as above
         event.signals.raised(exc)
     still = event.left_alone or event.signals.kept

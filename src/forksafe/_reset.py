@@ -65,7 +65,8 @@ def reset(event: ForkEvent) -> object:
     _last = event, outcomes
     this_process.whole = (this_process.forks, os.getpid())
     this_process.mark = outcomes  # an object like no other
-    end_turn()
+    if not event.alone:
+        end_turn()
     for step, noted in notes.items():
         try:
             outcomes[step] = step.reset(event, noted)
@@ -76,7 +77,8 @@ def reset(event: ForkEvent) -> object:
                 _told.add(key)
                 tell(exc, text)
             exc.__traceback__ = None
-    return None if event.deferred else finish(event)
+    event.ended = not event.deferred
+    return finish(event) if event.ended else None
 
 
 def last_reset() -> dict[str, str] | None:

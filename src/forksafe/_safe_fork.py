@@ -76,28 +76,27 @@ def fork(caller: FrameType | None, made: list[int], **options: Any) -> int:
     function = _os_fork if os.fork is safe_fork else os.fork
     try:
         # In C from the fork until the list has the pid: no handler runs in between.
-        _in_the_name_of(caller)(made, starmap(function, ((),)))
+        extend = _in_the_name_of(caller) if _WARNS and caller and _count() else list.extend
+        extend(made, starmap(function, ((),)))
         if event.signals.late is not None:
             raise event.signals.late
         return made[0]
     finally:
-        try:
-            _hook.over(event)
-        finally:  # nothing is left to do here, but where handlers have raised in all of the hooks
-            if not event.signals.kept:
-                event.signals.release()
+        if not event.ended:  # the kernel has refused, or handlers have raised in all of the hooks
+            try:
+                _hook.over(event)
+            finally:
+                if not event.signals.kept:
+                    event.signals.release()
 
 
+# Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
+_WARNS = sys.version_info >= (3, 12)
 _extend: Any = lambda made, forks: made.extend(forks)  # noqa: E731 - it has just one line
 
 
-def _in_the_name_of(caller: FrameType | None) -> Any:
-    """Return a function that extends a list, and runs at the line of `caller`.
-
-    Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
-    """
-    if sys.version_info < (3, 12) or caller is None or not _count():
-        return _extend
+def _in_the_name_of(caller: FrameType) -> Any:
+    """Return a function that extends a list, and runs at the line of `caller`."""
     code = _extend.__code__.replace(
         co_filename=caller.f_code.co_filename,
         co_name=caller.f_code.co_name,

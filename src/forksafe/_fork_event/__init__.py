@@ -35,8 +35,10 @@ class ForkEvent:
     raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
     deferred = False  # whether a Process runs its registry itself, and then the end of the reset
 
-    def __init__(self, signals: Signals | None = None, **options: Any) -> None:
-        self.signals = signals or Signals()
+    ended = False  # whether the last of its hooks has done all
+
+    def __init__(self, **options: Any) -> None:
+        self.signals = Signals()
         vars(self).update(options)
 
 

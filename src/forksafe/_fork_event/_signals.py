@@ -56,12 +56,11 @@ if sys.implementation.name == "pypy":
 
 
 class Signals:
-    def __init__(self) -> None:
-        self.program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
-        self._found: Collection[int] = ()  # what was there when it was blocked
-        self._again: tuple[int, ...] = ()
-        self.late: BaseException | None = None  # of a handler on PyPy, for safe_fork() to raise
-        self.kept = False  # whether who asked for the fork restores the mask in the parent
+    program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
+    late: BaseException | None = None  # of a handler on PyPy, for safe_fork() to raise
+    kept = False  # whether who asked for the fork restores the mask in the parent
+    _found: Collection[int] = ()  # what was there when it was blocked
+    _again: tuple[int, ...] = ()  # signals whose handlers are to run again
 
     def block(self, outer: Signals | None = None) -> None:
         """Block all that can be put off. `outer`: of the fork that this one interrupts."""
