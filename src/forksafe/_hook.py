@@ -32,6 +32,7 @@ from _thread import _count, get_ident
 
 from . import _reset
 from ._fork_event import ForkEvent, _with_bodies, this_process
+from ._fork_event._step import tell
 from ._fork_event._threads import forget_vanished_threads
 from ._fork_event._typing import Any, Callable, Iterable, OnHazard
 from ._fork_event._who import EXEC, who_forks
@@ -217,8 +218,11 @@ def _after_in_parent() -> object:
         return None
     try:
         over(event)
-        if event.undo:
-            _reset.undo(event)
+        for take_back in event.undo:
+            try:
+                take_back()
+            except Exception as exc:
+                tell(exc, f"forksafe, after a fork: {take_back!r}")
         event.ended = True
     except BaseException as exc:  # of a handler, as above
         event.signals.raised(exc)

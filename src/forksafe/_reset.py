@@ -44,14 +44,6 @@ def note(event: ForkEvent) -> None:
         event.stacks = look()
 
 
-def undo(event: ForkEvent) -> None:
-    for take_back in event.undo:
-        try:
-            take_back()
-        except Exception as exc:
-            tell(exc, f"forksafe, after a fork: {take_back!r}")
-
-
 def reset(event: ForkEvent) -> object:
     """Make the child whole, whatever any step raises; then run the program's callbacks.
 
