@@ -21,15 +21,7 @@ from ._child_end import Report, end
 from ._handle import Fork
 
 
-def forked(
-    *,
-    name: str | None = None,
-    check: bool = True,
-    grace: float = 5.0,
-    on_hazard: OnHazard = "ignore",
-    allow: Iterable[str] = (),
-    drop_connections: bool = False,
-) -> _Forked:
+class forked:
     """Fork for the length of a ``with`` block. Both processes run it; the child never leaves it.
 
     ::
@@ -49,8 +41,9 @@ def forked(
     file object of the parent's is to be flushed. On PyPy, on free-threaded builds and after
     ``gc.freeze()``, only files are found, those over descriptors of the child's.
 
-    Leaving the block normally, the parent waits for the child. Leaving it by an exception, it
-    sends the child SIGTERM, after `grace` seconds SIGKILL, reaps it, and the exception goes on.
+    It yields a `Fork`, and is for one use. Leaving the block normally, the parent waits for the
+    child. Leaving it by an exception, it sends the child SIGTERM, after `grace` seconds SIGKILL,
+    reaps it, and the exception goes on.
 
     Args:
         name: The child's name, as ``multiprocessing.current_process().name`` and so log records
@@ -61,9 +54,6 @@ def forked(
         allow: Hazards that are accepted, as patterns: see `audit()`.
         drop_connections: As for `install()`.
 
-    Returns:
-        A context manager, for one use, that yields a `Fork`.
-
     Raises:
         ChildFailedError: At the end, if `check` is true and the child failed; with its traceback.
         ChildProcessError: At the end: other code reaped the child.
@@ -71,19 +61,23 @@ def forked(
 
     Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
     """
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a str or None, not {name!r}")
-    if not (hasattr(grace, "__float__") and grace >= 0):
-        raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
-    if on_hazard not in ("ignore", "warn", "raise"):
-        raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
-    return _Forked(name, check, grace, on_hazard, allow, drop_connections)
 
-
-class _Forked:
-    def __init__(self, name: str | None, check: bool, grace: float, *how: Any) -> None:
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        check: bool = True,
+        grace: float = 5.0,
+        on_hazard: OnHazard = "ignore",
+        allow: Iterable[str] = (),
+        drop_connections: bool = False,
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str or None, not {name!r}")
+        if not (hasattr(grace, "__float__") and grace >= 0):
+            raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
         self._name, self._check, self._grace = name, check, grace
-        self._on_hazard, self._allow, self._drop_connections = how
+        self._on_hazard, self._allow, self._drop_connections = on_hazard, allow, drop_connections
         self._fork: Fork | None = None
         self._report: Any = None
 
