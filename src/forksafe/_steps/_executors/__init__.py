@@ -19,10 +19,11 @@ import sys
 
 from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect, mend_each
-from ..._fork_event._typing import Any, Callable, Never
-from .._mp import RegistryStep, registries
+from ..._fork_event._typing import Any, Never
+from ..._fork_event._with_bodies import free_lock
+from .._mp import registries
 
-_ATTRIBUTES = {"_condition", "_state", "_exception", "_waiters", "_done_callbacks"}
+_ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
 _ASYNCIOS = ("asyncio.futures", "_chain_future.<locals>._call_set_state")
 
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
@@ -32,46 +33,31 @@ _LETTING_GO = ("close", "terminate", "join", "_terminate")
 kept: list[object] = []
 
 
-def fail(future: Any, error: Callable[[], BaseException]) -> None:
-    """Fail a future unless it is done, by an exception of its own (cpython gh-101267)."""
+def fail(items: list[Any], broken: type[Exception], message: str) -> None:
+    """Fail the future of each work item that is not done, by an exception of its own (gh-101267)."""
+    kept.append(items)
+    mend_each(lambda item: _fail_future(item.future, broken(message)), items)
+
+
+def _fail_future(future: Any, error: Exception) -> None:
     expect(vars(future).keys() >= _ATTRIBUTES, "a future with other attributes")
-    condition = future._condition
-    lock: Any = getattr(condition, "_lock", None)
-    expect(hasattr(lock, "_at_fork_reinit"), "a future without a lock to start afresh")
-    base = sys.modules["concurrent.futures._base"]
-    told = ""  # where it is done, a thread that is gone may have been about to tell it
-    if future._state in (base.PENDING, base.RUNNING):
-        future._exception = error()
-        future._state = base.FINISHED
-        told = "add_exception"
-    elif future._state == base.CANCELLED:  # wait() goes by the notice that a worker gives
-        future._state = base.CANCELLED_AND_NOTIFIED
-        told = "add_cancelled"
-    if not condition._is_owned():  # by a signal handler's victim: this very thread
-        lock._at_fork_reinit()
-    release_waiters(condition)
-    if not told:
+    free_lock(future._condition._lock)
+    for waiter in future._waiters:
+        free_lock(waiter.event._cond._lock)
+        if hasattr(waiter, "lock"):
+            free_lock(waiter.lock)
+    if future._state == "CANCELLED":  # wait() goes by the notice that a worker gives
+        future.set_running_or_notify_cancel()
+    if future.done():
         return
-    for waiter in list(future._waiters):
-        event_lock = getattr(getattr(getattr(waiter, "event", None), "_cond", None), "_lock", None)
-        if event_lock is not None and hasattr(waiter, told):
-            event_lock._at_fork_reinit()
-            if hasattr(waiter, "lock"):
-                waiter.lock._at_fork_reinit()
-            getattr(waiter, told)(future)
-    for callback in list(future._done_callbacks):
+    callbacks, future._done_callbacks = future._done_callbacks, []
+    kept.append(callbacks)
+    future.set_exception(error)
+    for callback in callbacks:
         # asyncio.wrap_future(): it only schedules a call in the loop of the waiting task.
         names = (getattr(callback, "__module__", None), getattr(callback, "__qualname__", None))
         if names == _ASYNCIOS:
             callback(future)
-
-
-def release_waiters(condition: Any) -> None:
-    """Wake who waits for a condition, as ``notify_all()``: this thread, under a signal handler."""
-    for waiter in list(condition._waiters):
-        if waiter.locked():
-            waiter.release()
-    condition._waiters.clear()
 
 
 class PoolsStep(Step):
@@ -79,10 +65,7 @@ class PoolsStep(Step):
     modules = _who.submodules("pool")
 
     def note(self, fork: ForkEvent) -> Any:
-        for name in RegistryStep.modules:
-            if getattr(sys.modules.get(name), "_finalizer_registry", None):
-                return live_pools() or NOTHING
-        return NOTHING
+        return live_pools() or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note
@@ -123,20 +106,14 @@ class _Lost(ValueError):
 
 
 def _check(pool: Any) -> None:
-    kind, state = type(pool).__name__, vars(pool)
-    expect(isinstance(state.get("_cache"), dict), f"{kind} without a cache")
-    for name in ("_state", *_LETTING_GO):
-        expect(hasattr(pool, name), f"{kind} without {name}")
-    for result in list(state["_cache"].values()):
-        lock = getattr(_condition(result), "_lock", None)
-        expect(hasattr(lock, "_at_fork_reinit"), f"{kind}: a result without a lock")
+    kind, cache = type(pool).__name__, vars(pool).get("_cache")
+    known = all(hasattr(pool, name) for name in ("_state", *_LETTING_GO))
+    expect(known and isinstance(cache, dict), f"{kind} with other attributes")
+    for result in list(vars(pool)["_cache"].values()):
+        # Results have an event, iterators a condition of their own.
         where = getattr(result, "_event", result)
-        expect(hasattr(where, "_items") or hasattr(where, "_flag"), f"{kind}: results of no kind")
-
-
-def _condition(result: Any) -> Any:
-    # Results have an event, iterators a condition of their own.
-    return getattr(getattr(result, "_event", result), "_cond", None)
+        known = hasattr(where, "_items") or hasattr(where, "_flag")
+        expect(known and hasattr(where, "_cond"), f"{kind}: results of no kind")
 
 
 def _refuse_work(found: tuple[Any, int]) -> None:
@@ -159,13 +136,13 @@ def _refuse_work(found: tuple[Any, int]) -> None:
 
 
 def _fail_result(result: Any, value: _Lost) -> None:
-    condition = _condition(result)
-    condition._lock._at_fork_reinit()
-    if not hasattr(result, "_event"):
-        result._items.append((False, value))
-        result._index = result._length = 0  # and after it: the end
-    elif not result._event._flag:
-        result._success = False
-        result._value = value
-        result._event._flag = True
-    release_waiters(condition)
+    condition = getattr(result, "_event", result)._cond
+    free_lock(condition._lock)
+    with condition:
+        if not hasattr(result, "_event"):
+            result._items.append((False, value))
+            result._index = result._length = 0  # and after it: the end
+        elif not result._event._flag:
+            result._success, result._value = False, value
+            result._event._flag = True
+        condition.notify_all()

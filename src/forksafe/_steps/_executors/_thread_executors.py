@@ -36,6 +36,14 @@ class ThreadExecutor:
         self.queue = queue
         self.threads: list[Any] = []
         self.own: Any = None  # this thread, where it is one of them
+        # What it is to have in the child: made in the parent, where that copies no pages. The locks
+        # are new rather than freed: this very thread may be inside submit(), under a signal
+        # handler, and release the one it has.
+        threading = sys.modules["threading"]
+        self.fresh: dict[str, Any] = {
+            "_idle_semaphore": threading.Semaphore(0),
+            "_shutdown_lock": threading.Lock(),
+        }
 
 
 class ThreadExecutorsStep(Step):
@@ -45,38 +53,35 @@ class ThreadExecutorsStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours. Queued
         # work is noted as well: a thread may take it before the fork.
-        queues: Any = getattr(sys.modules[_MODULE], "_threads_queues", None)
-        if fork.alone and not queues.data:
+        count = len(sys.modules[_MODULE]._threads_queues.data)
+        if fork.alone and not count:
             return NOTHING
         found = live_thread_executors()
-        return len(queues.data), found, [item for one in found for item in _queued(one.queue)]
+        return count, found, [item for one in found for item in _queued(one.queue)]
 
     def reset(self, fork: ForkEvent, note: tuple[int, Any, Any] | None) -> bool:
-        count, noted, waiting = note or (0, (), ())
+        count, noted, waiting = note or (-1, (), ())
         module = sys.modules[_MODULE]
         others = {} if fork.stacks is None else fork.stacks.others
         # Another thread may be in the first submit() of one.
         starting = [ThreadExecutor(one, one._work_queue) for _, one in others.get(_SUBMIT, ())]
-        behind = note is None or len(module._threads_queues.data) > count
-        every = (*starting, *(live_thread_executors() if behind else ()), *noted)
-        found = {id(one.queue): one for one in every}
+        behind = live_thread_executors() if len(module._threads_queues.data) > count else ()
+        found = {id(one.queue): one for one in (*starting, *behind, *noted)}
         if not found:
             return False
-        items = [*waiting, *_running(fork, found)]
-        lost = [item.future for item in items if type(item) is module._WorkItem]
-        kept.append((every, lost))
-        parent = fork.parent or os.getppid()
-        message = (
-            f"this work was given to a thread of process {parent}, and process {os.getpid()}, "
-            "forked from it, has no such thread: submit it again here"
-        )
+        kept.append(found)
+        lost = [*waiting, *_running(fork, found)]
         try:
             mend_each(lambda one: _start_afresh(lost, one), found.values())
         finally:
-            for future in lost:
-                fail(future, lambda: module.BrokenThreadPool(message))
             # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
             module._threads_queues.clear()
+            message = (
+                f"this work was given to a thread of process {fork.parent or os.getppid()}, and "
+                f"process {os.getpid()}, forked from it, has no such thread: submit it again here"
+            )
+            lost = [item for item in lost if type(item) is module._WorkItem]
+            fail(lost, module.BrokenThreadPool, message)
         return True
 
 
@@ -150,24 +155,16 @@ def _check(one: ThreadExecutor) -> None:
 def _start_afresh(lost: list[Any], one: ThreadExecutor) -> None:
     """Put an executor in the state before its first thread; add its queued work to what is lost."""
     _check(one)
-    queue, threading = one.queue, sys.modules["threading"]
-    if hasattr(queue, "_queue"):
-        items = list(queue._queue)
-        queue._queue.clear()
-        queue._count = threading.Semaphore(0)  # the lock of the old one may be held for ever
-    else:  # in C: with an item there, no lock is needed
-        items = [queue.get_nowait() for _ in range(queue.qsize())]
-    lost += [item.future for item in items if item is not None]
-    # None tells a thread to end. This thread, if it is one of them, still has to.
-    if one.own is not None and (one.executor is None or one.executor._shutdown):
-        queue.put(None)
-    if one.executor is not None:
-        state = vars(one.executor)
-        kept.append(dict(state))
-        # New locks rather than freed ones: this very thread may be inside submit(), under a signal
-        # handler, and release the one it has.
-        state["_shutdown_lock"] = threading.Lock()
-        state["_idle_semaphore"] = threading.Semaphore(0)
-        state["_threads"] = set() if one.own is None else {one.own}
-        if one.own is None:
-            state["_work_queue"] = type(queue)()
+    lost += _queued(one.queue)
+    state = {} if one.executor is None else vars(one.executor)
+    kept.append(dict(state))
+    if one.own is None:
+        one.fresh.update(_threads=set(), _work_queue=type(one.queue)())
+    else:  # the thread goes on, and knows this queue
+        one.fresh["_threads"] = {one.own}
+        one.queue.__init__()  # PyPy's is in Python, and its old lock may be held for ever
+        while not one.queue.empty():
+            one.queue.get_nowait()
+        if state.get("_shutdown", True):
+            one.queue.put(None)  # so that the thread still ends
+    state.update(one.fresh)
