@@ -15,13 +15,12 @@ from _thread import LockType, RLock, get_ident
 from threading import Condition
 
 from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step, expect
+from .._fork_event._step import NOTHING, Step, expect, kept
 from .._fork_event._threads import UNREADABLE, interest, others_can_be_read, own_stack
 from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import free, free_lock
 
 _BOOTSTRAP = "_frozen_importlib"
-_forgotten: list[object] = []  # kept, so that nothing is finalized inside the fork
 
 _STANDARD: Any = getattr(sys, "stdlib_module_names", None)  # since 3.10
 _HOME = os.path.dirname(os.__file__)
@@ -89,7 +88,7 @@ def _forget(names: list[str], mine: set[str]) -> None:
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             # Else it is not there yet, or already whole.
-            _forgotten.append(sys.modules.pop(name))
+            kept.append(sys.modules.pop(name))
             package, _, child = name.rpartition(".")
             namespace = getattr(sys.modules.get(package), "__dict__", {})
             if namespace.get(child) is module:
@@ -101,7 +100,7 @@ def _forget(names: list[str], mine: set[str]) -> None:
     for name, module in list(sys.modules.items()) if packages else ():
         loader = getattr(getattr(module, "__spec__", None), "loader", None)
         if name.startswith(packages) and name not in mine and not isinstance(loader, extension):
-            _forgotten.append(sys.modules.pop(name))
+            kept.append(sys.modules.pop(name))
 
 
 def half_imported() -> list[str]:

@@ -22,7 +22,7 @@ import sys
 
 from .._fork_event import ForkEvent, this_process
 from .._fork_event._signals import as_main_thread, c
-from .._fork_event._step import NOTHING, Step, UnknownLayout, expect, mend_each
+from .._fork_event._step import NOTHING, Step, UnknownLayout, expect, kept, mend_each
 from .._fork_event._typing import Any
 
 _MODULE = "asyncio.selector_events"
@@ -30,9 +30,6 @@ _MARK = "_forksafe_process"
 _SELECTORS = ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
 _NOT_WATCHED = (errno.EBADF, errno.EPERM)
 
-# Loops, which asyncio's hook would drop inside the fork, to close themselves; and kqueues, whose
-# numbers are not this process's.
-_kept: list[object] = []
 # The mark of those loops that were there before the property.
 _first: object = None
 
@@ -47,12 +44,8 @@ class WakeupFdStep(Step):
     name = "wakeup fd"
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        try:
-            fd: int = c.set_wakeup_fd(-1)  # no way to ask without setting
-        except ValueError:  # not the main thread, says PyPy
-            with as_main_thread:
-                fd = c.set_wakeup_fd(-1)
-        return fd != -1
+        with as_main_thread:
+            return bool(c.set_wakeup_fd(-1) != -1)  # no way to ask without setting
 
 
 class EventLoopsStep(Step):
@@ -60,18 +53,17 @@ class EventLoopsStep(Step):
     modules = (_MODULE,)
 
     def note(self, fork: ForkEvent) -> Any:
-        if getattr(_loop_class(), "_selector", None) is not _selector:
-            _begin(inherited=False)
+        _begin(this_process.mark)
         # asyncio's own hook forgets these loops in the child, from 3.12 on (cpython gh-66285).
         loops, handlers = current_loops(), _suspendable()
         return (loops, handlers) if loops or handlers else NOTHING
 
     def reset(self, fork: ForkEvent, note: tuple[list[Any], list[tuple[int, Any]]] | None) -> bool:
-        if note is None and getattr(_loop_class(), "_selector", None) is not _selector:
-            _begin(inherited=True)
+        if note is None:
+            _begin(None)
         loops, handlers = note or (current_loops(), _suspendable())
         _suspend(handlers)
-        _kept.extend(loops)
+        kept.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
         mend_each(_claim_if_known, loops)
         return bool(loops or handlers)
 
@@ -97,14 +89,15 @@ def current_loops() -> list[Any]:
     return [loop for loop in loops if loop is not None]
 
 
-def _begin(*, inherited: bool) -> None:
-    """Put the property there; take the loops that are there for inherited ones, or for our own."""
+def _begin(mark: object) -> None:
+    """Put the property there, if it is not; `mark` is that of the loops that are there."""
     global _first
     base = _loop_class()
-    plain = getattr(base, "_selector", None) is None
-    expect(plain, "BaseSelectorEventLoop._selector is no plain attribute")
-    _first = None if inherited else this_process.mark
-    base._selector = _selector
+    plain = getattr(base, "_selector", None)
+    expect(plain in (None, _selector), "BaseSelectorEventLoop._selector is no plain attribute")
+    if plain is None:
+        _first = mark
+        base._selector = _selector
 
 
 def _claim_if_known(loop: Any) -> None:
@@ -114,15 +107,13 @@ def _claim_if_known(loop: Any) -> None:
 
 
 def _claim(loop: Any) -> None:
-    """Make an inherited loop one of this process; do nothing where it is."""
+    """Make an inherited loop one of this process."""
     state = loop.__dict__
-    if state.get(_MARK, _first) is not this_process.mark:
-        selector = state.get("_selector")
-        if selector is not None and state.get("_ssock") is not None:  # it is open
-            _refresh(loop, selector)
-        state[_MARK] = this_process.mark
-        if selector is not None:
-            _put_back_at_first_wait(loop, selector)
+    selector = state.get("_selector")
+    if selector is not None and state.get("_ssock") is not None:  # it is open
+        _refresh(loop, selector)
+        _put_back_at_first_wait(loop, selector)
+    state[_MARK] = this_process.mark
 
 
 def _get(loop: Any) -> Any:
@@ -176,7 +167,7 @@ def _refresh(loop: Any, selector: Any) -> None:
             if exc.errno not in _NOT_WATCHED:  # closed, without a word to the selector
                 raise
     if known[0] is types[1]:  # pragma: no cover # a kqueue does not survive a fork: kqueue(2)
-        _kept.append(selector._selector)
+        kept.append(selector._selector)  # whose number is not this process's
         selector._selector = fresh._selector
         return
     if known[0] is types[0]:
@@ -217,10 +208,7 @@ def _put_back(loop: Any) -> None:
     handlers = getattr(loop, "_signal_handlers", None) or {}
     try:
         if handlers:
-            other = c.set_wakeup_fd(loop._csock.fileno())
-            if other != -1:  # of another loop, that this process has made
-                c.set_wakeup_fd(other)
-                return
+            c.set_wakeup_fd(loop._csock.fileno())
         for number, handler in list(_suspended.items()):
             runner = _runner(handler)
             wanted = number in handlers if runner is None else runner._loop is loop

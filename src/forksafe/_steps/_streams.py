@@ -19,11 +19,10 @@ import sys
 
 from .._fork_event import ForkEvent
 from .._fork_event._signals import in_handler
-from .._fork_event._step import NOTHING, Step
+from .._fork_event._step import NOTHING, Step, kept
 from .._fork_event._typing import Any, Iterator
 
 _HANDLERS = "logging.handlers"
-_parents: list[object] = []  # kept: records hold objects of the program's
 
 # In C: gevent puts functions in its place that let other greenlets run.
 _poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
@@ -138,7 +137,7 @@ class LogHandlersStep(Step):
         found = list(waiting_handlers())
         for handler, attribute in found:
             had = getattr(handler, attribute)
-            _parents.append(had)
+            kept.append(had)  # records hold objects of the program's
             if attribute == "buffer":
                 handler.buffer = []
             elif attribute == "sock" or hasattr(type(handler), "createSocket"):

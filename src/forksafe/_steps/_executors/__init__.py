@@ -1,63 +1,53 @@
-"""Row 10, first half: an inherited ``Pool`` fails at once; and what it shares with executors.
-
-Whoever waits for a result that nobody works on in the child would wait for ever, so it fails. We
-tell those that the standard library itself waits with: ``result()``, ``wait()``, ``as_completed()``
-and the asyncio futures chained to it. Other done-callbacks were made for the parent, and may take
-locks that a vanished thread holds: they do not run. This is at-fork code: no lock is taken that was
-not freed.
+"""Row 10, first half: an inherited ``Pool`` fails at once; and how a future of lost work does.
 
 The threads of a ``Pool`` or ``ThreadPool`` stay in the parent: ``map()`` waits for ever, and
 letting go of the pool (``with``, ``terminate()``) sends SIGTERM to the parent's workers. So in the
 child submitting work raises ``ValueError``, as with a closed pool, and so do results that were due.
-Letting go does nothing. Only the child's copy changes.
+Letting go does nothing.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 
 from ..._fork_event import ForkEvent, _who
-from ..._fork_event._step import NOTHING, Step, expect, mend_each
+from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
 from ..._fork_event._typing import Any, Never
 from ..._fork_event._with_bodies import free_lock
 from .._mp import registries
 
 _ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
-_ASYNCIOS = ("asyncio.futures", "_chain_future.<locals>._call_set_state")
+_ASYNCIOS = "_chain_future.<locals>._call_set_state"
 
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
 
-# What was the parent's: it has finalizers, which must not run inside the fork.
-kept: list[object] = []
-
 
 def fail(items: list[Any], broken: type[Exception], message: str) -> None:
-    """Fail the future of each work item that is not done, by an exception of its own (gh-101267)."""
+    """Fail the futures of work that nobody does in this process."""
     kept.append(items)
+    # Each by an exception of its own (cpython gh-101267).
     mend_each(lambda item: _fail_future(item.future, broken(message)), items)
 
 
 def _fail_future(future: Any, error: Exception) -> None:
     expect(vars(future).keys() >= _ATTRIBUTES, "a future with other attributes")
     free_lock(future._condition._lock)
-    for waiter in future._waiters:
+    for waiter in future._waiters:  # of wait() and as_completed()
         free_lock(waiter.event._cond._lock)
         if hasattr(waiter, "lock"):
             free_lock(waiter.lock)
     if future._state == "CANCELLED":  # wait() goes by the notice that a worker gives
         future.set_running_or_notify_cancel()
-    if future.done():
-        return
-    callbacks, future._done_callbacks = future._done_callbacks, []
-    kept.append(callbacks)
-    future.set_exception(error)
-    for callback in callbacks:
-        # asyncio.wrap_future(): it only schedules a call in the loop of the waiting task.
-        names = (getattr(callback, "__module__", None), getattr(callback, "__qualname__", None))
-        if names == _ASYNCIOS:
-            callback(future)
+    if not future.done():
+        callbacks, future._done_callbacks = future._done_callbacks, []
+        kept.append(callbacks)
+        future.set_exception(error)
+        # The program's callbacks were made for the parent, and may take locks that a vanished
+        # thread holds. asyncio's only schedules a call in the loop of the task that waits.
+        for callback in callbacks:
+            if getattr(callback, "__qualname__", None) == _ASYNCIOS:
+                callback(future)
 
 
 class PoolsStep(Step):
@@ -81,16 +71,14 @@ def live_pools() -> list[tuple[Any, int]]:
     types = tuple(module.Pool for module in _who.loaded(PoolsStep.modules))
     found = []
     for registry in registries():
-        for key, finalizer in list(registry.finalizers.items()):
-            if key[0] == _PRIORITY:
-                reference = getattr(finalizer, "_weakref", None)
-                pool = None if reference is None else reference()
-                if isinstance(pool, types):
-                    found.append((pool, getattr(finalizer, "_pid", os.getpid())))
+        for (priority, _), finalizer in list(registry.finalizers.items()):
+            reference = getattr(finalizer, "_weakref", None)
+            if priority == _PRIORITY and reference and isinstance(pool := reference(), types):
+                found.append((pool, finalizer._pid))
     return found
 
 
-class _Refusal(dict):  # type: ignore[type-arg]
+class _Refusal(dict[Any, Any]):
     """In place of a pool's cache, where every result registers before its work is queued."""
 
     message = ""

@@ -13,10 +13,10 @@ import os
 import sys
 
 from ..._fork_event import ForkEvent
-from ..._fork_event._step import NOTHING, Step, expect, mend_each
+from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
 from ..._fork_event._typing import Any
 from .._mp import Registry
-from . import fail, kept
+from . import fail
 
 _MODULE = "concurrent.futures.process"
 
@@ -47,13 +47,14 @@ class ProcessExecutorsStep(Step):
 
 
 class LiveExecutor:
-    """An executor that may have workers."""
+    """An executor that may have workers, known by its queue of calls."""
 
-    def __init__(self, executor: Any, *parts: Any) -> None:
-        self.executor = executor  # None where the program has let go of it, or it has no thread
-        # The second is its work, by number; the last is None where it was never started.
-        self.wakeup, self.pending, self.queue, self.thread = parts
-        workers = list((getattr(executor, "_processes", None) or {}).values())
+    def __init__(self, queue: Any, thread: Any = None) -> None:
+        self.queue, self.thread = queue, thread
+        self.wakeup, self.pending = queue.thread_wakeup, queue.pending_work_items
+        # None where the program has let go of it, or it was never started: then it has no thread.
+        self.executor = None if thread is None else thread.executor_reference()
+        workers = list((getattr(self.executor, "_processes", None) or {}).values())
         # The process whose children they are; 0 before there are any.
         self.owner: int = workers[0]._parent_pid if workers else 0
 
@@ -67,21 +68,19 @@ def live_process_executors() -> list[LiveExecutor]:
     queue_type: Any = getattr(module, "_SafeQueue", None)
     expect(hasattr(wakeups, "data") and queue_type, f"{_MODULE} without threads, or queues")
     found = []
-    for thread, wakeup in list(wakeups.items()):
+    for thread in list(wakeups):
         expect(hasattr(thread, "executor_reference"), f"{_MODULE}: a thread of another kind")
-        executor, pending = thread.executor_reference(), thread.pending_work_items
-        found.append(LiveExecutor(executor, wakeup, pending, thread.call_queue, thread))
+        found.append(LiveExecutor(thread.call_queue, thread))
     started = {id(live.queue) for live in found}
     # What was never started is found by its call queue, which multiprocessing knows.
     entries = Registry(sys.modules["multiprocessing.util"]).entries
     for (_, _, callback), reference in list(entries.items()):
         if callback is queue_type._after_fork:
             queue = reference()
+            known = type(queue) is queue_type and id(queue) not in started
             # One that came by pickle, in a spawned worker, belongs to no executor there.
-            if type(queue) is queue_type and id(queue) not in started:
-                wakeup = getattr(queue, "thread_wakeup", None)
-                if wakeup is not None:
-                    found.append(LiveExecutor(None, wakeup, queue.pending_work_items, queue, None))
+            if known and hasattr(queue, "thread_wakeup"):
+                found.append(LiveExecutor(queue))
     return found
 
 

@@ -14,10 +14,10 @@ import os
 import sys
 
 from ..._fork_event import ForkEvent
-from ..._fork_event._step import NOTHING, Step, expect, mend_each
+from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
 from ..._fork_event._threads import interest
 from ..._fork_event._typing import Any, Iterable
-from . import fail, kept
+from . import fail
 
 _MODULE = "concurrent.futures.thread"
 _ATTRIBUTES = {"_threads", "_work_queue", "_idle_semaphore", "_shutdown_lock", "_shutdown"}

@@ -42,18 +42,16 @@ class RegistryStep(Step):
                 note = None  # another thread has registered something since
         if note is None:
             note = [(one, *one.in_order(fork)) for one in registries()]
+        families = [one for one, _, _ in note]
         for one, own, programs in note:
             if not one.is_of(fork.who):
                 one.finalizers.clear()
                 run_own(fork, own)
                 fork.callbacks += (programs,)
-        families = [one for one, _, _ in note]
-        for one in families:
-            if one.is_of(fork.who):
-                if fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
-                    _take_the_run(fork, one, families)
-            elif len(families) > 1 and one.ends_a_process():
-                _join_finalizers(one, families)
+                if len(families) > 1:
+                    _join_finalizers(one, families)
+            elif fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
+                _take_the_run(fork, one, families)
         return bool(note)
 
 
@@ -94,15 +92,6 @@ class Registry:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
         utils = _who.loaded(RegistryStep.modules)
         return [u for u in utils if getattr(u, "_afterfork_registry", None) is self._registry]
-
-    def ends_a_process(self) -> bool:
-        """Tell whether the end of this process is that of a ``Process`` with this registry."""
-        for util in self.utils():
-            process = sys.modules.get(util.__name__.replace(".util", ".process"))
-            current = getattr(process, "_current_process", None)
-            if getattr(current, "_parent_pid", None) is not None:  # not the main process
-                return True
-        return False
 
 
 def registries() -> list[Registry]:

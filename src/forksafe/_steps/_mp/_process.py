@@ -10,13 +10,12 @@ named the parent's parent; the child of `forked()` gets a process object, as ``P
 from __future__ import annotations
 
 import os
-import sys
 import time
 from itertools import count
 from types import ModuleType
 
 from ..._fork_event import ForkEvent, _who
-from ..._fork_event._step import NOTHING, Step, expect
+from ..._fork_event._step import NOTHING, Step, expect, kept
 from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._who import Launch
 
@@ -24,7 +23,6 @@ from ..._fork_event._who import Launch
 Change = tuple[Any, Any, Any]
 
 _POLL = 0.05  # seconds between two looks at the parent, where there is no pidfd
-_strangers: list[object] = []  # kept: their finalizers must not run inside the fork
 
 
 class ChildrenStep(Step):
@@ -32,15 +30,12 @@ class ChildrenStep(Step):
     modules = _who.submodules("process")
 
     def note(self, fork: ForkEvent) -> Any:
-        for name in self.modules:
-            if getattr(sys.modules.get(name), "_children", None):
-                return None
-        return NOTHING
+        return None if any(found for _, found in children()) else NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
         for process, found in strangers:
-            _strangers.append(found)
+            kept.append(found)
             process._children = set()  # type: ignore[attr-defined] # its shape was checked
         return bool(strangers)
 
@@ -58,12 +53,6 @@ class IdentityStep(Step):
     modules = ("multiprocessing.process", "multiprocess.process")
 
     def note(self, fork: ForkEvent) -> Any:
-        if fork.identity is None:
-            for name in self.modules:
-                if getattr(sys.modules.get(name), "_parent_process", None) is not None:
-                    break
-            else:
-                return NOTHING
         # The objects are made here: in the child that would copy a dozen pages more.
         return _changes(fork) or NOTHING
 
@@ -126,16 +115,15 @@ class ScratchDirStep(Step):
     modules = _who.submodules("util")  # which makes the directory
 
     def note(self, fork: ForkEvent) -> Any:
-        for name in ChildrenStep.modules:
-            current = getattr(sys.modules.get(name), "_current_process", None)
-            if current is not None and current._config.get("tempdir"):
-                return None
-        return NOTHING
+        return None if any("tempdir" in config for config in _configs(fork)) else NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        had = False
-        for module in _others(fork, ChildrenStep.modules):
-            config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
-            expect(isinstance(config, dict), f"{module.__name__}: no _config")
-            had = config.pop("tempdir", None) is not None or had
-        return had
+        had = [config.pop("tempdir", None) for config in _configs(fork)]
+        return any(had)
+
+
+def _configs(fork: ForkEvent) -> Iterator[dict[str, Any]]:
+    for module in _others(fork, ChildrenStep.modules):
+        config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
+        expect(isinstance(config, dict), f"{module.__name__}: no _config")
+        yield config

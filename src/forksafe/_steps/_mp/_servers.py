@@ -21,7 +21,8 @@ from types import ModuleType
 
 from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect
-from ..._fork_event._typing import Any, Callable, Iterator
+from ..._fork_event._typing import Any, Iterator
+from ..._fork_event._with_bodies import free_lock
 from .._temp_dirs import Lifeline
 
 _TRACKERS = {
@@ -47,7 +48,7 @@ class TrackerStep(Step):
         for one in trackers():
             if one.intent is not None:
                 # It stays set in the child, where the tracker's own hook may run after ours.
-                fork.undo += (_put_back(one.intent),)
+                fork.undo += (one.put_back,)
                 one.intent.preserve_fd = needed = True
             if one.state.get("_pid") is not None:
                 needed = True
@@ -58,7 +59,7 @@ class TrackerStep(Step):
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
         for one in trackers():
-            one.tracker._lock._at_fork_reinit()
+            free_lock(one.tracker._lock)
             one.state.get("_reentrant_messages", []).clear()  # the parent's to send
             if one.state.get("_pid") is not None:
                 one.state["_pid"] = None
@@ -76,11 +77,6 @@ class TrackerStep(Step):
             util.Finalize(None, _at_exit, (lifeline, one.tracker), exitpriority=_EXIT_PRIORITY)
 
 
-def _put_back(intent: Any) -> Callable[[], None]:
-    before = getattr(intent, "preserve_fd", False)
-    return lambda: setattr(intent, "preserve_fd", before)
-
-
 def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
     if lifeline.is_last() is False:
         tracker._pid = None  # a child lives: do not wait for it
@@ -93,7 +89,10 @@ class _Tracker:
         self.module = module.__name__
         self.tracker = tracker
         self.state = vars(tracker)
-        self.intent = getattr(module, "_fork_intent", None)
+        self.intent: Any = getattr(module, "_fork_intent", None)
+
+    def put_back(self) -> None:
+        self.intent.preserve_fd = False
 
 
 def trackers() -> list[_Tracker]:
@@ -108,9 +107,7 @@ class ForkServerStep(Step):
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
         for _module, server in _fork_servers():
-            if server._lock.locked():  # a thread that is gone was just starting a server
-                server._lock._at_fork_reinit()
-                done = True
+            done |= free_lock(server._lock)  # a thread that is gone was just starting a server
             alive_fd, state = server._forkserver_alive_fd, vars(server)
             if alive_fd is None and state.get("_forkserver_pid") is None:
                 continue
