@@ -60,16 +60,18 @@ class ImportsStep(Step):
         if not locks:
             return False
         me = get_ident()
-        names = _foreign(locks, me)
-        for lock in locks.values():
+        names, mine = [], set()
+        for name, lock in locks.items():
             # In place: the forking thread may be waiting for it, if a signal handler forks there.
             lock.lock._at_fork_reinit()
             lock.wakeup._at_fork_reinit()
             # Numbers up to 3.11, lists since (cpython gh-91351).
             lock.waiters = type(lock.waiters)()
-            if lock.owner != me:
-                lock.owner = None
-                lock.count = type(lock.count)()
+            if lock.owner == me:
+                mine.add(name)
+            elif lock.count:
+                names.append(name)
+                lock.owner, lock.count = None, type(lock.count)()
         # By thread id, which a thread of the child can have again. A plain dict up to 3.11, and
         # since then (cpython gh-106176) one with weak values around it.
         blocking: Any = getattr(sys.modules[_BOOTSTRAP], "_blocking_on", None)
@@ -77,7 +79,7 @@ class ImportsStep(Step):
         expect(isinstance(blocking, dict), "importlib._bootstrap._blocking_on is no dict")
         for thread in [thread for thread in blocking if thread != me]:
             del blocking[thread]
-        _forget(names, mine={name for name, lock in locks.items() if lock.owner == me})
+        _forget(names, mine)
         return bool(names)
 
 
@@ -95,37 +97,29 @@ def _forget(names: list[str], mine: set[str]) -> None:
                 del namespace[child]
             if hasattr(module, "__path__"):
                 packages += (name + ".",)
-    external = sys.modules.get("_frozen_importlib_external")
-    extension: Any = getattr(external, "ExtensionFileLoader", ())
     for name, module in list(sys.modules.items()) if packages else ():
         loader = getattr(getattr(module, "__spec__", None), "loader", None)
-        if name.startswith(packages) and name not in mine and not isinstance(loader, extension):
+        extension = type(loader).__name__ == "ExtensionFileLoader"
+        if name.startswith(packages) and name not in mine and not extension:
             kept.append(sys.modules.pop(name))
 
 
 def half_imported() -> list[str]:
     """Return the names of the modules that other threads are importing. Reads only."""
-    return _foreign(_import_locks(), get_ident())
-
-
-def _foreign(locks: dict[str, Any], me: int) -> list[str]:
-    return [name for name, lock in locks.items() if lock.count and lock.owner != me]
+    me = get_ident()
+    return [name for name, lock in _import_locks().items() if lock.count and lock.owner != me]
 
 
 def _import_locks() -> dict[str, Any]:
     references: Any = getattr(sys.modules[_BOOTSTRAP], "_module_locks", None)
     expect(isinstance(references, dict), "importlib._bootstrap._module_locks is no dict")
-    found = {name: reference() for name, reference in list(references.items())}
-    locks = {name: lock for name, lock in found.items() if lock is not None}
+    locks = {name: lock for name, ref in list(references.items()) if (lock := ref()) is not None}
     for lock in locks.values():
-        expect(
-            hasattr(lock, "owner")
-            and type(getattr(lock, "count", None)) in (int, list)
-            and type(getattr(lock, "waiters", None)) in (int, list)
-            and hasattr(getattr(lock, "lock", None), "_at_fork_reinit")
-            and hasattr(getattr(lock, "wakeup", None), "_at_fork_reinit"),
-            "importlib._bootstrap._ModuleLock has other attributes",
-        )
+        numbers = [type(getattr(lock, name, None)) for name in ("count", "waiters")]
+        parts = [getattr(lock, name, None) for name in ("lock", "wakeup")]
+        known = {*numbers} <= {int, list} and hasattr(lock, "owner")
+        known = known and all(hasattr(each, "_at_fork_reinit") for each in parts)
+        expect(known, "importlib._bootstrap._ModuleLock has other attributes")
     return locks
 
 

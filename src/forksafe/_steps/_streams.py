@@ -152,16 +152,16 @@ def waiting_handlers() -> Iterator[tuple[Any, str]]:
     module: Any = sys.modules.get(_HANDLERS)
     if module is None:
         return
+    kinds = (
+        (module.BufferingHandler, "buffer"),
+        (module.SocketHandler, "sock"),  # that of a DatagramHandler is no stream
+        (module.SysLogHandler, "socket"),
+    )
+    stream = sys.modules["socket"].SOCK_STREAM
     for handler in _log_handlers():
-        state = getattr(handler, "__dict__", {})
-        if isinstance(handler, module.BufferingHandler):
-            if type(state.get("buffer")) is list and state["buffer"]:
-                yield handler, "buffer"
-        elif isinstance(handler, (module.SocketHandler, module.SysLogHandler)):
-            attribute = "sock" if isinstance(handler, module.SocketHandler) else "socket"
-            # A DatagramHandler's socket is a datagram one.
-            kind = getattr(state.get(attribute), "type", None)
-            if kind == sys.modules["socket"].SOCK_STREAM:
+        for kind, attribute in kinds:
+            had = vars(handler).get(attribute) if isinstance(handler, kind) else None
+            if (type(had) is list and had) or getattr(had, "type", None) == stream:
                 yield handler, attribute
 
 
