@@ -1,8 +1,7 @@
 """``drop_connections=True``: the child lets go of the connections that it had in the parent.
 
 How, the table ``_libraries/_connections.py`` says. Where one of its libraries is loaded, we look
-for their objects on the heap, in the parent, where no look copies its pages. What they are
-connected to is read in the child, so that nothing is missed that another thread did meanwhile.
+for their objects on the heap, in the parent, where no look copies its pages.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import stat
 import sys
 
 from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step, UnknownLayout
+from .._fork_event._step import NOTHING, Step
 from .._fork_event._typing import Any
 from .._libraries._connections import ROWS, Row
 
@@ -32,13 +31,13 @@ class ConnectionsStep(Step):
         if not fork.drop_connections:
             return False
         found = _find() if note is None else note
-        unknown: list[UnknownLayout] = []
+        failed: list[Exception] = []
         try:
-            _cut(_each(found, "socket", unknown))
+            _cut(_each(found, "socket", failed))
         finally:
-            _each(found, "forget", unknown)
-        if unknown:
-            raise unknown[0]
+            _each(found, "forget", failed)
+        if failed:
+            raise failed[0]
         done = bool(found)
         found.clear()  # they live as long as the program has them
         return done
@@ -81,7 +80,7 @@ def _referrers(anchors: list[Any]) -> list[Any]:
     return found
 
 
-def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:
+def _each(found: Found, what: str, failed: list[Exception]) -> list[Any]:
     """Do to each object what its row says, whatever that raises; return the results."""
     results = []
     for row, things in found:
@@ -89,10 +88,8 @@ def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:
         for thing in things if do else ():
             try:
                 results.append(do(thing))
-            except UnknownLayout as exc:
-                unknown.append(exc)
             except Exception as exc:
-                unknown.append(UnknownLayout(f"{row.path}: {exc!r}"))
+                failed.append(exc)
     return results
 
 

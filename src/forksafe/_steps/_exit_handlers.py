@@ -36,7 +36,7 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 
 # In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: Callable[[], Never] | None = None
+_end: Callable[[], object] = int  # which does nothing
 _inherited_log_handlers: list[Any] = []
 _inherited_files: set[tuple[int, Any]] | None = None
 _own_are_young = False
@@ -106,8 +106,7 @@ def end_by(end: Callable[[], Never]) -> None:
 
 def _stop() -> None:
     """End this process, if it is at its end: the last of its own exit handlers."""
-    if _end is not None:
-        _end()
+    _end()
 
 
 def _inherit(log_handlers: list[Any]) -> None:

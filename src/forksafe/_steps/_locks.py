@@ -39,12 +39,10 @@ _now: object = None
 class ImportsStep(Step):
     """Row 15: an import that another thread was in the middle of never happened in the child.
 
-    The thread leaves a module that holds half of its names, and a lock that nobody releases. The
-    child forgets the import: the module leaves ``sys.modules``, the lock is free. Of a package that
-    was half-way the finished submodules are forgotten too: their code holds the package that is
-    gone. Extension modules stay, as many of them can be loaded but once per process. What the
-    forking thread itself imports stays as it is, lock included: it goes on, in both processes. The
-    global import lock is CPython's own care (``PyOS_BeforeFork``: nobody is inside it at a fork).
+    The half-made module leaves ``sys.modules``, and its lock is free. Of a package the finished
+    submodules are forgotten too: their code holds the package that is gone. Extension modules stay,
+    as many of them can be loaded but once per process. What the forking thread itself imports goes
+    on, in both processes. The global import lock is CPython's own care (``PyOS_BeforeFork``).
     """
 
     name = "imports"
@@ -243,10 +241,7 @@ def _get(condition: Any) -> Any:
     state = condition.__dict__
     if state.get(_MARK) is not _now:
         _take_out(state)
-    try:
-        return state["_waiters"]
-    except KeyError:
-        raise AttributeError("_waiters") from None
+    return state["_waiters"]
 
 
 def _set(condition: Any, waiters: Any) -> None:

@@ -1,17 +1,16 @@
 """Rows 12 and 13: an inherited asyncio loop is a loop of this process alone.
 
-Parent and child share the loop's epoll and self-pipe: the child's ``remove_reader()`` makes the
-parent deaf, and each swallows the wakeups of the other. In the child we put a fresh epoll and a
-fresh socket pair under the numbers of the old ones: callbacks and tasks stay. The loops of the
-forking thread are refreshed at once. Nothing lists the others: each is refreshed at its first use,
-for which ``_selector`` of asyncio's loops is a property, from the first fork on until
-`uninstall()`. An access costs about 0.1 microseconds more.
+Parent and child share the loop's epoll and self-pipe. In the child we put a fresh epoll and a fresh
+socket pair under the numbers of the old ones: callbacks and tasks stay. The loops of the forking
+thread are refreshed at once. Nothing lists the others: each is refreshed at its first use, for
+which ``_selector`` of asyncio's loops is a property, from the first fork on until `uninstall()`. An
+access costs about 0.1 microseconds more.
 
-``signal.set_wakeup_fd()`` names a socket that takes each signal's number: the parent's loop would
-take the child's SIGTERM for its own. CPython unsets it since 3.12 where asyncio was imported
-(cpython gh-94454). Without it the handlers of ``loop.add_signal_handler()`` and ``asyncio.run()``
-do nothing, so the signals that ask a process to end do that again in the child; of others, which
-the parent knows how to take, it must not die. Its first run of the loop puts all of it back.
+By ``signal.set_wakeup_fd()`` the parent's loop would take the child's SIGTERM for its own, so it is
+unset, as by CPython since 3.12 where asyncio was imported (gh-94454). Without it the handlers of
+``loop.add_signal_handler()`` and ``asyncio.run()`` do nothing, so the signals that ask a process to
+end do that again in the child; of others, which the parent knows how to take, it must not die. Its
+first run of the loop puts all of it back.
 """
 
 from __future__ import annotations
@@ -123,10 +122,7 @@ def _get(loop: Any) -> Any:
             _claim(loop)
         except (UnknownLayout, KeyError):  # the latter as the interpreter ends, without modules
             state[_MARK] = this_process.mark  # left alone, and not asked again
-    try:
-        return state["_selector"]
-    except KeyError:
-        raise AttributeError("_selector") from None
+    return state["_selector"]
 
 
 def _set(loop: Any, selector: Any) -> None:
@@ -223,12 +219,9 @@ def _put_back(loop: Any) -> None:
 
 def _runner(handler: Any) -> Any:
     """Return the ``asyncio.Runner`` that installed this handler of SIGINT, or None."""
-    runner_type = getattr(sys.modules.get("asyncio.runners"), "Runner", None)
-    method: Any = getattr(handler, "func", None)  # a functools.partial (cpython gh-83803)
-    on_sigint = getattr(runner_type, "_on_sigint", None)
-    if on_sigint is None or getattr(method, "__func__", None) is not on_sigint:
-        return None
-    return method.__self__ if hasattr(method.__self__, "_loop") else None
+    runner = getattr(getattr(handler, "func", None), "__self__", None)  # of a functools.partial
+    kind = getattr(sys.modules.get("asyncio.runners"), "Runner", ())
+    return runner if isinstance(runner, kind) and hasattr(runner, "_loop") else None
 
 
 def _default(number: int) -> Any:

@@ -117,16 +117,14 @@ def _running(fork: ForkEvent, found: dict[int, ThreadExecutor]) -> list[Any]:
     """
     if fork.stacks is None:
         return []
-    items = [item for _, item in fork.stacks.others.get(_RUN, ())]
-    waiting = dict.fromkeys(found, 0)
-    for _, queue, item in fork.stacks.others.get(_WORKER, ()):
-        items.append(item)  # taken, and maybe not begun
-        if item is None and id(queue) in waiting:
-            waiting[id(queue)] += 1
+    workers = fork.stacks.others.get(_WORKER, ())
+    # A worker has taken its work, and maybe not begun it.
+    items = [item for *_, item in (*fork.stacks.others.get(_RUN, ()), *workers)]
+    waiting = [id(queue) for _, queue, item in workers if item is None]
     if sys.version_info >= (3, 13):
         for key, one in found.items():
             idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
-            if idle is not None and waiting[key] > idle:
+            if idle is not None and waiting.count(key) > idle:
                 own = [id(item) for _, item in fork.stacks.own.get(_RUN, ())]
                 young = gc.get_objects(generation=0)
                 return items + [item for item in young if id(item) not in own]

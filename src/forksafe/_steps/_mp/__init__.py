@@ -163,18 +163,12 @@ def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
 def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -> None:
     """Stand in for ``_run_after_forkers()``, once, in the child of ``Process.start()``."""
     original = theirs.util._run_after_forkers
-    forks = this_process.forks
 
     def run() -> None:
-        nonlocal forks
         # billiard.util may have been imported meanwhile, and have ours from multiprocessing's.
         for util in theirs.utils():
             if util._run_after_forkers is run:
                 util._run_after_forkers = original
-        if forks != this_process.forks:
-            original()
-            return
-        forks = -1
         fork.who = PLAIN  # the rest is as at any fork
         own, programs = theirs.in_order(fork)
         run_own(fork, own)

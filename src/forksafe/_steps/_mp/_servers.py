@@ -59,7 +59,7 @@ class TrackerStep(Step):
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
         for one in trackers():
-            free_lock(one.tracker._lock)
+            one.tracker._lock._at_fork_reinit()
             one.state.get("_reentrant_messages", []).clear()  # the parent's to send
             if one.state.get("_pid") is not None:
                 one.state["_pid"] = None
