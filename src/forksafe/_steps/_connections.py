@@ -44,7 +44,8 @@ class ConnectionsStep(Step):
 
 
 def _find() -> Found:
-    rows: list[tuple[Row, list[type]]] = []
+    found: Found = []
+    of_class: dict[type, list[list[Any]]] = {}
     anchors: list[Any] = []
     for row in ROWS:
         module, _, name = row.path.partition(":")
@@ -54,13 +55,13 @@ def _find() -> Found:
             classes: list[type] = [cls]  # it grows as it is read
             for each in classes:
                 classes += set(type.__subclasses__(each)) - set(classes)
-            rows.append((row, classes))
+            found.append((row, []))
+            for each in classes:
+                of_class.setdefault(each, []).append(found[-1][1])
             anchors += classes if row.anchors is None else (*classes, *row.anchors())
-    every: dict[type, list[Any]] = {each: [] for _, classes in rows for each in classes}
-    for thing in _referrers(anchors) if rows else ():
-        if type(thing) in every:
-            every[type(thing)].append(thing)
-    found = [(row, [thing for each in classes for thing in every[each]]) for row, classes in rows]
+    for thing in _referrers(anchors) if found else ():
+        for things in of_class.get(type(thing), ()):
+            things.append(thing)
     return [(row, things) for row, things in found if things]
 
 

@@ -32,17 +32,12 @@ class StreamsStep(Step):
     name = "std streams"
 
     def note(self, fork: ForkEvent) -> Any:
-        """Return the standard streams that the child must start afresh."""
-        if fork.alone:
-            return [*fork.unflushed] or NOTHING
-        reentered = [id(stream) for stream in fork.reentered]
-        return [stream for stream in _standard() if id(stream) not in reentered]
+        return NOTHING if fork.alone and not fork.unflushed else None
 
-    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
-        streams = _standard() if note is None else note
-        if not fork.alone:
-            streams += _of_handlers()
-        found = [layers(stream) for stream in streams]
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        reentered = [id(stream) for stream in fork.reentered]
+        streams = fork.unflushed if fork.alone else _streams(of_handlers=True)
+        found = [layers(stream) for stream in streams if id(stream) not in reentered]
         for text, buffer in filter(None, found):
             _start_afresh(text, buffer)
         return any(found)
@@ -54,7 +49,7 @@ def flush(fork: ForkEvent) -> None:
     Where this is the only thread, also the streams of the handlers of `logging`. Beside others the
     lock of such a stream may be held; then the child starts it afresh in any case.
     """
-    for stream in [*_standard(), *_of_handlers()] if fork.alone else _standard():
+    for stream in _streams(of_handlers=fork.alone):
         try:
             if _takes(stream):
                 stream.flush()
@@ -62,8 +57,7 @@ def flush(fork: ForkEvent) -> None:
                 fork.reentered += (stream,)  # it may be inside this stream's write, which waits
             else:
                 fork.unflushed += (stream,)
-        except RuntimeError:
-            # "reentrant call": a signal handler forks inside this very stream's write.
+        except RuntimeError:  # "reentrant call": a signal handler forks inside this one's write
             fork.reentered += (stream,)
         except Exception:  # closed, a full disk: the next write will tell
             fork.unflushed += (stream,)
@@ -91,18 +85,14 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
         return None
 
 
-def _standard() -> list[Any]:
+def _streams(of_handlers: bool) -> list[Any]:
+    """Return stdout and stderr, and those of all handlers that `logging` knows, if asked for."""
     get = vars(sys).get
-    streams = get("stdout"), get("stderr"), get("__stdout__"), get("__stderr__")
+    streams = [get("stdout"), get("stderr"), get("__stdout__"), get("__stderr__")]
+    if of_handlers:
+        streams += [getattr(each, "__dict__", {}).get("stream") for each in _log_handlers()]
     # By id: a stream's __eq__() and __hash__() may be the program's.
     return list({id(each): each for each in streams if each is not None}.values())
-
-
-def _of_handlers() -> list[Any]:
-    """Return the streams of all handlers that `logging` knows, but for the standard ones."""
-    streams = [getattr(handler, "__dict__", {}).get("stream") for handler in _log_handlers()]
-    known = {id(None), *map(id, _standard())}
-    return [stream for stream in streams if id(stream) not in known]
 
 
 def _log_handlers() -> list[Any]:

@@ -54,7 +54,7 @@ class TempDirsStep(Step):
         lifelines = {heir.lifeline for heir in self._heirs if heir.lifeline is not None}
         last = {lifeline: lifeline.is_last() for lifeline in lifelines}
         for heir in self._heirs:
-            is_last = last.get(heir.lifeline)
+            is_last = None if heir.lifeline is None else last[heir.lifeline]
             if is_last or (is_last is None and not _is_alive(heir.owner)):
                 heir.come_due()
             else:

@@ -71,22 +71,17 @@ class Registry:
         return isinstance(who, Launch) and who.registry is self._registry
 
     def in_order(self, fork: ForkEvent) -> tuple[list[Entry], list[Entry]]:
-        """Return what is registered, in order: multiprocessing's own entries, and the program's.
+        """Return multiprocessing's own entries, and the program's, in the order of registration.
 
         None where the `Process` that is being started runs them itself.
         """
-        own: list[Entry] = []
-        programs: list[Entry] = []
-        if not self.is_of(fork.who):
-            known: dict[Any, Any] = {}  # by callback, the list that its entries belong to
-            # The keys are (index, id, callback), and no two indexes are the same.
-            for entry in sorted(self.entries.items()):
-                callback = entry[0][2]
-                where = known.get(callback)
-                if where is None:
-                    where = known[callback] = own if _is_own(callback) else programs
-                where.append(entry)
-        return own, programs
+        if self.is_of(fork.who):
+            return [], []
+        # The keys are (index, id, callback), and no two indexes are the same.
+        entries = sorted(self.entries.items())
+        mine = set(filter(_is_own, {callback for (_, _, callback), _ in entries}))
+        own = [entry for entry in entries if entry[0][2] in mine]
+        return own, [entry for entry in entries if entry[0][2] not in mine]
 
     def utils(self) -> list[Any]:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
