@@ -86,10 +86,9 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
         utils.setdefault(getattr(util, "_exit_function", None), util)
     utils.pop(None, None)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
-    registry = getattr(finalize, "_registry", None)
     finalizers = None
-    if isinstance(registry, dict) and getattr(finalize, "_registered_with_atexit", False):
-        finalizers = [info for info in list(registry.values()) if info.atexit]
+    if getattr(finalize, "_registered_with_atexit", False):
+        finalizers = [info for info in list(finalize._registry.values()) if info.atexit]
     _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > _BY_ITSELF)
     return list(utils.values()), finalizers, _all_log_handlers()
 

@@ -140,14 +140,13 @@ class LocksStep(Step):
         stacks = fork.stacks
         if stacks is None:
             return False
-        self._look_into_modules()  # another thread may have imported one since
         mine = {id(one.lock) for one in stacks.own_held}
         count = 0
         for lock, module in self._of_modules:
             if module not in stacks.own_globals and id(lock) not in mine:
                 count += free_lock(lock)
         for one in stacks.held:
-            if id(one.lock) not in mine and (fork.free_locks or one.of_standard_library):
+            if fork.free_locks or one.of_standard_library:
                 count += free(one)
         if count:
             return f"done: {count} freed"
@@ -170,12 +169,10 @@ class LocksStep(Step):
 
 def _locks_in(name: str, namespace: dict[str, Any]) -> Iterator[Any]:
     for value in list(namespace.values()):
-        if isinstance(value, (LockType, RLock)):
-            yield value
-        elif type(value) is type and value.__module__ == name:
-            for inner in list(vars(value).values()):
-                if isinstance(inner, (LockType, RLock)):
-                    yield inner
+        ours = type(value) is type and value.__module__ == name
+        for each in list(vars(value).values()) if ours else (value,):
+            if isinstance(each, (LockType, RLock)):
+                yield each
 
 
 def is_standard(name: str, module: Any) -> bool:
@@ -203,8 +200,6 @@ class ConditionsStep(Step):
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now
-        if fork.alone:
-            return False
         plain = vars(Condition).get("_waiters")
         expect(plain in (None, _waiters), "threading.Condition._waiters is no plain attribute")
         _now = object()
@@ -230,11 +225,9 @@ class ConditionsStep(Step):
 def _take_out(state: dict[str, Any], own: object = None) -> None:
     """Take the waiters of vanished threads out, and leave this thread's `own` where it is."""
     state[_MARK] = _now
-    waiters = state.get("_waiters")
-    if type(waiters) is _DEQUE and waiters:
-        keep = [each for each in waiters if each is own]
-        waiters.clear()
-        waiters.extend(keep)
+    waiters: Any = state.get("_waiters")
+    if type(waiters) is _DEQUE:
+        state["_waiters"] = _DEQUE(each for each in waiters if each is own)
 
 
 def _get(condition: Any) -> Any:
@@ -245,9 +238,7 @@ def _get(condition: Any) -> Any:
 
 
 def _set(condition: Any, waiters: Any) -> None:
-    state = condition.__dict__
-    state[_MARK] = _now
-    state["_waiters"] = waiters
+    condition.__dict__["_waiters"] = waiters
 
 
 _waiters = property(_get, _set)

@@ -1,14 +1,12 @@
 """Rows 14, 20 and 21: what waits in a stream or a handler of `logging` is written once.
 
 stdout and stderr are flushed before the fork, as ``multiprocessing.popen_fork`` does, unless nobody
-takes what they hold. What another thread was putting into a buffer is the parent's to write, and
-nobody in the child releases the lock of that buffer (cpython gh-50970), nor those of the streams of
-``logging``'s handlers. So in the child such a stream starts afresh, in place; but not where this
-very thread is inside a write (a signal handler forks there), which goes on, and releases the lock.
+takes what they hold. Beside other threads, they and the streams of ``logging``'s handlers start
+afresh in the child, in place: nobody there releases the lock of a buffer (cpython gh-50970). Not
+where this very thread is inside a write (a signal handler forks there), which goes on.
 
-The records in a ``MemoryHandler`` are gone in the child, or both processes would write them. A
-``SocketHandler``, and a ``SysLogHandler`` over TCP, connects anew at its next record; the parent's
-socket is kept, and silent. Datagrams stay as they are: a record is one message, whoever sends it.
+A ``MemoryHandler`` is empty in the child. A ``SocketHandler``, and a ``SysLogHandler`` over TCP,
+connects anew at its next record. Datagrams stay: a record is one message, whoever sends it.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ What the child's own code asks for happens: ``cleanup()``, and the end of a ``wi
 What only the end of a process, or the collection of the object, would do is left to the owner.
 Where the owner has ended without doing it (a daemonizer ends its parent by ``os._exit()``), the
 last process that inherited the directory does it at its end: a `Lifeline` of each owner tells which
-is the last. Where a daemon has closed that one too, it counts that the owner is no more. The
-finalizer of each object stays alive, for ``cleanup()`` asks it; only its function changes.
+is the last. Where a daemon has closed that one too, it counts that the owner is no more.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from ..._fork_event import ForkEvent, _who
 from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
@@ -217,7 +218,7 @@ def _check_executor(live: LiveExecutor) -> None:
 def _broken_state(message: str) -> dict[str, Any]:
     return {
         "_broken": message,
-        "_shutdown_lock": sys.modules["threading"].Lock(),
+        "_shutdown_lock": threading.Lock(),
         "_executor_manager_thread": None,
         "_executor_manager_thread_wakeup": None,
         "_call_queue": None,
@@ -238,7 +239,7 @@ def _mend(parent: int, live: LiveExecutor) -> None:
     kept.append(live)
     live.wakeup._closed = True  # or the child would write to the parent's thread
     if hasattr(live.wakeup, "_lock"):  # since 3.14
-        live.wakeup._lock = sys.modules["threading"].Lock()
+        live.wakeup._lock = threading.Lock()
     if live.thread is None:
         live.pending.clear()
         _start_later(live)

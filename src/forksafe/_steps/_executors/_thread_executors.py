@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 
 from ..._fork_event import ForkEvent
 from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
@@ -39,7 +40,6 @@ class ThreadExecutor:
         # What it is to have in the child: made in the parent, where that copies no pages. The locks
         # are new rather than freed: this very thread may be inside submit(), under a signal
         # handler, and release the one it has.
-        threading = sys.modules["threading"]
         self.fresh: dict[str, Any] = {
             "_idle_semaphore": threading.Semaphore(0),
             "_shutdown_lock": threading.Lock(),
@@ -74,7 +74,7 @@ class ThreadExecutorsStep(Step):
         try:
             mend_each(lambda one: _start_afresh(lost, one), found.values())
         finally:
-            # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
+            # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
             module._threads_queues.clear()
             message = (
                 f"this work was given to a thread of process {fork.parent or os.getppid()}, and "
@@ -96,14 +96,12 @@ def live_thread_executors() -> list[ThreadExecutor]:
     for thread, queue in list(queues.items()):
         one = found.get(id(queue))
         if one is None:
-            # A thread that has ended has no arguments. The first is a weak reference.
-            arguments = getattr(thread, "_args", None)
-            executor = arguments[0]() if arguments and callable(arguments[0]) else None
-            if not isinstance(executor, module.ThreadPoolExecutor):
-                executor = None
-            one = found[id(queue)] = ThreadExecutor(executor, queue)
+            # A weak reference is first among its arguments; a thread that has ended has none.
+            executor = (getattr(thread, "_args", None) or [lambda: None])[0]()
+            known = isinstance(executor, module.ThreadPoolExecutor)
+            one = found[id(queue)] = ThreadExecutor(executor if known else None, queue)
         one.threads.append(thread)
-        if thread is sys.modules["threading"].current_thread():
+        if thread is threading.current_thread():
             one.own = thread
     return list(found.values())
 

@@ -1,8 +1,8 @@
 """Rows 6 to 9: the processes that multiprocessing knows of: this one, its children, two helpers.
 
-Row 6: a child's exit sends SIGTERM to every daemon that ``multiprocessing.process._children``
-lists, and fails on ``can only join a child process``. Identity: a ``parent_process()`` that was set
-named the parent's parent; the child of `forked()` gets a process object, as ``Process`` gives it.
+A child's exit sends SIGTERM to every daemon that ``multiprocessing.process._children`` lists, and
+fails on ``can only join a child process``. A ``parent_process()`` that was set named the parent's
+parent; the child of `forked()` gets a process object, as ``Process`` gives it.
 
 The resource tracker is shared: a second one, of the child's, would unlink shared memory that the
 parent still uses. Since 3.14.10 a child closes the write end of its pipe unless
@@ -31,9 +31,6 @@ from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._who import Launch
 from ..._fork_event._with_bodies import free_lock
 from .._temp_dirs import Lifeline
-
-# A family's module, the parent, and the process object to be known by; None: as it is.
-Change = tuple[Any, Any, Any]
 
 _POLL = 0.05  # seconds between two looks at the parent, where there is no pidfd
 
@@ -79,7 +76,7 @@ class IdentityStep(Step):
         # The objects are made here: in the child that would copy a dozen pages more.
         return _changes(fork) or NOTHING
 
-    def reset(self, fork: ForkEvent, note: list[Change] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         changes = _changes(fork) if note is None else note
         for process, parent, identity in changes:
             _watch(parent)
@@ -90,8 +87,8 @@ class IdentityStep(Step):
         return bool(changes)
 
 
-def _changes(fork: ForkEvent) -> list[Change]:
-    """Return the modules whose idea of this process must change, and to what."""
+def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any]]:
+    """Return the modules that must change: each with the parent, and with the child or None."""
     changes = []
     for process in _others(fork, IdentityStep.modules):
         current: Any = getattr(process, "_current_process", None)
