@@ -68,8 +68,7 @@ def _find() -> Found:
 def _referrers(anchors: list[Any]) -> list[Any]:
     """Return what refers to `anchors`, among other things: an object refers to its class."""
     # Not gc.get_objects(): it counts a reference to every object, which copies pages that are
-    # shared with older children. And where another thread is at work on a tuple, CPython refuses to
-    # resize one that others refer to (SystemError). PyPy counts no references.
+    # shared with older children, and CPython refuses to resize a tuple that others refer to.
     # The collector does not show what it was told to leave alone.
     frozen = getattr(gc, "get_freeze_count", int)()
     if frozen:

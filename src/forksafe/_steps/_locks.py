@@ -70,8 +70,8 @@ class ImportsStep(Step):
             elif lock.count:
                 names.append(name)
                 lock.owner, lock.count = None, type(lock.count)()
-        # By thread id, which a thread of the child can have again. A plain dict up to 3.11, and
-        # since then (cpython gh-106176) one with weak values around it.
+        # By thread id, which a thread of the child can have again. Since 3.12 (gh-106176) a mapping
+        # with weak values is around the dict.
         blocking: Any = getattr(sys.modules[_BOOTSTRAP], "_blocking_on", None)
         blocking = getattr(blocking, "data", blocking)
         expect(isinstance(blocking, dict), "importlib._bootstrap._blocking_on is no dict")
@@ -186,11 +186,11 @@ def is_standard(name: str, module: Any) -> bool:
 class ConditionsStep(Step):
     """Row 22: the waiters of vanished threads, each of which would swallow a ``notify()``.
 
-    Nothing lists the Conditions of a process. To take out the waiters that were seen on the stacks
-    of other threads was tried: some percent of the children lost a wakeup, as `before` hooks of
-    other modules let threads go on. So in a child ``_waiters`` is a property, and when a Condition
-    is first used there, whoever waits in it has vanished, but for this very thread, under a signal
-    handler that forks. An access costs about 0.1 microseconds more.
+    Nothing lists the Conditions of a process. To take out the waiters that stacks show was tried:
+    some percent of the children lost a wakeup, as `before` hooks of other modules let threads go
+    on. So in a child ``_waiters`` is a property, and when a Condition is first used there, whoever
+    waits in it has vanished, but for this very thread, under a signal handler that forks. An access
+    costs about 0.1 microseconds more.
     """
 
     name = "conditions"

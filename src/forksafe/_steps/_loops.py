@@ -27,7 +27,6 @@ from .._fork_event._typing import Any
 _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"
 _SELECTORS = ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
-_NOT_WATCHED = (errno.EBADF, errno.EPERM)
 
 # The mark of those loops that were there before the property.
 _first: object = None
@@ -63,7 +62,7 @@ class EventLoopsStep(Step):
         loops, handlers = note or (current_loops(), _suspendable())
         _suspend(handlers)
         kept.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
-        mend_each(_claim_if_known, loops)
+        mend_each(_claim, loops)
         return bool(loops or handlers)
 
     def leave(self) -> None:
@@ -84,8 +83,7 @@ def current_loops() -> list[Any]:
     running = getattr(events, "_get_running_loop", lambda: None)()
     policy = getattr(events, "_event_loop_policy", None)
     current = getattr(getattr(policy, "_local", None), "_loop", None)
-    loops = [running] if current is running else [running, current]
-    return [loop for loop in loops if loop is not None]
+    return list({id(each): each for each in (running, current) if each is not None}.values())
 
 
 def _begin(mark: object) -> None:
@@ -99,14 +97,10 @@ def _begin(mark: object) -> None:
         base._selector = _selector
 
 
-def _claim_if_known(loop: Any) -> None:
-    name = f"{type(loop).__module__}:{type(loop).__qualname__}"
-    expect(isinstance(loop, _loop_class()), f"left alone, not asyncio's own: {name}")
-    _claim(loop)
-
-
 def _claim(loop: Any) -> None:
     """Make an inherited loop one of this process."""
+    name = f"{type(loop).__module__}:{type(loop).__qualname__}"
+    expect(isinstance(loop, _loop_class()), f"left alone, not asyncio's own: {name}")
     state = loop.__dict__
     selector = state.get("_selector")
     if selector is not None and state.get("_ssock") is not None:  # it is open
@@ -160,7 +154,8 @@ def _refresh(loop: Any, selector: Any) -> None:
         try:
             fresh.register(key.fd, key.events)
         except OSError as exc:
-            if exc.errno not in _NOT_WATCHED:  # closed, without a word to the selector
+            # Closed, without a word to the selector; and the number may be a plain file's now.
+            if exc.errno not in (errno.EBADF, errno.EPERM):
                 raise
     if known[0] is types[1]:  # pragma: no cover # a kqueue does not survive a fork: kqueue(2)
         kept.append(selector._selector)  # whose number is not this process's

@@ -42,11 +42,7 @@ class StreamsStep(Step):
 
 
 def flush(fork: ForkEvent) -> None:
-    """Flush stdout and stderr, in the parent, before signals are blocked.
-
-    Where this is the only thread, also the streams of the handlers of `logging`. Beside others the
-    lock of such a stream may be held; then the child starts it afresh in any case.
-    """
+    """Flush, in the parent, before signals are blocked, what the child does not start afresh."""
     for stream in _streams(of_handlers=fork.alone):
         try:
             if _takes(stream):

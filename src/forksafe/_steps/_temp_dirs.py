@@ -30,10 +30,7 @@ class TempDirsStep(Step):
         # Here and not in the child, where a walk would copy the page of each finalizer.
         infos = [info for info, _ in live_directories()]
         if self._lifeline is None and any(type(info.func) is not _Heir for info in infos):
-            try:
-                self._lifeline = Lifeline()
-            except OSError:
-                pass  # no descriptor left: see `_is_alive`
+            self._lifeline = Lifeline()
         return infos or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
@@ -116,7 +113,6 @@ class Lifeline:
     """A pipe whose write end lives as long as the process that made it, or any of its children."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
         self._read, self._write = os.pipe()
         # A program that closes every descriptor (a daemon does) may have other files by the same
         # numbers later.

@@ -1,10 +1,9 @@
 """Row 25: ``faulthandler.dump_traceback_later()`` watches the parent, and does not hang the child.
 
-Its watchdog is a thread, in C, for whose end a child waits for ever, at its exit and in
-``cancel_dump_traceback_later()``. So it is called off before the fork, and set again in the parent
-with the time that is left. Nothing tells whether it is set, and for how long. So from the import of
-forksafe on, until `forksafe.uninstall()`, the two functions are wrapped, and note what they are
-given. A watchdog that was set before is not known here: the audit tells of it.
+Its watchdog is a thread, in C, for whose end a child waits for ever. So it is called off before the
+fork, and set again in the parent with the time that is left. Nothing tells whether it is set, so
+from the import of forksafe on, until `forksafe.uninstall()`, the two functions are wrapped, and
+note what they are given. The audit tells of a watchdog that was set before.
 """
 
 from __future__ import annotations

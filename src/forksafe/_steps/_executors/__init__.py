@@ -165,8 +165,7 @@ class ProcessExecutorsStep(Step):
         found = live_process_executors() if note is None else note
         # Or the child's exit would write to these threads, and join them.
         sys.modules[_MODULE]._threads_wakeups.clear()
-        parent = fork.parent or os.getppid()
-        mend_each(lambda one: _mend(parent, one), found)
+        mend_each(_mend, found)
         return bool(found)
 
 
@@ -228,12 +227,12 @@ def _broken_state(message: str) -> dict[str, Any]:
     }
 
 
-def _mend(parent: int, live: LiveExecutor) -> None:
+def _mend(live: LiveExecutor) -> None:
     _check_executor(live)
-    module = sys.modules[_MODULE]
+    owner = live.owner or os.getppid()
     message = (
-        f"this executor's workers belong to process {live.owner or parent}, and answer to that "
-        f"process alone: create a ProcessPoolExecutor in this child (process {os.getpid()}) instead"
+        f"this executor's workers belong to process {owner}, and answer to that process alone: "
+        f"create a ProcessPoolExecutor in this child (process {os.getpid()}) instead"
     )
     lost = list(live.pending.values())
     kept.append(live)
@@ -251,7 +250,7 @@ def _mend(parent: int, live: LiveExecutor) -> None:
         state = vars(live.executor)
         kept.append(dict(state))
         state.update(_broken_state(message))
-    fail(lost, module.BrokenProcessPool, message)
+    fail(lost, sys.modules[_MODULE].BrokenProcessPool, message)
 
 
 def _start_later(live: LiveExecutor) -> None:
@@ -260,8 +259,6 @@ def _start_later(live: LiveExecutor) -> None:
     It calls ``wakeup()`` before it touches a pipe. By then this is no at-fork code any more, and
     the frame of ``submit()`` knows the executor, which the queue does not.
     """
-    if hasattr(live.queue, "shutdown_lock"):  # up to 3.13
-        live.queue.shutdown_lock._at_fork_reinit()
     submit = sys.modules[_MODULE].ProcessPoolExecutor.submit.__code__
 
     def wakeup() -> None:
@@ -277,7 +274,7 @@ def _give_channels(executor: Any) -> None:
     make = sys.modules[_MODULE].ProcessPoolExecutor
     fresh = make(executor._max_workers, mp_context=executor._mp_context)
     fresh._call_queue.pending_work_items = executor._pending_work_items
-    if hasattr(fresh._call_queue, "shutdown_lock"):
+    if hasattr(fresh._call_queue, "shutdown_lock"):  # up to 3.13
         fresh._call_queue.shutdown_lock = executor._shutdown_lock
     for name in ("_call_queue", "_result_queue", "_executor_manager_thread_wakeup"):
         setattr(executor, name, getattr(fresh, name))

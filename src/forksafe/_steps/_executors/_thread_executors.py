@@ -1,10 +1,9 @@
 """Row 11: an inherited ``ThreadPoolExecutor`` works in the child, with threads of its own.
 
-Its threads stay in the parent, but it counts them and starts no others: ``submit()`` queues work
-that never runs. In the child it is again as before its first ``submit()``; and shut down where it
-was shut down. Work that was queued or running is the parent's, and its future raises
-``BrokenThreadPool``: code that expects a cancellation (asyncio's) would take one for its own. The
-work of the thread that forks is the exception: it goes on in the child.
+In the child it is again as before its first ``submit()``; and shut down where it was shut down.
+Work that was queued or running is the parent's, and its future raises ``BrokenThreadPool``: code
+that expects a cancellation (asyncio's) would take one for its own. The work of the thread that
+forks goes on in the child.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ class ThreadExecutor:
         self.queue = queue
         self.threads: list[Any] = []
         self.own: Any = None  # this thread, where it is one of them
-        # What it is to have in the child: made in the parent, where that copies no pages. The locks
-        # are new rather than freed: this very thread may be inside submit(), under a signal
-        # handler, and release the one it has.
+        # For the child: made in the parent, where that copies no pages. New locks, not freed ones:
+        # this very thread may be inside submit(), under a signal handler, and release its one.
         self.fresh: dict[str, Any] = {
             "_idle_semaphore": threading.Semaphore(0),
             "_shutdown_lock": threading.Lock(),
@@ -53,20 +51,18 @@ class ThreadExecutorsStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours. Queued
         # work is noted as well: a thread may take it before the fork.
-        count = len(sys.modules[_MODULE]._threads_queues.data)
-        if fork.alone and not count:
-            return NOTHING
         found = live_thread_executors()
-        return count, found, [item for one in found for item in _queued(one.queue)]
+        if fork.alone and not found:
+            return NOTHING
+        return found, [item for one in found for item in _queued(one.queue)]
 
-    def reset(self, fork: ForkEvent, note: tuple[int, Any, Any] | None) -> bool:
-        count, noted, waiting = note or (-1, (), ())
+    def reset(self, fork: ForkEvent, note: tuple[list[Any], list[Any]] | None) -> bool:
+        noted, waiting = note or (live_thread_executors(), [])
         module = sys.modules[_MODULE]
         others = {} if fork.stacks is None else fork.stacks.others
         # Another thread may be in the first submit() of one.
         starting = [ThreadExecutor(one, one._work_queue) for _, one in others.get(_SUBMIT, ())]
-        behind = live_thread_executors() if len(module._threads_queues.data) > count else ()
-        found = {id(one.queue): one for one in (*starting, *behind, *noted)}
+        found = {id(one.queue): one for one in (*starting, *noted)}
         if not found:
             return False
         kept.append(found)
@@ -77,7 +73,7 @@ class ThreadExecutorsStep(Step):
             # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
             module._threads_queues.clear()
             message = (
-                f"this work was given to a thread of process {fork.parent or os.getppid()}, and "
+                f"this work was given to a thread of process {os.getppid()}, and "
                 f"process {os.getpid()}, forked from it, has no such thread: submit it again here"
             )
             lost = [item for item in lost if type(item) is module._WorkItem]

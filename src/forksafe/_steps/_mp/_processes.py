@@ -6,15 +6,13 @@ parent; the child of `forked()` gets a process object, as ``Process`` gives it.
 
 The resource tracker is shared: a second one, of the child's, would unlink shared memory that the
 parent still uses. Since 3.14.10 a child closes the write end of its pipe unless
-``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313). The child has a lock of
-its own, and no pid to wait for. Nor does the parent's exit wait for as long as any child lives, of
-which a `Lifeline` tells.
+``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313). The parent's exit does
+not wait for it as long as any child lives, of which a `Lifeline` tells.
 
-The forkserver is the parent's; the child starts one of its own on demand. A server ends when nobody
-holds the write end of its "alive" pipe any more, so the child closes its copy. The server itself,
-which forks as well, has no such pipe, and keeps its address. What the child puts into the directory
-of ``multiprocessing.util.get_temp_dir()`` is gone with the parent, so it makes one of its own; not
-the children of ``Process``, which waits for them.
+The child starts a forkserver of its own on demand. The parent's ends when nobody holds the write
+end of its "alive" pipe any more, so the child closes its copy. The server itself, which forks as
+well, has no such pipe, and keeps its address. The directory of ``util.get_temp_dir()`` ends with
+the parent, so the child makes its own; not those of ``Process``, which waits for them.
 """
 
 from __future__ import annotations
@@ -31,8 +29,6 @@ from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._who import Launch
 from ..._fork_event._with_bodies import free_lock
 from .._temp_dirs import Lifeline
-
-_POLL = 0.05  # seconds between two looks at the parent, where there is no pidfd
 
 _TRACKERS = {
     "multiprocessing.resource_tracker": "_resource_tracker",
@@ -125,7 +121,7 @@ def _watch(parent: Any) -> None:
     def join(timeout: float | None = None) -> None:
         end = None if timeout is None else time.monotonic() + timeout
         while is_alive() and (end is None or time.monotonic() < end):
-            time.sleep(_POLL)
+            time.sleep(0.05)
 
     parent.is_alive, parent.join = is_alive, join
 
@@ -154,7 +150,7 @@ class TrackerStep(Step):
     modules = tuple(_TRACKERS)
 
     def __init__(self) -> None:
-        self._lifelines: dict[str, Lifeline] = {}
+        self._held: set[tuple[str, int]] = set()  # for which tracker, by which process, a lifeline
 
     def note(self, fork: ForkEvent) -> Any:
         needed = False
@@ -165,8 +161,12 @@ class TrackerStep(Step):
                 one.intent.preserve_fd = needed = True
             if one.state.get("_pid") is not None:
                 needed = True
-                if hasattr(type(one.tracker), "__del__"):  # which waits
-                    self._hold_lifeline(one)
+                key = one.module, os.getpid()
+                if key not in self._held and hasattr(type(one.tracker), "__del__"):  # which waits
+                    util: Any = sys.modules[one.module.partition(".")[0] + ".util"]
+                    mine = Lifeline(), one.tracker
+                    util.Finalize(None, _at_exit, mine, exitpriority=_EXIT_PRIORITY)
+                    self._held.add(key)
         return None if needed else NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
@@ -178,16 +178,6 @@ class TrackerStep(Step):
                 one.state["_pid"] = None
                 done = True
         return done
-
-    def _hold_lifeline(self, one: _Tracker) -> None:
-        held = self._lifelines.get(one.module)
-        if held is None or held.owner != os.getpid():
-            try:
-                lifeline = self._lifelines[one.module] = Lifeline()
-            except OSError:
-                return  # no descriptor left: the parent waits as it does without us
-            util: Any = sys.modules[one.module.partition(".")[0] + ".util"]
-            util.Finalize(None, _at_exit, (lifeline, one.tracker), exitpriority=_EXIT_PRIORITY)
 
 
 def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
