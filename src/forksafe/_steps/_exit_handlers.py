@@ -1,6 +1,6 @@
 """Row 18: the child of `forked()` ends what is its own, and nothing of its parent's.
 
-- Exit handlers: the first that the child registers is called last, and ends the process (`_stop`).
+- Exit handlers: the first that the child registers is called last, and ends the process (`end_by`).
   The inherited ones stay where they are: ``atexit._clear()`` would drop what they alone hold.
 - Handlers of logging: ``logging`` has a list of them, and the parent's are noted.
 - Objects that do something at their end: ``gc.freeze()`` and ``gc.unfreeze()`` together make all
@@ -62,7 +62,7 @@ class ExitHandlersStep(Step):
             # A ``Process`` clears atexit in its child, where this registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
-            atexit.register(_stop)
+            atexit.register(lambda: _end())  # after all that the child registers
             for util in utils:
                 atexit.register(util._exit_function)
                 util._exiting = False  # where the parent forks at its own end
@@ -98,14 +98,9 @@ def _all_log_handlers() -> list[Any]:
 
 
 def end_by(end: Callable[[], Never]) -> None:
-    """Say how `_stop` is to end this process, which is about to run its exit handlers."""
+    """Say how this process ends behind its own exit handlers, which it is about to run."""
     global _end
     _end = end
-
-
-def _stop() -> None:
-    """End this process, if it is at its end: the last of its own exit handlers."""
-    _end()
 
 
 def _inherit(log_handlers: list[Any]) -> None:

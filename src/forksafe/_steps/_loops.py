@@ -60,7 +60,10 @@ class EventLoopsStep(Step):
         if note is None:
             _begin(None)
         loops, handlers = note or (current_loops(), _suspendable())
-        _suspend(handlers)
+        with as_main_thread:
+            for number, handler in handlers:
+                c.signal(number, _default(number))
+                _suspended[number] = handler
         kept.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
         mend_each(_claim, loops)
         return bool(loops or handlers)
@@ -174,14 +177,6 @@ def _suspendable() -> list[tuple[int, Any]]:
     return [each for each in found if each[1] is noop or _runner(each[1]) is not None]
 
 
-def _suspend(handlers: list[tuple[int, Any]]) -> None:
-    """Give these signals, in the child, what they do without any event loop."""
-    with as_main_thread:
-        for number, handler in handlers:
-            c.signal(number, _default(number))
-            _suspended[number] = handler
-
-
 def _put_back_at_first_wait(loop: Any, selector: Any) -> None:
     """See to it that the signal handlers of `loop` work again once this process runs it."""
     if not getattr(loop, "_signal_handlers", None) and not _suspended:
@@ -220,4 +215,5 @@ def _runner(handler: Any) -> Any:
 
 
 def _default(number: int) -> Any:
+    """Return what a signal does without any event loop."""
     return c.default_int_handler if number == c.SIGINT else c.SIG_DFL

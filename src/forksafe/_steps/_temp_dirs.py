@@ -64,13 +64,12 @@ def live_directories() -> list[tuple[Any, Any]]:
     expect(isinstance(registry, dict), "weakref.finalize._registry is no dict")
     cleanup: Any = getattr(sys.modules["tempfile"].TemporaryDirectory, "_cleanup", None)
     expect(hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method")
-    live = []
-    for info in list(registry.values()):
-        if type(info.func) is _Heir or getattr(info.func, "__func__", None) is cleanup.__func__:
-            directory = info.weakref()
-            if directory is not None:
-                live.append((info, directory))
-    return live
+    return [
+        (info, directory)
+        for info in list(registry.values())
+        if type(info.func) is _Heir or getattr(info.func, "__func__", None) is cleanup.__func__
+        if (directory := info.weakref()) is not None
+    ]
 
 
 class _Heir:

@@ -1,10 +1,8 @@
 """Row 10: an inherited ``Pool``, ``ThreadPool`` or ``ProcessPoolExecutor`` fails at once.
 
-The threads of a pool stay in the parent: ``map()`` waits for ever, and letting go of the pool
-(``with``, ``terminate()``) sends SIGTERM to the parent's workers. So in the child submitting work
-raises ``ValueError``, as with a closed pool, and so do results that were due. Letting go does
-nothing. An executor is broken, as if its workers had died: ``submit()`` and the futures that were
-due say so, ``shutdown()`` and the end of the child signal, wake and wait for nobody.
+In the child of a pool's owner submitting work raises ``ValueError``, as with a closed pool, and so
+do results that were due. Letting go of the pool (``with``, ``terminate()``) does nothing, else it
+sends SIGTERM to the parent's workers. An executor is broken, as if its workers had died.
 
 An executor that was never started, the usual thing in a module that a server preloads, has pipes
 already, and children that shared them would get each other's results. It gets its own when work is
