@@ -43,9 +43,10 @@ def _of_helpers(scene: Scene) -> Iterator[Hazard]:
         if pid is not None:
             package = one.module.partition(".")[0]
             yield tell("resource-tracker", one.module, f"pid {pid}", package)
-    for module, server in _processes.live_fork_servers():
+    for module, server in _processes.fork_servers():
         name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
-        yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
+        if server._forkserver_alive_fd is not None:
+            yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
 
 
 def _of_directories(scene: Scene) -> Iterator[Hazard]:

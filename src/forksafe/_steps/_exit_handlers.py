@@ -26,7 +26,6 @@ from .._fork_event._typing import Any, Callable, Never
 from .._fork_event._who import Launch
 from ._temp_dirs import identity
 
-_UTILS = _who.submodules("util")
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
 _Generator = type(_ for _ in ())
 _Function = type(lambda: None)
@@ -82,7 +81,7 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
     """
     global _frozen
     utils: dict[Any, Any] = {}
-    for util in _who.loaded(_UTILS):
+    for util in _who.loaded(_who.submodules("util")):
         utils.setdefault(getattr(util, "_exit_function", None), util)
     utils.pop(None, None)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)

@@ -20,7 +20,6 @@ from ..._fork_event._typing import Any, Iterable
 from . import fail
 
 _MODULE = "concurrent.futures.thread"
-_ATTRIBUTES = {"_threads", "_work_queue", "_idle_semaphore", "_shutdown_lock", "_shutdown"}
 _SUBMIT = f"{_MODULE}:ThreadPoolExecutor.submit"
 _RUN = f"{_MODULE}:_WorkItem.run"
 _WORKER = f"{_MODULE}:_worker"
@@ -140,7 +139,8 @@ def _check(one: ThreadExecutor) -> None:
     expect(known, f"an executor's queue is {type(one.queue)!r}")
     if one.executor is not None:
         state = vars(one.executor)
-        expect(state.keys() >= _ATTRIBUTES, "ThreadPoolExecutor with other attributes")
+        known = state.keys() >= {"_threads", "_work_queue", "_shutdown", *one.fresh}
+        expect(known, "ThreadPoolExecutor with other attributes")
         expect(state["_work_queue"] is one.queue, "an executor with two queues")
 
 

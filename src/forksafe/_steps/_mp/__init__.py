@@ -179,6 +179,5 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
 def _join_finalizers(first: Registry, families: list[Registry]) -> None:
     """Give back what other families took, as a ``Process`` ends by the finalizers of its own."""
     for other in families:
-        run = getattr(other.util, "_run_finalizers", None)
-        if other is not first and run is not None:
-            first.util.Finalize(None, run, exitpriority=_AT_THE_END)
+        if other is not first:
+            first.util.Finalize(None, other.util._run_finalizers, exitpriority=_AT_THE_END)

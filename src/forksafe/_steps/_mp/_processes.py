@@ -209,7 +209,7 @@ class ForkServerStep(Step):
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
-        for _module, server in _fork_servers():
+        for _, server in fork_servers():
             done |= free_lock(server._lock)  # a thread that is gone was just starting a server
             if server._forkserver_alive_fd is not None:
                 try:
@@ -221,15 +221,12 @@ class ForkServerStep(Step):
         return done
 
 
-def live_fork_servers() -> list[tuple[ModuleType, Any]]:
-    """Return the servers that this process started or was started by, each with its module."""
-    return [found for found in _fork_servers() if found[1]._forkserver_alive_fd is not None]
-
-
-def _fork_servers() -> Iterator[tuple[ModuleType, Any]]:
-    for module in _who.loaded(ForkServerStep.modules):
-        server = getattr(module, "_forkserver", None)
-        lock = getattr(server, "_lock", None)
-        known = hasattr(lock, "_at_fork_reinit") and hasattr(server, "_forkserver_alive_fd")
+def fork_servers() -> list[tuple[ModuleType, Any]]:
+    """Return what each family knows of its server, with its module. Reads only."""
+    loaded = _who.loaded(ForkServerStep.modules)
+    found = [(module, getattr(module, "_forkserver", None)) for module in loaded]
+    for module, server in found:
+        known = hasattr(getattr(server, "_lock", None), "_at_fork_reinit")
+        known = known and hasattr(server, "_forkserver_alive_fd")
         expect(known, f"{module.__name__}: no lock to start afresh, or no pipe")
-        yield module, server
+    return found
