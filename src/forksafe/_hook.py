@@ -113,7 +113,6 @@ def uninstall() -> None:
     _installed = _freezes = False
     ForkEvent.drop_connections, ForkEvent.free_locks = False, True
     watch(None)
-    _watchdog.unwrap()
     if _NEEDS_WRAPPER and os.forkpty is _forkpty:
         os.forkpty = _os_forkpty
     for step in STEPS:

@@ -15,8 +15,8 @@ from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
 from .._steps import _executors, _locks, _loops, _mp, _streams, _temp_dirs
-from .._steps._executors import _process_executors, _thread_executors
-from .._steps._mp import _process, _servers
+from .._steps._executors import _thread_executors
+from .._steps._mp import _processes
 from ._scene import Scene, address_of, is_loaded, path_of
 from ._scene import find as loaded
 
@@ -30,7 +30,7 @@ def _of_imports(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_children(scene: Scene) -> Iterator[Hazard]:
-    for _, children in _process.children():
+    for _, children in _processes.children():
         for child in list(children):
             name = str(getattr(child, "_name", "?"))
             pid = getattr(getattr(child, "_popen", None), "pid", None)
@@ -38,14 +38,15 @@ def _of_children(scene: Scene) -> Iterator[Hazard]:
 
 
 def _of_helpers(scene: Scene) -> Iterator[Hazard]:
-    for one in _servers.trackers():
+    for one in _processes.trackers():
         pid = one.state.get("_pid")
         if pid is not None:
             package = one.module.partition(".")[0]
             yield tell("resource-tracker", one.module, f"pid {pid}", package)
-    for module, server in _servers.live_fork_servers():
+    for module, server in _processes.fork_servers():
         name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
-        yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
+        if server._forkserver_alive_fd is not None:
+            yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
 
 
 def _of_directories(scene: Scene) -> Iterator[Hazard]:
@@ -80,7 +81,7 @@ def _of_loops(scene: Scene) -> Iterator[Hazard]:
 
 def _of_pools(scene: Scene) -> Iterator[Hazard]:
     for pool, owner in _executors.live_pools():
-        _executors._check(pool)
+        _executors._check_pool(pool)
         if vars(pool)["_worker_handler"].is_alive():  # else it was closed, and came to its end
             name = type(pool).__name__
             yield tell("pool", name, f"{path_of(pool)}, of process {owner}", name)
@@ -88,8 +89,8 @@ def _of_pools(scene: Scene) -> Iterator[Hazard]:
 
 def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
     name, where = "ProcessPoolExecutor", "concurrent.futures.process:ProcessPoolExecutor"
-    for live in _process_executors.live_process_executors():
-        _process_executors._check(live)
+    for live in _executors.live_process_executors():
+        _executors._check_executor(live)
         if live.thread is not None and live.thread.is_alive():  # else it was shut down
             owner = live.owner or os.getpid()
             yield tell("executor at work", name, f"{where}, of process {owner}", name)

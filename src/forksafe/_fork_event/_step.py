@@ -37,6 +37,9 @@ def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
         raise failure
 
 
+# What steps take from the child: it may have finalizers, which must not run inside the fork.
+kept: list[object] = []
+
 # What `Step.note` returns where the child has nothing to do. The reset is then spared.
 NOTHING: Any = object()
 

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 from .._fork_event._step import Step
 from ._connections import ConnectionsStep
-from ._executors import PoolsStep
-from ._executors._process_executors import ProcessExecutorsStep
+from ._executors import PoolsStep, ProcessExecutorsStep
 from ._executors._thread_executors import ThreadExecutorsStep
 from ._exit_handlers import ExitHandlersStep
 from ._locks import ConditionsStep, ImportsStep, LocksStep
 from ._loops import EventLoopsStep, WakeupFdStep
-from ._mp import RegistryStep
-from ._mp._process import ChildrenStep, IdentityStep, ScratchDirStep
-from ._mp._servers import ForkServerStep, TrackerStep
+from ._mp import RegistryStep, _processes
 from ._streams import LogHandlersStep, StreamsStep
 from ._temp_dirs import TempDirsStep
 from ._watchdog import WatchdogStep
@@ -30,11 +27,11 @@ STEPS: tuple[Step, ...] = (
     ImportsStep(),
     LocksStep(),
     ConditionsStep(),
-    TrackerStep(),
-    ChildrenStep(),
-    IdentityStep(),
-    ScratchDirStep(),
-    ForkServerStep(),
+    _processes.TrackerStep(),
+    _processes.ChildrenStep(),
+    _processes.IdentityStep(),
+    _processes.ScratchDirStep(),
+    _processes.ForkServerStep(),
     ExitHandlersStep(),
     TempDirsStep(),
     WatchdogStep(),

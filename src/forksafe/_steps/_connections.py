@@ -1,8 +1,7 @@
 """``drop_connections=True``: the child lets go of the connections that it had in the parent.
 
 How, the table ``_libraries/_connections.py`` says. Where one of its libraries is loaded, we look
-for their objects on the heap, in the parent, where no look copies its pages. What they are
-connected to is read in the child, so that nothing is missed that another thread did meanwhile.
+for their objects on the heap, in the parent, where no look copies its pages.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import stat
 import sys
 
 from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step, UnknownLayout
+from .._fork_event._step import NOTHING, Step
 from .._fork_event._typing import Any
 from .._libraries._connections import ROWS, Row
 
@@ -32,20 +31,21 @@ class ConnectionsStep(Step):
         if not fork.drop_connections:
             return False
         found = _find() if note is None else note
-        unknown: list[UnknownLayout] = []
+        failed: list[Exception] = []
         try:
-            _cut(_each(found, "socket", unknown))
+            _cut(_each(found, "socket", failed))
         finally:
-            _each(found, "forget", unknown)
-        if unknown:
-            raise unknown[0]
+            _each(found, "forget", failed)
+        if failed:
+            raise failed[0]
         done = bool(found)
         found.clear()  # they live as long as the program has them
         return done
 
 
 def _find() -> Found:
-    rows: list[tuple[Row, list[type]]] = []
+    found: Found = []
+    of_class: dict[type, list[list[Any]]] = {}
     anchors: list[Any] = []
     for row in ROWS:
         module, _, name = row.path.partition(":")
@@ -55,21 +55,20 @@ def _find() -> Found:
             classes: list[type] = [cls]  # it grows as it is read
             for each in classes:
                 classes += set(type.__subclasses__(each)) - set(classes)
-            rows.append((row, classes))
+            found.append((row, []))
+            for each in classes:
+                of_class.setdefault(each, []).append(found[-1][1])
             anchors += classes if row.anchors is None else (*classes, *row.anchors())
-    every: dict[type, list[Any]] = {each: [] for _, classes in rows for each in classes}
-    for thing in _referrers(anchors) if rows else ():
-        if type(thing) in every:
-            every[type(thing)].append(thing)
-    found = [(row, [thing for each in classes for thing in every[each]]) for row, classes in rows]
+    for thing in _referrers(anchors) if found else ():
+        for things in of_class.get(type(thing), ()):
+            things.append(thing)
     return [(row, things) for row, things in found if things]
 
 
 def _referrers(anchors: list[Any]) -> list[Any]:
     """Return what refers to `anchors`, among other things: an object refers to its class."""
     # Not gc.get_objects(): it counts a reference to every object, which copies pages that are
-    # shared with older children. And where another thread is at work on a tuple, CPython refuses to
-    # resize one that others refer to (SystemError). PyPy counts no references.
+    # shared with older children, and CPython refuses to resize a tuple that others refer to.
     # The collector does not show what it was told to leave alone.
     frozen = getattr(gc, "get_freeze_count", int)()
     if frozen:
@@ -81,7 +80,7 @@ def _referrers(anchors: list[Any]) -> list[Any]:
     return found
 
 
-def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:
+def _each(found: Found, what: str, failed: list[Exception]) -> list[Any]:
     """Do to each object what its row says, whatever that raises; return the results."""
     results = []
     for row, things in found:
@@ -89,10 +88,8 @@ def _each(found: Found, what: str, unknown: list[UnknownLayout]) -> list[Any]:
         for thing in things if do else ():
             try:
                 results.append(do(thing))
-            except UnknownLayout as exc:
-                unknown.append(exc)
             except Exception as exc:
-                unknown.append(UnknownLayout(f"{row.path}: {exc!r}"))
+                failed.append(exc)
     return results
 
 

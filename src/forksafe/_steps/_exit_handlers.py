@@ -1,6 +1,6 @@
 """Row 18: the child of `forked()` ends what is its own, and nothing of its parent's.
 
-- Exit handlers: the first that the child registers is called last, and ends the process (`_stop`).
+- Exit handlers: the first that the child registers is called last, and ends the process (`end_by`).
   The inherited ones stay where they are: ``atexit._clear()`` would drop what they alone hold.
 - Handlers of logging: ``logging`` has a list of them, and the parent's are noted.
 - Objects that do something at their end: ``gc.freeze()`` and ``gc.unfreeze()`` together make all
@@ -24,8 +24,8 @@ from .._fork_event import ForkEvent, _who
 from .._fork_event._step import NOTHING, Step
 from .._fork_event._typing import Any, Callable, Never
 from .._fork_event._who import Launch
+from ._temp_dirs import identity
 
-_UTILS = _who.submodules("util")
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
 _Generator = type(_ for _ in ())
 _Function = type(lambda: None)
@@ -35,9 +35,9 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 
 # In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: Callable[[], Never] | None = None
+_end: Callable[[], object] = int  # which does nothing
 _inherited_log_handlers: list[Any] = []
-_inherited_files: set[tuple[int, ...]] | None = None
+_inherited_files: set[tuple[int, Any]] | None = None
 _own_are_young = False
 _grown_old: list[ref[Any]] = []
 
@@ -55,20 +55,18 @@ class ExitHandlersStep(Step):
         if note is None or not fork.alone:  # another thread may have made some since
             note = _parents()
         utils, finalizers, handlers = note
-        if fork.identity is not None:
-            atexit.register(_stop)
-            for util in utils:
-                atexit.register(util._exit_function)
-                if getattr(util, "_exiting", False):
-                    # Forked while the parent is at its own end: the child's is still to come.
-                    util._exiting = False
-            _inherit(handlers)
         if finalizers is not None:
             for info in finalizers:
                 info.atexit = False
             # A ``Process`` clears atexit in its child, where this registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
-        return fork.identity is not None or finalizers is not None
+        if fork.identity is not None:
+            atexit.register(lambda: _end())  # after all that the child registers
+            for util in utils:
+                atexit.register(util._exit_function)
+                util._exiting = False  # where the parent forks at its own end
+            _inherit(handlers)
+        return True
 
 
 def _concerns(fork: ForkEvent) -> bool:
@@ -83,14 +81,13 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
     """
     global _frozen
     utils: dict[Any, Any] = {}
-    for util in _who.loaded(_UTILS):
+    for util in _who.loaded(_who.submodules("util")):
         utils.setdefault(getattr(util, "_exit_function", None), util)
     utils.pop(None, None)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
-    registry = getattr(finalize, "_registry", None)
     finalizers = None
-    if isinstance(registry, dict) and getattr(finalize, "_registered_with_atexit", False):
-        finalizers = [info for info in list(registry.values()) if info.atexit]
+    if getattr(finalize, "_registered_with_atexit", False):
+        finalizers = [info for info in list(finalize._registry.values()) if info.atexit]
     _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > _BY_ITSELF)
     return list(utils.values()), finalizers, _all_log_handlers()
 
@@ -100,15 +97,9 @@ def _all_log_handlers() -> list[Any]:
 
 
 def end_by(end: Callable[[], Never]) -> None:
-    """Say how `_stop` is to end this process, which is about to run its exit handlers."""
+    """Say how this process ends behind its own exit handlers, which it is about to run."""
     global _end
     _end = end
-
-
-def _stop() -> None:
-    """End this process, if it is at its end: the last of its own exit handlers."""
-    if _end is not None:
-        _end()
 
 
 def _inherit(log_handlers: list[Any]) -> None:
@@ -118,13 +109,13 @@ def _inherit(log_handlers: list[Any]) -> None:
     _grown_old.clear()
     # The third threshold of the incremental collector is 0.
     _own_are_young = _GENERATIONS and not _frozen and gc.get_threshold()[2] > 0
-    _inherited_files = None if _own_are_young else _open_files()
-    if not _own_are_young:
-        return
-    gc.freeze()
-    gc.unfreeze()
-    if _keep not in gc.callbacks:
-        gc.callbacks.append(_keep)
+    if _own_are_young:
+        gc.freeze()
+        gc.unfreeze()
+        if _keep not in gc.callbacks:
+            gc.callbacks.append(_keep)
+    else:
+        _inherited_files = _open_files()
 
 
 def _keep(phase: str, info: dict[str, int]) -> None:
@@ -143,14 +134,14 @@ def own() -> tuple[list[Any], list[Any]]:
 
     The former are weak references, as ``logging.shutdown()`` takes them.
     """
-    if not _own_are_young and _inherited_files is None:
-        return [], []  # nobody knows what was inherited
     inherited = set(map(id, _inherited_log_handlers))
     handlers = [each for each in _all_log_handlers() if id(each) not in inherited]
-    if _inherited_files is None:
+    if _own_are_young:
         objects = [*(each() for each in _grown_old), *gc.get_objects(0), *gc.get_objects(1)]
         return handlers, _with_an_end(list({id(each): each for each in objects}.values()))
-    files = {fd for fd, *_ in _open_files() - _inherited_files}
+    if _inherited_files is None:
+        return [], []  # nobody knows what was inherited
+    files = {fd for fd, _ in _open_files() - _inherited_files}
     # A walk over the heap copies its pages, so only where it may find something.
     objects = gc.get_objects() if files else []
     objects = [each for each in objects if _IOBase in type(each).__mro__]
@@ -176,19 +167,9 @@ def _has_an_end(kind: type) -> bool:
     return False
 
 
-def _open_files() -> set[tuple[int, ...]]:
-    """Return descriptors, each with the identity of its file."""
-    found: set[tuple[int, ...]] = set()
-    try:
-        for name in os.listdir("/dev/fd"):
-            try:
-                of = os.fstat(int(name))
-            except OSError:
-                continue  # that of the listing itself
-            found.add((int(name), of.st_dev, of.st_ino))
-    except OSError:
-        pass  # there is no such directory
-    return found
+def _open_files() -> set[tuple[int, Any]]:
+    numbers = map(int, os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ())
+    return {(fd, identity(fd)) for fd in numbers}
 
 
 def _descriptor(file: Any) -> int | None:

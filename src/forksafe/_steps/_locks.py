@@ -15,13 +15,12 @@ from _thread import LockType, RLock, get_ident
 from threading import Condition
 
 from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step, expect
+from .._fork_event._step import NOTHING, Step, expect, kept
 from .._fork_event._threads import UNREADABLE, interest, others_can_be_read, own_stack
 from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import free, free_lock
 
 _BOOTSTRAP = "_frozen_importlib"
-_forgotten: list[object] = []  # kept, so that nothing is finalized inside the fork
 
 _STANDARD: Any = getattr(sys, "stdlib_module_names", None)  # since 3.10
 _HOME = os.path.dirname(os.__file__)
@@ -40,12 +39,10 @@ _now: object = None
 class ImportsStep(Step):
     """Row 15: an import that another thread was in the middle of never happened in the child.
 
-    The thread leaves a module that holds half of its names, and a lock that nobody releases. The
-    child forgets the import: the module leaves ``sys.modules``, the lock is free. Of a package that
-    was half-way the finished submodules are forgotten too: their code holds the package that is
-    gone. Extension modules stay, as many of them can be loaded but once per process. What the
-    forking thread itself imports stays as it is, lock included: it goes on, in both processes. The
-    global import lock is CPython's own care (``PyOS_BeforeFork``: nobody is inside it at a fork).
+    The half-made module leaves ``sys.modules``, and its lock is free. Of a package the finished
+    submodules are forgotten too: their code holds the package that is gone. Extension modules stay,
+    as many of them can be loaded but once per process. What the forking thread itself imports goes
+    on, in both processes. The global import lock is CPython's own care (``PyOS_BeforeFork``).
     """
 
     name = "imports"
@@ -61,24 +58,26 @@ class ImportsStep(Step):
         if not locks:
             return False
         me = get_ident()
-        names = _foreign(locks, me)
-        for lock in locks.values():
+        names, mine = [], set()
+        for name, lock in locks.items():
             # In place: the forking thread may be waiting for it, if a signal handler forks there.
             lock.lock._at_fork_reinit()
             lock.wakeup._at_fork_reinit()
             # Numbers up to 3.11, lists since (cpython gh-91351).
             lock.waiters = type(lock.waiters)()
-            if lock.owner != me:
-                lock.owner = None
-                lock.count = type(lock.count)()
-        # By thread id, which a thread of the child can have again. A plain dict up to 3.11, and
-        # since then (cpython gh-106176) one with weak values around it.
+            if lock.owner == me:
+                mine.add(name)
+            elif lock.count:
+                names.append(name)
+                lock.owner, lock.count = None, type(lock.count)()
+        # By thread id, which a thread of the child can have again. Since 3.12 (gh-106176) a mapping
+        # with weak values is around the dict.
         blocking: Any = getattr(sys.modules[_BOOTSTRAP], "_blocking_on", None)
         blocking = getattr(blocking, "data", blocking)
         expect(isinstance(blocking, dict), "importlib._bootstrap._blocking_on is no dict")
         for thread in [thread for thread in blocking if thread != me]:
             del blocking[thread]
-        _forget(names, mine={name for name, lock in locks.items() if lock.owner == me})
+        _forget(names, mine)
         return bool(names)
 
 
@@ -89,44 +88,36 @@ def _forget(names: list[str], mine: set[str]) -> None:
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             # Else it is not there yet, or already whole.
-            _forgotten.append(sys.modules.pop(name))
+            kept.append(sys.modules.pop(name))
             package, _, child = name.rpartition(".")
             namespace = getattr(sys.modules.get(package), "__dict__", {})
             if namespace.get(child) is module:
                 del namespace[child]
             if hasattr(module, "__path__"):
                 packages += (name + ".",)
-    external = sys.modules.get("_frozen_importlib_external")
-    extension: Any = getattr(external, "ExtensionFileLoader", ())
     for name, module in list(sys.modules.items()) if packages else ():
         loader = getattr(getattr(module, "__spec__", None), "loader", None)
-        if name.startswith(packages) and name not in mine and not isinstance(loader, extension):
-            _forgotten.append(sys.modules.pop(name))
+        extension = type(loader).__name__ == "ExtensionFileLoader"
+        if name.startswith(packages) and name not in mine and not extension:
+            kept.append(sys.modules.pop(name))
 
 
 def half_imported() -> list[str]:
     """Return the names of the modules that other threads are importing. Reads only."""
-    return _foreign(_import_locks(), get_ident())
-
-
-def _foreign(locks: dict[str, Any], me: int) -> list[str]:
-    return [name for name, lock in locks.items() if lock.count and lock.owner != me]
+    me = get_ident()
+    return [name for name, lock in _import_locks().items() if lock.count and lock.owner != me]
 
 
 def _import_locks() -> dict[str, Any]:
     references: Any = getattr(sys.modules[_BOOTSTRAP], "_module_locks", None)
     expect(isinstance(references, dict), "importlib._bootstrap._module_locks is no dict")
-    found = {name: reference() for name, reference in list(references.items())}
-    locks = {name: lock for name, lock in found.items() if lock is not None}
+    locks = {name: lock for name, ref in list(references.items()) if (lock := ref()) is not None}
     for lock in locks.values():
-        expect(
-            hasattr(lock, "owner")
-            and type(getattr(lock, "count", None)) in (int, list)
-            and type(getattr(lock, "waiters", None)) in (int, list)
-            and hasattr(getattr(lock, "lock", None), "_at_fork_reinit")
-            and hasattr(getattr(lock, "wakeup", None), "_at_fork_reinit"),
-            "importlib._bootstrap._ModuleLock has other attributes",
-        )
+        numbers = [type(getattr(lock, name, None)) for name in ("count", "waiters")]
+        parts = [getattr(lock, name, None) for name in ("lock", "wakeup")]
+        known = {*numbers} <= {int, list} and hasattr(lock, "owner")
+        known = known and all(hasattr(each, "_at_fork_reinit") for each in parts)
+        expect(known, "importlib._bootstrap._ModuleLock has other attributes")
     return locks
 
 
@@ -149,14 +140,13 @@ class LocksStep(Step):
         stacks = fork.stacks
         if stacks is None:
             return False
-        self._look_into_modules()  # another thread may have imported one since
         mine = {id(one.lock) for one in stacks.own_held}
         count = 0
         for lock, module in self._of_modules:
             if module not in stacks.own_globals and id(lock) not in mine:
                 count += free_lock(lock)
         for one in stacks.held:
-            if id(one.lock) not in mine and (fork.free_locks or one.of_standard_library):
+            if fork.free_locks or one.of_standard_library:
                 count += free(one)
         if count:
             return f"done: {count} freed"
@@ -179,12 +169,10 @@ class LocksStep(Step):
 
 def _locks_in(name: str, namespace: dict[str, Any]) -> Iterator[Any]:
     for value in list(namespace.values()):
-        if isinstance(value, (LockType, RLock)):
-            yield value
-        elif type(value) is type and value.__module__ == name:
-            for inner in list(vars(value).values()):
-                if isinstance(inner, (LockType, RLock)):
-                    yield inner
+        ours = type(value) is type and value.__module__ == name
+        for each in list(vars(value).values()) if ours else (value,):
+            if isinstance(each, (LockType, RLock)):
+                yield each
 
 
 def is_standard(name: str, module: Any) -> bool:
@@ -198,11 +186,11 @@ def is_standard(name: str, module: Any) -> bool:
 class ConditionsStep(Step):
     """Row 22: the waiters of vanished threads, each of which would swallow a ``notify()``.
 
-    Nothing lists the Conditions of a process. To take out the waiters that were seen on the stacks
-    of other threads was tried: some percent of the children lost a wakeup, as `before` hooks of
-    other modules let threads go on. So in a child ``_waiters`` is a property, and when a Condition
-    is first used there, whoever waits in it has vanished, but for this very thread, under a signal
-    handler that forks. An access costs about 0.1 microseconds more.
+    Nothing lists the Conditions of a process. To take out the waiters that stacks show was tried:
+    some percent of the children lost a wakeup, as `before` hooks of other modules let threads go
+    on. So in a child ``_waiters`` is a property, and when a Condition is first used there, whoever
+    waits in it has vanished, but for this very thread, under a signal handler that forks. An access
+    costs about 0.1 microseconds more.
     """
 
     name = "conditions"
@@ -212,8 +200,6 @@ class ConditionsStep(Step):
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now
-        if fork.alone:
-            return False
         plain = vars(Condition).get("_waiters")
         expect(plain in (None, _waiters), "threading.Condition._waiters is no plain attribute")
         _now = object()
@@ -239,27 +225,20 @@ class ConditionsStep(Step):
 def _take_out(state: dict[str, Any], own: object = None) -> None:
     """Take the waiters of vanished threads out, and leave this thread's `own` where it is."""
     state[_MARK] = _now
-    waiters = state.get("_waiters")
-    if type(waiters) is _DEQUE and waiters:
-        keep = [each for each in waiters if each is own]
-        waiters.clear()
-        waiters.extend(keep)
+    waiters: Any = state.get("_waiters")
+    if type(waiters) is _DEQUE:
+        state["_waiters"] = _DEQUE(each for each in waiters if each is own)
 
 
 def _get(condition: Any) -> Any:
     state = condition.__dict__
     if state.get(_MARK) is not _now:
         _take_out(state)
-    try:
-        return state["_waiters"]
-    except KeyError:
-        raise AttributeError("_waiters") from None
+    return state["_waiters"]
 
 
 def _set(condition: Any, waiters: Any) -> None:
-    state = condition.__dict__
-    state[_MARK] = _now
-    state["_waiters"] = waiters
+    condition.__dict__["_waiters"] = waiters
 
 
 _waiters = property(_get, _set)

@@ -1,17 +1,16 @@
 """Rows 12 and 13: an inherited asyncio loop is a loop of this process alone.
 
-Parent and child share the loop's epoll and self-pipe: the child's ``remove_reader()`` makes the
-parent deaf, and each swallows the wakeups of the other. In the child we put a fresh epoll and a
-fresh socket pair under the numbers of the old ones: callbacks and tasks stay. The loops of the
-forking thread are refreshed at once. Nothing lists the others: each is refreshed at its first use,
-for which ``_selector`` of asyncio's loops is a property, from the first fork on until
-`uninstall()`. An access costs about 0.1 microseconds more.
+Parent and child share the loop's epoll and self-pipe. In the child we put a fresh epoll and a fresh
+socket pair under the numbers of the old ones: callbacks and tasks stay. The loops of the forking
+thread are refreshed at once. Nothing lists the others: each is refreshed at its first use, for
+which ``_selector`` of asyncio's loops is a property, from the first fork on until `uninstall()`. An
+access costs about 0.1 microseconds more.
 
-``signal.set_wakeup_fd()`` names a socket that takes each signal's number: the parent's loop would
-take the child's SIGTERM for its own. CPython unsets it since 3.12 where asyncio was imported
-(cpython gh-94454). Without it the handlers of ``loop.add_signal_handler()`` and ``asyncio.run()``
-do nothing, so the signals that ask a process to end do that again in the child; of others, which
-the parent knows how to take, it must not die. Its first run of the loop puts all of it back.
+By ``signal.set_wakeup_fd()`` the parent's loop would take the child's SIGTERM for its own, so it is
+unset, as by CPython since 3.12 where asyncio was imported (gh-94454). Without it the handlers of
+``loop.add_signal_handler()`` and ``asyncio.run()`` do nothing, so the signals that ask a process to
+end do that again in the child; of others, which the parent knows how to take, it must not die. Its
+first run of the loop puts all of it back.
 """
 
 from __future__ import annotations
@@ -22,17 +21,13 @@ import sys
 
 from .._fork_event import ForkEvent, this_process
 from .._fork_event._signals import as_main_thread, c
-from .._fork_event._step import NOTHING, Step, UnknownLayout, expect, mend_each
+from .._fork_event._step import NOTHING, Step, UnknownLayout, expect, kept, mend_each
 from .._fork_event._typing import Any
 
 _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"
 _SELECTORS = ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
-_NOT_WATCHED = (errno.EBADF, errno.EPERM)
 
-# Loops, which asyncio's hook would drop inside the fork, to close themselves; and kqueues, whose
-# numbers are not this process's.
-_kept: list[object] = []
 # The mark of those loops that were there before the property.
 _first: object = None
 
@@ -47,12 +42,8 @@ class WakeupFdStep(Step):
     name = "wakeup fd"
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        try:
-            fd: int = c.set_wakeup_fd(-1)  # no way to ask without setting
-        except ValueError:  # not the main thread, says PyPy
-            with as_main_thread:
-                fd = c.set_wakeup_fd(-1)
-        return fd != -1
+        with as_main_thread:
+            return bool(c.set_wakeup_fd(-1) != -1)  # no way to ask without setting
 
 
 class EventLoopsStep(Step):
@@ -60,19 +51,21 @@ class EventLoopsStep(Step):
     modules = (_MODULE,)
 
     def note(self, fork: ForkEvent) -> Any:
-        if getattr(_loop_class(), "_selector", None) is not _selector:
-            _begin(inherited=False)
+        _begin(this_process.mark)
         # asyncio's own hook forgets these loops in the child, from 3.12 on (cpython gh-66285).
         loops, handlers = current_loops(), _suspendable()
         return (loops, handlers) if loops or handlers else NOTHING
 
     def reset(self, fork: ForkEvent, note: tuple[list[Any], list[tuple[int, Any]]] | None) -> bool:
-        if note is None and getattr(_loop_class(), "_selector", None) is not _selector:
-            _begin(inherited=True)
+        if note is None:
+            _begin(None)
         loops, handlers = note or (current_loops(), _suspendable())
-        _suspend(handlers)
-        _kept.extend(loops)
-        mend_each(_claim_if_known, loops)
+        with as_main_thread:
+            for number, handler in handlers:
+                c.signal(number, _default(number))
+                _suspended[number] = handler
+        kept.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
+        mend_each(_claim, loops)
         return bool(loops or handlers)
 
     def leave(self) -> None:
@@ -93,36 +86,30 @@ def current_loops() -> list[Any]:
     running = getattr(events, "_get_running_loop", lambda: None)()
     policy = getattr(events, "_event_loop_policy", None)
     current = getattr(getattr(policy, "_local", None), "_loop", None)
-    loops = [running] if current is running else [running, current]
-    return [loop for loop in loops if loop is not None]
+    return list({id(each): each for each in (running, current) if each is not None}.values())
 
 
-def _begin(*, inherited: bool) -> None:
-    """Put the property there; take the loops that are there for inherited ones, or for our own."""
+def _begin(mark: object) -> None:
+    """Put the property there, if it is not; `mark` is that of the loops that are there."""
     global _first
     base = _loop_class()
-    plain = getattr(base, "_selector", None) is None
-    expect(plain, "BaseSelectorEventLoop._selector is no plain attribute")
-    _first = None if inherited else this_process.mark
-    base._selector = _selector
-
-
-def _claim_if_known(loop: Any) -> None:
-    name = f"{type(loop).__module__}:{type(loop).__qualname__}"
-    expect(isinstance(loop, _loop_class()), f"left alone, not asyncio's own: {name}")
-    _claim(loop)
+    plain = getattr(base, "_selector", None)
+    expect(plain in (None, _selector), "BaseSelectorEventLoop._selector is no plain attribute")
+    if plain is None:
+        _first = mark
+        base._selector = _selector
 
 
 def _claim(loop: Any) -> None:
-    """Make an inherited loop one of this process; do nothing where it is."""
+    """Make an inherited loop one of this process."""
+    name = f"{type(loop).__module__}:{type(loop).__qualname__}"
+    expect(isinstance(loop, _loop_class()), f"left alone, not asyncio's own: {name}")
     state = loop.__dict__
-    if state.get(_MARK, _first) is not this_process.mark:
-        selector = state.get("_selector")
-        if selector is not None and state.get("_ssock") is not None:  # it is open
-            _refresh(loop, selector)
-        state[_MARK] = this_process.mark
-        if selector is not None:
-            _put_back_at_first_wait(loop, selector)
+    selector = state.get("_selector")
+    if selector is not None and state.get("_ssock") is not None:  # it is open
+        _refresh(loop, selector)
+        _put_back_at_first_wait(loop, selector)
+    state[_MARK] = this_process.mark
 
 
 def _get(loop: Any) -> Any:
@@ -132,10 +119,7 @@ def _get(loop: Any) -> Any:
             _claim(loop)
         except (UnknownLayout, KeyError):  # the latter as the interpreter ends, without modules
             state[_MARK] = this_process.mark  # left alone, and not asked again
-    try:
-        return state["_selector"]
-    except KeyError:
-        raise AttributeError("_selector") from None
+    return state["_selector"]
 
 
 def _set(loop: Any, selector: Any) -> None:
@@ -173,10 +157,11 @@ def _refresh(loop: Any, selector: Any) -> None:
         try:
             fresh.register(key.fd, key.events)
         except OSError as exc:
-            if exc.errno not in _NOT_WATCHED:  # closed, without a word to the selector
+            # Closed, without a word to the selector; and the number may be a plain file's now.
+            if exc.errno not in (errno.EBADF, errno.EPERM):
                 raise
     if known[0] is types[1]:  # pragma: no cover # a kqueue does not survive a fork: kqueue(2)
-        _kept.append(selector._selector)
+        kept.append(selector._selector)  # whose number is not this process's
         selector._selector = fresh._selector
         return
     if known[0] is types[0]:
@@ -190,14 +175,6 @@ def _suspendable() -> list[tuple[int, Any]]:
     noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", object())
     found = [(n, handler) for n in _ENDING if type(handler := c.getsignal(n)) not in _PLAIN]
     return [each for each in found if each[1] is noop or _runner(each[1]) is not None]
-
-
-def _suspend(handlers: list[tuple[int, Any]]) -> None:
-    """Give these signals, in the child, what they do without any event loop."""
-    with as_main_thread:
-        for number, handler in handlers:
-            c.signal(number, _default(number))
-            _suspended[number] = handler
 
 
 def _put_back_at_first_wait(loop: Any, selector: Any) -> None:
@@ -217,10 +194,7 @@ def _put_back(loop: Any) -> None:
     handlers = getattr(loop, "_signal_handlers", None) or {}
     try:
         if handlers:
-            other = c.set_wakeup_fd(loop._csock.fileno())
-            if other != -1:  # of another loop, that this process has made
-                c.set_wakeup_fd(other)
-                return
+            c.set_wakeup_fd(loop._csock.fileno())
         for number, handler in list(_suspended.items()):
             runner = _runner(handler)
             wanted = number in handlers if runner is None else runner._loop is loop
@@ -235,13 +209,11 @@ def _put_back(loop: Any) -> None:
 
 def _runner(handler: Any) -> Any:
     """Return the ``asyncio.Runner`` that installed this handler of SIGINT, or None."""
-    runner_type = getattr(sys.modules.get("asyncio.runners"), "Runner", None)
-    method: Any = getattr(handler, "func", None)  # a functools.partial (cpython gh-83803)
-    on_sigint = getattr(runner_type, "_on_sigint", None)
-    if on_sigint is None or getattr(method, "__func__", None) is not on_sigint:
-        return None
-    return method.__self__ if hasattr(method.__self__, "_loop") else None
+    runner = getattr(getattr(handler, "func", None), "__self__", None)  # of a functools.partial
+    kind = getattr(sys.modules.get("asyncio.runners"), "Runner", ())
+    return runner if isinstance(runner, kind) and hasattr(runner, "_loop") else None
 
 
 def _default(number: int) -> Any:
+    """Return what a signal does without any event loop."""
     return c.default_int_handler if number == c.SIGINT else c.SIG_DFL

@@ -1,14 +1,12 @@
 """Rows 14, 20 and 21: what waits in a stream or a handler of `logging` is written once.
 
 stdout and stderr are flushed before the fork, as ``multiprocessing.popen_fork`` does, unless nobody
-takes what they hold. What another thread was putting into a buffer is the parent's to write, and
-nobody in the child releases the lock of that buffer (cpython gh-50970), nor those of the streams of
-``logging``'s handlers. So in the child such a stream starts afresh, in place; but not where this
-very thread is inside a write (a signal handler forks there), which goes on, and releases the lock.
+takes what they hold. Beside other threads, they and the streams of ``logging``'s handlers start
+afresh in the child, in place: nobody there releases the lock of a buffer (cpython gh-50970). Not
+where this very thread is inside a write (a signal handler forks there), which goes on.
 
-The records in a ``MemoryHandler`` are gone in the child, or both processes would write them. A
-``SocketHandler``, and a ``SysLogHandler`` over TCP, connects anew at its next record; the parent's
-socket is kept, and silent. Datagrams stay as they are: a record is one message, whoever sends it.
+A ``MemoryHandler`` is empty in the child. A ``SocketHandler``, and a ``SysLogHandler`` over TCP,
+connects anew at its next record. Datagrams stay: a record is one message, whoever sends it.
 """
 
 from __future__ import annotations
@@ -19,11 +17,10 @@ import sys
 
 from .._fork_event import ForkEvent
 from .._fork_event._signals import in_handler
-from .._fork_event._step import NOTHING, Step
+from .._fork_event._step import NOTHING, Step, kept
 from .._fork_event._typing import Any, Iterator
 
 _HANDLERS = "logging.handlers"
-_parents: list[object] = []  # kept: records hold objects of the program's
 
 # In C: gevent puts functions in its place that let other greenlets run.
 _poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
@@ -33,29 +30,20 @@ class StreamsStep(Step):
     name = "std streams"
 
     def note(self, fork: ForkEvent) -> Any:
-        """Return the standard streams that the child must start afresh."""
-        if fork.alone:
-            return [*fork.unflushed] or NOTHING
-        reentered = [id(stream) for stream in fork.reentered]
-        return [stream for stream in _standard() if id(stream) not in reentered]
+        return NOTHING if fork.alone and not fork.unflushed else None
 
-    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
-        streams = _standard() if note is None else note
-        if not fork.alone:
-            streams += _of_handlers()
-        found = [layers(stream) for stream in streams]
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        reentered = [id(stream) for stream in fork.reentered]
+        streams = fork.unflushed if fork.alone else _streams(of_handlers=True)
+        found = [layers(stream) for stream in streams if id(stream) not in reentered]
         for text, buffer in filter(None, found):
             _start_afresh(text, buffer)
         return any(found)
 
 
 def flush(fork: ForkEvent) -> None:
-    """Flush stdout and stderr, in the parent, before signals are blocked.
-
-    Where this is the only thread, also the streams of the handlers of `logging`. Beside others the
-    lock of such a stream may be held; then the child starts it afresh in any case.
-    """
-    for stream in [*_standard(), *_of_handlers()] if fork.alone else _standard():
+    """Flush, in the parent, before signals are blocked, what the child does not start afresh."""
+    for stream in _streams(of_handlers=fork.alone):
         try:
             if _takes(stream):
                 stream.flush()
@@ -63,8 +51,7 @@ def flush(fork: ForkEvent) -> None:
                 fork.reentered += (stream,)  # it may be inside this stream's write, which waits
             else:
                 fork.unflushed += (stream,)
-        except RuntimeError:
-            # "reentrant call": a signal handler forks inside this very stream's write.
+        except RuntimeError:  # "reentrant call": a signal handler forks inside this one's write
             fork.reentered += (stream,)
         except Exception:  # closed, a full disk: the next write will tell
             fork.unflushed += (stream,)
@@ -92,18 +79,14 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
         return None
 
 
-def _standard() -> list[Any]:
+def _streams(of_handlers: bool) -> list[Any]:
+    """Return stdout and stderr, and those of all handlers that `logging` knows, if asked for."""
     get = vars(sys).get
-    streams = get("stdout"), get("stderr"), get("__stdout__"), get("__stderr__")
+    streams = [get("stdout"), get("stderr"), get("__stdout__"), get("__stderr__")]
+    if of_handlers:
+        streams += [getattr(each, "__dict__", {}).get("stream") for each in _log_handlers()]
     # By id: a stream's __eq__() and __hash__() may be the program's.
     return list({id(each): each for each in streams if each is not None}.values())
-
-
-def _of_handlers() -> list[Any]:
-    """Return the streams of all handlers that `logging` knows, but for the standard ones."""
-    streams = [getattr(handler, "__dict__", {}).get("stream") for handler in _log_handlers()]
-    known = {id(None), *map(id, _standard())}
-    return [stream for stream in streams if id(stream) not in known]
 
 
 def _log_handlers() -> list[Any]:
@@ -138,7 +121,7 @@ class LogHandlersStep(Step):
         found = list(waiting_handlers())
         for handler, attribute in found:
             had = getattr(handler, attribute)
-            _parents.append(had)
+            kept.append(had)  # records hold objects of the program's
             if attribute == "buffer":
                 handler.buffer = []
             elif attribute == "sock" or hasattr(type(handler), "createSocket"):
@@ -153,16 +136,16 @@ def waiting_handlers() -> Iterator[tuple[Any, str]]:
     module: Any = sys.modules.get(_HANDLERS)
     if module is None:
         return
+    kinds = (
+        (module.BufferingHandler, "buffer"),
+        (module.SocketHandler, "sock"),  # that of a DatagramHandler is no stream
+        (module.SysLogHandler, "socket"),
+    )
+    stream = sys.modules["socket"].SOCK_STREAM
     for handler in _log_handlers():
-        state = getattr(handler, "__dict__", {})
-        if isinstance(handler, module.BufferingHandler):
-            if type(state.get("buffer")) is list and state["buffer"]:
-                yield handler, "buffer"
-        elif isinstance(handler, (module.SocketHandler, module.SysLogHandler)):
-            attribute = "sock" if isinstance(handler, module.SocketHandler) else "socket"
-            # A DatagramHandler's socket is a datagram one.
-            kind = getattr(state.get(attribute), "type", None)
-            if kind == sys.modules["socket"].SOCK_STREAM:
+        for kind, attribute in kinds:
+            had = vars(handler).get(attribute) if isinstance(handler, kind) else None
+            if (type(had) is list and had) or getattr(had, "type", None) == stream:
                 yield handler, attribute
 
 

@@ -4,8 +4,7 @@ What the child's own code asks for happens: ``cleanup()``, and the end of a ``wi
 What only the end of a process, or the collection of the object, would do is left to the owner.
 Where the owner has ended without doing it (a daemonizer ends its parent by ``os._exit()``), the
 last process that inherited the directory does it at its end: a `Lifeline` of each owner tells which
-is the last. Where a daemon has closed that one too, it counts that the owner is no more. The
-finalizer of each object stays alive, for ``cleanup()`` asks it; only its function changes.
+is the last. Where a daemon has closed that one too, it counts that the owner is no more.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import sys
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step, expect
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Callable
 
 
 class TempDirsStep(Step):
@@ -28,16 +27,10 @@ class TempDirsStep(Step):
         self._lifeline: Lifeline | None = None  # of the directories that it has made
 
     def note(self, fork: ForkEvent) -> Any:
-        weakref: Any = sys.modules["weakref"]  # which tempfile imports
-        if not weakref.finalize._registry:
-            return NOTHING
         # Here and not in the child, where a walk would copy the page of each finalizer.
         infos = [info for info, _ in live_directories()]
         if self._lifeline is None and any(type(info.func) is not _Heir for info in infos):
-            try:
-                self._lifeline = Lifeline()
-            except OSError:
-                pass  # no descriptor left: see `_is_alive`
+            self._lifeline = Lifeline()
         return infos or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
@@ -54,11 +47,10 @@ class TempDirsStep(Step):
     def _at_exit(self) -> None:
         # Registered later than the function of weakref.finalize, and so run before it, and before
         # the exit handlers that the process inherited.
-        last: dict[Lifeline | None, bool | None] = {None: None}
+        lifelines = {heir.lifeline for heir in self._heirs if heir.lifeline is not None}
+        last = {lifeline: lifeline.is_last() for lifeline in lifelines}
         for heir in self._heirs:
-            if heir.lifeline is not None and heir.lifeline not in last:
-                last[heir.lifeline] = heir.lifeline.is_last()
-            is_last = last[heir.lifeline]
+            is_last = None if heir.lifeline is None else last[heir.lifeline]
             if is_last or (is_last is None and not _is_alive(heir.owner)):
                 heir.come_due()
             else:
@@ -70,17 +62,14 @@ def live_directories() -> list[tuple[Any, Any]]:
     finalize = getattr(sys.modules.get("weakref"), "finalize", None)
     registry: Any = getattr(finalize, "_registry", None)
     expect(isinstance(registry, dict), "weakref.finalize._registry is no dict")
-    if not registry:
-        return []
     cleanup: Any = getattr(sys.modules["tempfile"].TemporaryDirectory, "_cleanup", None)
     expect(hasattr(cleanup, "__func__"), "TemporaryDirectory._cleanup is no class method")
-    live = []
-    for info in list(registry.values()):
-        if type(info.func) is _Heir or getattr(info.func, "__func__", None) is cleanup.__func__:
-            directory = info.weakref()
-            if directory is not None:
-                live.append((info, directory))
-    return live
+    return [
+        (info, directory)
+        for info in list(registry.values())
+        if type(info.func) is _Heir or getattr(info.func, "__func__", None) is cleanup.__func__
+        if (directory := info.weakref()) is not None
+    ]
 
 
 class _Heir:
@@ -91,12 +80,12 @@ class _Heir:
         self.owner = owner  # the pid of the process that made the directory
         self.lifeline = lifeline  # that process's children hold it; None: it had no descriptor left
         self._is_due = False  # whether this process must delete, for it is the last one
-        self._collected: tuple[str, dict[str, Any]] | None = None
+        self._when_due: Callable[[], object] = int  # nothing
 
     def __call__(self, name: str, **more: Any) -> None:
         """Delete, if it is due; else remember that the object is no more."""
         if not self._is_due:
-            self._collected = name, more
+            self._when_due = lambda: self(name, **more)
         elif os.path.exists(name):
             self._delete(name, **more)
 
@@ -108,9 +97,7 @@ class _Heir:
 
     def come_due(self) -> None:
         self._is_due = True
-        if self._collected is not None:
-            name, more = self._collected
-            self(name, **more)
+        self._when_due()
 
 
 def _is_alive(pid: int) -> bool:
@@ -125,18 +112,17 @@ class Lifeline:
     """A pipe whose write end lives as long as the process that made it, or any of its children."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
         self._read, self._write = os.pipe()
         # A program that closes every descriptor (a daemon does) may have other files by the same
         # numbers later.
-        self._pipe = _identity(self._read)
+        self._pipe = identity(self._read)
 
     def is_last(self) -> bool | None:
         """Let go of the pipe, as this process ends; tell whether no other process holds it.
 
         None where that cannot be known: the program has closed the descriptors.
         """
-        if not _identity(self._read) == _identity(self._write) == self._pipe:
+        if not identity(self._read) == identity(self._write) == self._pipe:
             return None
         os.close(self._write)
         os.set_blocking(self._read, False)
@@ -147,7 +133,8 @@ class Lifeline:
         return True
 
 
-def _identity(fd: int) -> tuple[int, int] | None:
+def identity(fd: int) -> tuple[int, int] | None:
+    """Return what tells an open file from all others."""
     try:
         status = os.fstat(fd)
     except OSError:

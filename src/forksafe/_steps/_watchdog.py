@@ -1,10 +1,9 @@
 """Row 25: ``faulthandler.dump_traceback_later()`` watches the parent, and does not hang the child.
 
-Its watchdog is a thread, in C, for whose end a child waits for ever, at its exit and in
-``cancel_dump_traceback_later()``. So it is called off before the fork, and set again in the parent
-with the time that is left. Nothing tells whether it is set, and for how long. So from the import of
-forksafe on, until `forksafe.uninstall()`, the two functions are wrapped, and note what they are
-given. A watchdog that was set before is not known here: the audit tells of it.
+Its watchdog is a thread, in C, for whose end a child waits for ever. So it is called off before the
+fork, and set again in the parent with the time that is left. Nothing tells whether it is set, so
+from the import of forksafe on, until `forksafe.uninstall()`, the two functions are wrapped, and
+note what they are given. The audit tells of a watchdog that was set before.
 """
 
 from __future__ import annotations
@@ -39,6 +38,13 @@ class WatchdogStep(Step):
         was, _armed = _armed, None
         return was is not None
 
+    def leave(self) -> None:
+        global _armed
+        if getattr(_faulthandler, "dump_traceback_later", None) is dump_traceback_later:
+            _faulthandler.dump_traceback_later = _set
+            _faulthandler.cancel_dump_traceback_later = _cancel
+            _armed = None
+
 
 def _set_again() -> None:
     assert _armed is not None
@@ -52,35 +58,23 @@ def _set_again() -> None:
 def wrap() -> None:
     """Take note of the watchdog from here on. Idempotent."""
     if _set is not None and _faulthandler.dump_traceback_later is _set:
-        _faulthandler.dump_traceback_later = _dump_traceback_later
-        _faulthandler.cancel_dump_traceback_later = _cancel_dump_traceback_later
+        _faulthandler.dump_traceback_later = dump_traceback_later
+        _faulthandler.cancel_dump_traceback_later = cancel_dump_traceback_later
 
 
-def unwrap() -> None:
-    """Put the functions back. What is set stays set, and is forgotten here."""
+def dump_traceback_later(
+    timeout: float, repeat: bool = False, file: Any = None, exit: bool = False, **more: Any
+) -> None:
+    """Do what ``faulthandler.dump_traceback_later()`` does, and note it."""
     global _armed
-    if _set is not None and _faulthandler.dump_traceback_later is _dump_traceback_later:
-        _faulthandler.dump_traceback_later = _set
-        _faulthandler.cancel_dump_traceback_later = _cancel
-        _armed = None
+    file = sys.stderr if file is None else file
+    options = {"repeat": repeat, "file": file, "exit": exit, **more}
+    _set(timeout, **options)
+    _armed = timeout, options, time.monotonic()
 
 
-if _set is not None and _cancel is not None:
-
-    def _dump_traceback_later(
-        timeout: float, repeat: bool = False, file: Any = None, exit: bool = False, **more: Any
-    ) -> None:
-        global _armed
-        file = sys.stderr if file is None else file
-        options = {"repeat": repeat, "file": file, "exit": exit, **more}
-        _set(timeout, **options)
-        _armed = timeout, options, time.monotonic()
-
-    def _cancel_dump_traceback_later() -> None:
-        global _armed
-        _cancel()
-        _armed = None
-
-    # functools takes long to import.
-    for _ours, _theirs in ((_dump_traceback_later, _set), (_cancel_dump_traceback_later, _cancel)):
-        _ours.__name__, _ours.__doc__ = _theirs.__name__, _theirs.__doc__
+def cancel_dump_traceback_later() -> None:
+    """Do what ``faulthandler.cancel_dump_traceback_later()`` does, and note it."""
+    global _armed
+    _cancel()
+    _armed = None

@@ -1,77 +1,60 @@
-"""Row 10, first half: an inherited ``Pool`` fails at once; and what it shares with executors.
+"""Row 10: an inherited ``Pool``, ``ThreadPool`` or ``ProcessPoolExecutor`` fails at once.
 
-Whoever waits for a result that nobody works on in the child would wait for ever, so it fails. We
-tell those that the standard library itself waits with: ``result()``, ``wait()``, ``as_completed()``
-and the asyncio futures chained to it. Other done-callbacks were made for the parent, and may take
-locks that a vanished thread holds: they do not run. This is at-fork code: no lock is taken that was
-not freed.
+In the child of a pool's owner submitting work raises ``ValueError``, as with a closed pool, and so
+do results that were due. Letting go of the pool (``with``, ``terminate()``) does nothing, else it
+sends SIGTERM to the parent's workers. An executor is broken, as if its workers had died.
 
-The threads of a ``Pool`` or ``ThreadPool`` stay in the parent: ``map()`` waits for ever, and
-letting go of the pool (``with``, ``terminate()``) sends SIGTERM to the parent's workers. So in the
-child submitting work raises ``ValueError``, as with a closed pool, and so do results that were due.
-Letting go does nothing. Only the child's copy changes.
+An executor that was never started, the usual thing in a module that a server preloads, has pipes
+already, and children that shared them would get each other's results. It gets its own when work is
+first submitted, and works.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from ..._fork_event import ForkEvent, _who
-from ..._fork_event._step import NOTHING, Step, expect, mend_each
-from ..._fork_event._typing import Any, Callable, Never
-from .._mp import RegistryStep, registries
+from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
+from ..._fork_event._typing import Any, Never
+from ..._fork_event._with_bodies import free_lock
+from .._mp import Registry, registries
 
-_ATTRIBUTES = {"_condition", "_state", "_exception", "_waiters", "_done_callbacks"}
-_ASYNCIOS = ("asyncio.futures", "_chain_future.<locals>._call_set_state")
+_ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
+_ASYNCIOS = "_chain_future.<locals>._call_set_state"
 
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
 
-# What was the parent's: it has finalizers, which must not run inside the fork.
-kept: list[object] = []
+_MODULE = "concurrent.futures.process"
 
 
-def fail(future: Any, error: Callable[[], BaseException]) -> None:
-    """Fail a future unless it is done, by an exception of its own (cpython gh-101267)."""
+def fail(items: list[Any], broken: type[Exception], message: str) -> None:
+    """Fail the futures of work that nobody does in this process."""
+    kept.append(items)
+    # Each by an exception of its own (cpython gh-101267).
+    mend_each(lambda item: _fail_future(item.future, broken(message)), items)
+
+
+def _fail_future(future: Any, error: Exception) -> None:
     expect(vars(future).keys() >= _ATTRIBUTES, "a future with other attributes")
-    condition = future._condition
-    lock: Any = getattr(condition, "_lock", None)
-    expect(hasattr(lock, "_at_fork_reinit"), "a future without a lock to start afresh")
-    base = sys.modules["concurrent.futures._base"]
-    told = ""  # where it is done, a thread that is gone may have been about to tell it
-    if future._state in (base.PENDING, base.RUNNING):
-        future._exception = error()
-        future._state = base.FINISHED
-        told = "add_exception"
-    elif future._state == base.CANCELLED:  # wait() goes by the notice that a worker gives
-        future._state = base.CANCELLED_AND_NOTIFIED
-        told = "add_cancelled"
-    if not condition._is_owned():  # by a signal handler's victim: this very thread
-        lock._at_fork_reinit()
-    release_waiters(condition)
-    if not told:
-        return
-    for waiter in list(future._waiters):
-        event_lock = getattr(getattr(getattr(waiter, "event", None), "_cond", None), "_lock", None)
-        if event_lock is not None and hasattr(waiter, told):
-            event_lock._at_fork_reinit()
-            if hasattr(waiter, "lock"):
-                waiter.lock._at_fork_reinit()
-            getattr(waiter, told)(future)
-    for callback in list(future._done_callbacks):
-        # asyncio.wrap_future(): it only schedules a call in the loop of the waiting task.
-        names = (getattr(callback, "__module__", None), getattr(callback, "__qualname__", None))
-        if names == _ASYNCIOS:
-            callback(future)
-
-
-def release_waiters(condition: Any) -> None:
-    """Wake who waits for a condition, as ``notify_all()``: this thread, under a signal handler."""
-    for waiter in list(condition._waiters):
-        if waiter.locked():
-            waiter.release()
-    condition._waiters.clear()
+    free_lock(future._condition._lock)
+    for waiter in future._waiters:  # of wait() and as_completed()
+        free_lock(waiter.event._cond._lock)
+        if hasattr(waiter, "lock"):
+            free_lock(waiter.lock)
+    if future._state == "CANCELLED":  # wait() goes by the notice that a worker gives
+        future.set_running_or_notify_cancel()
+    if not future.done():
+        callbacks, future._done_callbacks = future._done_callbacks, []
+        kept.append(callbacks)
+        future.set_exception(error)
+        # The program's callbacks were made for the parent, and may take locks that a vanished
+        # thread holds. asyncio's only schedules a call in the loop of the task that waits.
+        for callback in callbacks:
+            if getattr(callback, "__qualname__", None) == _ASYNCIOS:
+                callback(future)
 
 
 class PoolsStep(Step):
@@ -79,10 +62,7 @@ class PoolsStep(Step):
     modules = _who.submodules("pool")
 
     def note(self, fork: ForkEvent) -> Any:
-        for name in RegistryStep.modules:
-            if getattr(sys.modules.get(name), "_finalizer_registry", None):
-                return live_pools() or NOTHING
-        return NOTHING
+        return live_pools() or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note
@@ -98,16 +78,14 @@ def live_pools() -> list[tuple[Any, int]]:
     types = tuple(module.Pool for module in _who.loaded(PoolsStep.modules))
     found = []
     for registry in registries():
-        for key, finalizer in list(registry.finalizers.items()):
-            if key[0] == _PRIORITY:
-                reference = getattr(finalizer, "_weakref", None)
-                pool = None if reference is None else reference()
-                if isinstance(pool, types):
-                    found.append((pool, getattr(finalizer, "_pid", os.getpid())))
+        for (priority, _), finalizer in list(registry.finalizers.items()):
+            reference = getattr(finalizer, "_weakref", None)
+            if priority == _PRIORITY and reference and isinstance(pool := reference(), types):
+                found.append((pool, finalizer._pid))
     return found
 
 
-class _Refusal(dict):  # type: ignore[type-arg]
+class _Refusal(dict[Any, Any]):
     """In place of a pool's cache, where every result registers before its work is queued."""
 
     message = ""
@@ -122,26 +100,20 @@ class _Lost(ValueError):
     exception = property(lambda self: self)
 
 
-def _check(pool: Any) -> None:
-    kind, state = type(pool).__name__, vars(pool)
-    expect(isinstance(state.get("_cache"), dict), f"{kind} without a cache")
-    for name in ("_state", *_LETTING_GO):
-        expect(hasattr(pool, name), f"{kind} without {name}")
-    for result in list(state["_cache"].values()):
-        lock = getattr(_condition(result), "_lock", None)
-        expect(hasattr(lock, "_at_fork_reinit"), f"{kind}: a result without a lock")
+def _check_pool(pool: Any) -> None:
+    kind, cache = type(pool).__name__, vars(pool).get("_cache")
+    known = all(hasattr(pool, name) for name in ("_state", *_LETTING_GO))
+    expect(known and isinstance(cache, dict), f"{kind} with other attributes")
+    for result in list(vars(pool)["_cache"].values()):
+        # Results have an event, iterators a condition of their own.
         where = getattr(result, "_event", result)
-        expect(hasattr(where, "_items") or hasattr(where, "_flag"), f"{kind}: results of no kind")
-
-
-def _condition(result: Any) -> Any:
-    # Results have an event, iterators a condition of their own.
-    return getattr(getattr(result, "_event", result), "_cond", None)
+        known = hasattr(where, "_items") or hasattr(where, "_flag")
+        expect(known and hasattr(where, "_cond"), f"{kind}: results of no kind")
 
 
 def _refuse_work(found: tuple[Any, int]) -> None:
     pool, owner = found
-    _check(pool)
+    _check_pool(pool)
     message = (
         f"this pool belongs to process {owner}, and its workers answer to that process alone: "
         f"create a pool in this child (process {os.getpid()}) instead"
@@ -159,13 +131,148 @@ def _refuse_work(found: tuple[Any, int]) -> None:
 
 
 def _fail_result(result: Any, value: _Lost) -> None:
-    condition = _condition(result)
-    condition._lock._at_fork_reinit()
-    if not hasattr(result, "_event"):
-        result._items.append((False, value))
-        result._index = result._length = 0  # and after it: the end
-    elif not result._event._flag:
-        result._success = False
-        result._value = value
-        result._event._flag = True
-    release_waiters(condition)
+    condition = getattr(result, "_event", result)._cond
+    free_lock(condition._lock)
+    with condition:
+        if not hasattr(result, "_event"):
+            result._items.append((False, value))
+            result._index = result._length = 0  # and after it: the end
+        elif not result._event._flag:
+            result._success, result._value = False, value
+            result._event._flag = True
+        condition.notify_all()
+
+
+class ProcessExecutorsStep(Step):
+    name = "process executors"
+    modules = (_MODULE,)
+
+    # Of the after-fork registry, which may have thousands of entries, when it held no call queue.
+    _newest: object = ()
+
+    def note(self, fork: ForkEvent) -> Any:
+        util: Any = sys.modules["multiprocessing.util"]
+        newest = next(reversed(util._afterfork_registry.data), None)
+        if newest == self._newest and not sys.modules[_MODULE]._threads_wakeups.data:
+            return NOTHING
+        found = live_process_executors()
+        self._newest = () if found else newest
+        return found or NOTHING
+
+    def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:
+        found = live_process_executors() if note is None else note
+        # Or the child's exit would write to these threads, and join them.
+        sys.modules[_MODULE]._threads_wakeups.clear()
+        mend_each(_mend, found)
+        return bool(found)
+
+
+class LiveExecutor:
+    """An executor that may have workers, known by its queue of calls."""
+
+    def __init__(self, queue: Any, thread: Any = None) -> None:
+        self.queue, self.thread = queue, thread
+        self.wakeup, self.pending = queue.thread_wakeup, queue.pending_work_items
+        # None where the program has let go of it, or it was never started: then it has no thread.
+        self.executor = None if thread is None else thread.executor_reference()
+        workers = list((getattr(self.executor, "_processes", None) or {}).values())
+        # The process whose children they are; 0 before there are any.
+        self.owner: int = workers[0]._parent_pid if workers else 0
+
+
+def live_process_executors() -> list[LiveExecutor]:
+    """Return the executors of this process that have a thread, or pipes. Reads only."""
+    module: Any = sys.modules.get(_MODULE)
+    if module is None:
+        return []
+    wakeups: Any = getattr(module, "_threads_wakeups", None)
+    queue_type: Any = getattr(module, "_SafeQueue", None)
+    expect(hasattr(wakeups, "data") and queue_type, f"{_MODULE} without threads, or queues")
+    found = []
+    for thread in list(wakeups):
+        expect(hasattr(thread, "executor_reference"), f"{_MODULE}: a thread of another kind")
+        found.append(LiveExecutor(thread.call_queue, thread))
+    started = {id(live.queue) for live in found}
+    # What was never started is found by its call queue, which multiprocessing knows.
+    entries = Registry(sys.modules["multiprocessing.util"]).entries
+    for (_, _, callback), reference in list(entries.items()):
+        if callback is queue_type._after_fork:
+            queue = reference()
+            known = type(queue) is queue_type and id(queue) not in started
+            # One that came by pickle, in a spawned worker, belongs to no executor there.
+            if known and hasattr(queue, "thread_wakeup"):
+                found.append(LiveExecutor(queue))
+    return found
+
+
+def _check_executor(live: LiveExecutor) -> None:
+    known = isinstance(live.pending, dict) and hasattr(live.wakeup, "_closed")
+    if live.executor is not None:
+        known = known and vars(live.executor).keys() >= _broken_state("").keys()
+    expect(known, "ProcessPoolExecutor with other attributes")
+
+
+def _broken_state(message: str) -> dict[str, Any]:
+    return {
+        "_broken": message,
+        "_shutdown_lock": threading.Lock(),
+        "_executor_manager_thread": None,
+        "_executor_manager_thread_wakeup": None,
+        "_call_queue": None,
+        "_result_queue": None,
+        "_processes": {},
+        "_pending_work_items": {},
+    }
+
+
+def _mend(live: LiveExecutor) -> None:
+    _check_executor(live)
+    owner = live.owner or os.getppid()
+    message = (
+        f"this executor's workers belong to process {owner}, and answer to that process alone: "
+        f"create a ProcessPoolExecutor in this child (process {os.getpid()}) instead"
+    )
+    lost = list(live.pending.values())
+    kept.append(live)
+    live.wakeup._closed = True  # or the child would write to the parent's thread
+    if hasattr(live.wakeup, "_lock"):  # since 3.14
+        live.wakeup._lock = threading.Lock()
+    if live.thread is None:
+        live.pending.clear()
+        _start_later(live)
+    else:
+        # The weak reference dies before the executor, so that its callback never runs.
+        kept.append(live.thread.executor_reference)
+        live.thread.executor_reference = lambda: None
+    if live.executor is not None:
+        state = vars(live.executor)
+        kept.append(dict(state))
+        state.update(_broken_state(message))
+    fail(lost, sys.modules[_MODULE].BrokenProcessPool, message)
+
+
+def _start_later(live: LiveExecutor) -> None:
+    """Have the first ``submit()`` give the executor pipes and locks of its own.
+
+    It calls ``wakeup()`` before it touches a pipe. By then this is no at-fork code any more, and
+    the frame of ``submit()`` knows the executor, which the queue does not.
+    """
+    submit = sys.modules[_MODULE].ProcessPoolExecutor.submit.__code__
+
+    def wakeup() -> None:
+        frame = sys._getframe(1)
+        executor: Any = frame.f_locals.get("self")
+        if frame.f_code is submit and executor._executor_manager_thread_wakeup is live.wakeup:
+            _give_channels(executor)  # else shutdown(): there is no thread to wake up
+
+    live.wakeup.wakeup = wakeup
+
+
+def _give_channels(executor: Any) -> None:
+    make = sys.modules[_MODULE].ProcessPoolExecutor
+    fresh = make(executor._max_workers, mp_context=executor._mp_context)
+    fresh._call_queue.pending_work_items = executor._pending_work_items
+    if hasattr(fresh._call_queue, "shutdown_lock"):  # up to 3.13
+        fresh._call_queue.shutdown_lock = executor._shutdown_lock
+    for name in ("_call_queue", "_result_queue", "_executor_manager_thread_wakeup"):
+        setattr(executor, name, getattr(fresh, name))

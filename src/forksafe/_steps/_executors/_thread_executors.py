@@ -1,10 +1,9 @@
 """Row 11: an inherited ``ThreadPoolExecutor`` works in the child, with threads of its own.
 
-Its threads stay in the parent, but it counts them and starts no others: ``submit()`` queues work
-that never runs. In the child it is again as before its first ``submit()``; and shut down where it
-was shut down. Work that was queued or running is the parent's, and its future raises
-``BrokenThreadPool``: code that expects a cancellation (asyncio's) would take one for its own. The
-work of the thread that forks is the exception: it goes on in the child.
+In the child it is again as before its first ``submit()``; and shut down where it was shut down.
+Work that was queued or running is the parent's, and its future raises ``BrokenThreadPool``: code
+that expects a cancellation (asyncio's) would take one for its own. The work of the thread that
+forks goes on in the child.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 
 from ..._fork_event import ForkEvent
-from ..._fork_event._step import NOTHING, Step, expect, mend_each
+from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
 from ..._fork_event._threads import interest
 from ..._fork_event._typing import Any, Iterable
-from . import fail, kept
+from . import fail
 
 _MODULE = "concurrent.futures.thread"
-_ATTRIBUTES = {"_threads", "_work_queue", "_idle_semaphore", "_shutdown_lock", "_shutdown"}
 _SUBMIT = f"{_MODULE}:ThreadPoolExecutor.submit"
 _RUN = f"{_MODULE}:_WorkItem.run"
 _WORKER = f"{_MODULE}:_worker"
@@ -36,6 +35,12 @@ class ThreadExecutor:
         self.queue = queue
         self.threads: list[Any] = []
         self.own: Any = None  # this thread, where it is one of them
+        # For the child: made in the parent, where that copies no pages. New locks, not freed ones:
+        # this very thread may be inside submit(), under a signal handler, and release its one.
+        self.fresh: dict[str, Any] = {
+            "_idle_semaphore": threading.Semaphore(0),
+            "_shutdown_lock": threading.Lock(),
+        }
 
 
 class ThreadExecutorsStep(Step):
@@ -45,38 +50,33 @@ class ThreadExecutorsStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours. Queued
         # work is noted as well: a thread may take it before the fork.
-        queues: Any = getattr(sys.modules[_MODULE], "_threads_queues", None)
-        if fork.alone and not queues.data:
-            return NOTHING
         found = live_thread_executors()
-        return len(queues.data), found, [item for one in found for item in _queued(one.queue)]
+        if fork.alone and not found:
+            return NOTHING
+        return found, [item for one in found for item in _queued(one.queue)]
 
-    def reset(self, fork: ForkEvent, note: tuple[int, Any, Any] | None) -> bool:
-        count, noted, waiting = note or (0, (), ())
+    def reset(self, fork: ForkEvent, note: tuple[list[Any], list[Any]] | None) -> bool:
+        noted, waiting = note or (live_thread_executors(), [])
         module = sys.modules[_MODULE]
         others = {} if fork.stacks is None else fork.stacks.others
         # Another thread may be in the first submit() of one.
         starting = [ThreadExecutor(one, one._work_queue) for _, one in others.get(_SUBMIT, ())]
-        behind = note is None or len(module._threads_queues.data) > count
-        every = (*starting, *(live_thread_executors() if behind else ()), *noted)
-        found = {id(one.queue): one for one in every}
+        found = {id(one.queue): one for one in (*starting, *noted)}
         if not found:
             return False
-        items = [*waiting, *_running(fork, found)]
-        lost = [item.future for item in items if type(item) is module._WorkItem]
-        kept.append((every, lost))
-        parent = fork.parent or os.getppid()
-        message = (
-            f"this work was given to a thread of process {parent}, and process {os.getpid()}, "
-            "forked from it, has no such thread: submit it again here"
-        )
+        kept.append(found)
+        lost = [*waiting, *_running(fork, found)]
         try:
             mend_each(lambda one: _start_afresh(lost, one), found.values())
         finally:
-            for future in lost:
-                fail(future, lambda: module.BrokenThreadPool(message))
-            # Since 3.14 CPython does: at exit these threads would be joined, by one of them even.
+            # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
             module._threads_queues.clear()
+            message = (
+                f"this work was given to a thread of process {os.getppid()}, and "
+                f"process {os.getpid()}, forked from it, has no such thread: submit it again here"
+            )
+            lost = [item for item in lost if type(item) is module._WorkItem]
+            fail(lost, module.BrokenThreadPool, message)
         return True
 
 
@@ -91,14 +91,12 @@ def live_thread_executors() -> list[ThreadExecutor]:
     for thread, queue in list(queues.items()):
         one = found.get(id(queue))
         if one is None:
-            # A thread that has ended has no arguments. The first is a weak reference.
-            arguments = getattr(thread, "_args", None)
-            executor = arguments[0]() if arguments and callable(arguments[0]) else None
-            if not isinstance(executor, module.ThreadPoolExecutor):
-                executor = None
-            one = found[id(queue)] = ThreadExecutor(executor, queue)
+            # A weak reference is first among its arguments; a thread that has ended has none.
+            executor = (getattr(thread, "_args", None) or [lambda: None])[0]()
+            known = isinstance(executor, module.ThreadPoolExecutor)
+            one = found[id(queue)] = ThreadExecutor(executor if known else None, queue)
         one.threads.append(thread)
-        if thread is sys.modules["threading"].current_thread():
+        if thread is threading.current_thread():
             one.own = thread
     return list(found.values())
 
@@ -112,16 +110,14 @@ def _running(fork: ForkEvent, found: dict[int, ThreadExecutor]) -> list[Any]:
     """
     if fork.stacks is None:
         return []
-    items = [item for _, item in fork.stacks.others.get(_RUN, ())]
-    waiting = dict.fromkeys(found, 0)
-    for _, queue, item in fork.stacks.others.get(_WORKER, ()):
-        items.append(item)  # taken, and maybe not begun
-        if item is None and id(queue) in waiting:
-            waiting[id(queue)] += 1
+    workers = fork.stacks.others.get(_WORKER, ())
+    # A worker has taken its work, and maybe not begun it.
+    items = [item for *_, item in (*fork.stacks.others.get(_RUN, ()), *workers)]
+    waiting = [id(queue) for _, queue, item in workers if item is None]
     if sys.version_info >= (3, 13):
         for key, one in found.items():
             idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
-            if idle is not None and waiting[key] > idle:
+            if idle is not None and waiting.count(key) > idle:
                 own = [id(item) for _, item in fork.stacks.own.get(_RUN, ())]
                 young = gc.get_objects(generation=0)
                 return items + [item for item in young if id(item) not in own]
@@ -143,31 +139,24 @@ def _check(one: ThreadExecutor) -> None:
     expect(known, f"an executor's queue is {type(one.queue)!r}")
     if one.executor is not None:
         state = vars(one.executor)
-        expect(state.keys() >= _ATTRIBUTES, "ThreadPoolExecutor with other attributes")
+        known = state.keys() >= {"_threads", "_work_queue", "_shutdown", *one.fresh}
+        expect(known, "ThreadPoolExecutor with other attributes")
         expect(state["_work_queue"] is one.queue, "an executor with two queues")
 
 
 def _start_afresh(lost: list[Any], one: ThreadExecutor) -> None:
     """Put an executor in the state before its first thread; add its queued work to what is lost."""
     _check(one)
-    queue, threading = one.queue, sys.modules["threading"]
-    if hasattr(queue, "_queue"):
-        items = list(queue._queue)
-        queue._queue.clear()
-        queue._count = threading.Semaphore(0)  # the lock of the old one may be held for ever
-    else:  # in C: with an item there, no lock is needed
-        items = [queue.get_nowait() for _ in range(queue.qsize())]
-    lost += [item.future for item in items if item is not None]
-    # None tells a thread to end. This thread, if it is one of them, still has to.
-    if one.own is not None and (one.executor is None or one.executor._shutdown):
-        queue.put(None)
-    if one.executor is not None:
-        state = vars(one.executor)
-        kept.append(dict(state))
-        # New locks rather than freed ones: this very thread may be inside submit(), under a signal
-        # handler, and release the one it has.
-        state["_shutdown_lock"] = threading.Lock()
-        state["_idle_semaphore"] = threading.Semaphore(0)
-        state["_threads"] = set() if one.own is None else {one.own}
-        if one.own is None:
-            state["_work_queue"] = type(queue)()
+    lost += _queued(one.queue)
+    state = {} if one.executor is None else vars(one.executor)
+    kept.append(dict(state))
+    if one.own is None:
+        one.fresh.update(_threads=set(), _work_queue=type(one.queue)())
+    else:  # the thread goes on, and knows this queue
+        one.fresh["_threads"] = {one.own}
+        one.queue.__init__()  # PyPy's is in Python, and its old lock may be held for ever
+        while not one.queue.empty():
+            one.queue.get_nowait()
+        if state.get("_shutdown", True):
+            one.queue.put(None)  # so that the thread still ends
+    state.update(one.fresh)

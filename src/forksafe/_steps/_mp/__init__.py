@@ -42,18 +42,16 @@ class RegistryStep(Step):
                 note = None  # another thread has registered something since
         if note is None:
             note = [(one, *one.in_order(fork)) for one in registries()]
+        families = [one for one, _, _ in note]
         for one, own, programs in note:
             if not one.is_of(fork.who):
                 one.finalizers.clear()
                 run_own(fork, own)
                 fork.callbacks += (programs,)
-        families = [one for one, _, _ in note]
-        for one in families:
-            if one.is_of(fork.who):
-                if fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
-                    _take_the_run(fork, one, families)
-            elif len(families) > 1 and one.ends_a_process():
-                _join_finalizers(one, families)
+                if len(families) > 1:
+                    _join_finalizers(one, families)
+            elif fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
+                _take_the_run(fork, one, families)
         return bool(note)
 
 
@@ -73,36 +71,22 @@ class Registry:
         return isinstance(who, Launch) and who.registry is self._registry
 
     def in_order(self, fork: ForkEvent) -> tuple[list[Entry], list[Entry]]:
-        """Return what is registered, in order: multiprocessing's own entries, and the program's.
+        """Return multiprocessing's own entries, and the program's, in the order of registration.
 
         None where the `Process` that is being started runs them itself.
         """
-        own: list[Entry] = []
-        programs: list[Entry] = []
-        if not self.is_of(fork.who):
-            known: dict[Any, Any] = {}  # by callback, the list that its entries belong to
-            # The keys are (index, id, callback), and no two indexes are the same.
-            for entry in sorted(self.entries.items()):
-                callback = entry[0][2]
-                where = known.get(callback)
-                if where is None:
-                    where = known[callback] = own if _is_own(callback) else programs
-                where.append(entry)
-        return own, programs
+        if self.is_of(fork.who):
+            return [], []
+        # The keys are (index, id, callback), and no two indexes are the same.
+        entries = sorted(self.entries.items())
+        mine = set(filter(_is_own, {callback for (_, _, callback), _ in entries}))
+        own = [entry for entry in entries if entry[0][2] in mine]
+        return own, [entry for entry in entries if entry[0][2] not in mine]
 
     def utils(self) -> list[Any]:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
         utils = _who.loaded(RegistryStep.modules)
         return [u for u in utils if getattr(u, "_afterfork_registry", None) is self._registry]
-
-    def ends_a_process(self) -> bool:
-        """Tell whether the end of this process is that of a ``Process`` with this registry."""
-        for util in self.utils():
-            process = sys.modules.get(util.__name__.replace(".util", ".process"))
-            current = getattr(process, "_current_process", None)
-            if getattr(current, "_parent_pid", None) is not None:  # not the main process
-                return True
-        return False
 
 
 def registries() -> list[Registry]:
@@ -174,18 +158,12 @@ def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
 def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -> None:
     """Stand in for ``_run_after_forkers()``, once, in the child of ``Process.start()``."""
     original = theirs.util._run_after_forkers
-    forks = this_process.forks
 
     def run() -> None:
-        nonlocal forks
         # billiard.util may have been imported meanwhile, and have ours from multiprocessing's.
         for util in theirs.utils():
             if util._run_after_forkers is run:
                 util._run_after_forkers = original
-        if forks != this_process.forks:
-            original()
-            return
-        forks = -1
         fork.who = PLAIN  # the rest is as at any fork
         own, programs = theirs.in_order(fork)
         run_own(fork, own)
@@ -201,6 +179,5 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
 def _join_finalizers(first: Registry, families: list[Registry]) -> None:
     """Give back what other families took, as a ``Process`` ends by the finalizers of its own."""
     for other in families:
-        run = getattr(other.util, "_run_finalizers", None)
-        if other is not first and run is not None:
-            first.util.Finalize(None, run, exitpriority=_AT_THE_END)
+        if other is not first:
+            first.util.Finalize(None, other.util._run_finalizers, exitpriority=_AT_THE_END)

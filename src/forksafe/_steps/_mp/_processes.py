@@ -1,0 +1,232 @@
+"""Rows 6 to 9: the processes that multiprocessing knows of: this one, its children, two helpers.
+
+A child's exit sends SIGTERM to every daemon that ``multiprocessing.process._children`` lists, and
+fails on ``can only join a child process``. A ``parent_process()`` that was set named the parent's
+parent; the child of `forked()` gets a process object, as ``Process`` gives it.
+
+The resource tracker is shared: a second one, of the child's, would unlink shared memory that the
+parent still uses. Since 3.14.10 a child closes the write end of its pipe unless
+``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313). The parent's exit does
+not wait for it as long as any child lives, of which a `Lifeline` tells.
+
+The child starts a forkserver of its own on demand. The parent's ends when nobody holds the write
+end of its "alive" pipe any more, so the child closes its copy. The server itself, which forks as
+well, has no such pipe, and keeps its address. The directory of ``util.get_temp_dir()`` ends with
+the parent, so the child makes its own; not those of ``Process``, which waits for them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from itertools import count
+from types import ModuleType
+
+from ..._fork_event import ForkEvent, _who
+from ..._fork_event._step import NOTHING, Step, expect, kept
+from ..._fork_event._typing import Any, Iterator
+from ..._fork_event._who import Launch
+from ..._fork_event._with_bodies import free_lock
+from .._temp_dirs import Lifeline
+
+_TRACKERS = {
+    "multiprocessing.resource_tracker": "_resource_tracker",
+    "multiprocess.resource_tracker": "_resource_tracker",
+    "billiard.semaphore_tracker": "_semaphore_tracker",
+}
+# After the finalizers that join the children: those are ``_run_finalizers()``'s last.
+_EXIT_PRIORITY = -1000
+# billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
+_FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "authkey")}
+
+
+class ChildrenStep(Step):
+    name = "children"
+    modules = _who.submodules("process")
+
+    def note(self, fork: ForkEvent) -> Any:
+        return None if any(found for _, found in children()) else NOTHING
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        strangers = [(process, found) for process, found in children() if found]
+        for process, found in strangers:
+            kept.append(found)
+            process._children = set()  # type: ignore[attr-defined] # its shape was checked
+        return bool(strangers)
+
+
+def children() -> Iterator[tuple[ModuleType, set[object]]]:
+    """Yield the modules that list the children of a family, each with its list. Reads only."""
+    for process in _who.loaded(ChildrenStep.modules):
+        found: Any = getattr(process, "_children", None)
+        expect(isinstance(found, set), f"{process.__name__}._children is not a set")
+        yield process, found
+
+
+class IdentityStep(Step):
+    name = "identity"
+    modules = ("multiprocessing.process", "multiprocess.process")
+
+    def note(self, fork: ForkEvent) -> Any:
+        # The objects are made here: in the child that would copy a dozen pages more.
+        return _changes(fork) or NOTHING
+
+    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
+        changes = _changes(fork) if note is None else note
+        for process, parent, identity in changes:
+            _watch(parent)
+            process._parent_process = parent
+            if identity is not None:
+                process._current_process = identity
+                process._process_counter = count(1)
+        return bool(changes)
+
+
+def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any]]:
+    """Return the modules that must change: each with the parent, and with the child or None."""
+    changes = []
+    for process in _others(fork, IdentityStep.modules):
+        current: Any = getattr(process, "_current_process", None)
+        known = hasattr(current, "_name") and hasattr(process, "_parent_process")
+        expect(known, f"{process.__name__} without _current_process, or _parent_process")
+        identity = fork.identity if process.__name__ == "multiprocessing.process" else None
+        if identity is not None or process._parent_process is not None:
+            pid = fork.parent or os.getppid()
+            parent = process._ParentProcess(current._name, pid, None)
+            changes.append((process, parent, identity))
+    return changes
+
+
+def _others(fork: ForkEvent, names: tuple[str, ...]) -> Iterator[ModuleType]:
+    """Yield these modules but that whose ``Process`` is being started: it knows its child."""
+    family = fork.who.family if isinstance(fork.who, Launch) else None
+    return (each for each in _who.loaded(names) if each.__name__ != f"{family}.process")
+
+
+def _watch(parent: Any) -> None:
+    """Give `parent`, in its child, a descriptor that turns readable at its end, or do without."""
+    try:
+        parent._sentinel = os.pidfd_open(parent._pid)
+        if os.getppid() == parent._pid:
+            return
+        os.close(parent._sentinel)  # it has ended, and the pidfd may be of another process
+        parent._sentinel = None
+    except (AttributeError, OSError):
+        pass
+
+    def is_alive() -> bool:
+        return bool(os.getppid() == parent._pid)
+
+    def join(timeout: float | None = None) -> None:
+        end = None if timeout is None else time.monotonic() + timeout
+        while is_alive() and (end is None or time.monotonic() < end):
+            time.sleep(0.05)
+
+    parent.is_alive, parent.join = is_alive, join
+
+
+class ScratchDirStep(Step):
+    name = "scratch directory"
+    modules = _who.submodules("util")  # which makes the directory
+
+    def note(self, fork: ForkEvent) -> Any:
+        return None if any("tempdir" in config for config in _configs(fork)) else NOTHING
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        had = [config.pop("tempdir", None) for config in _configs(fork)]
+        return any(had)
+
+
+def _configs(fork: ForkEvent) -> Iterator[dict[str, Any]]:
+    for module in _others(fork, ChildrenStep.modules):
+        config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
+        expect(isinstance(config, dict), f"{module.__name__}: no _config")
+        yield config
+
+
+class TrackerStep(Step):
+    name = "resource tracker"
+    modules = tuple(_TRACKERS)
+
+    def __init__(self) -> None:
+        self._held: set[tuple[str, int]] = set()  # for which tracker, by which process, a lifeline
+
+    def note(self, fork: ForkEvent) -> Any:
+        needed = False
+        for one in trackers():
+            if one.intent is not None:
+                # It stays set in the child, where the tracker's own hook may run after ours.
+                fork.undo += (one.put_back,)
+                one.intent.preserve_fd = needed = True
+            if one.state.get("_pid") is not None:
+                needed = True
+                key = one.module, os.getpid()
+                if key not in self._held and hasattr(type(one.tracker), "__del__"):  # which waits
+                    util: Any = sys.modules[one.module.partition(".")[0] + ".util"]
+                    mine = Lifeline(), one.tracker
+                    util.Finalize(None, _at_exit, mine, exitpriority=_EXIT_PRIORITY)
+                    self._held.add(key)
+        return None if needed else NOTHING
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        done = False
+        for one in trackers():
+            one.tracker._lock._at_fork_reinit()
+            one.state.get("_reentrant_messages", []).clear()  # the parent's to send
+            if one.state.get("_pid") is not None:
+                one.state["_pid"] = None
+                done = True
+        return done
+
+
+def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
+    if lifeline.is_last() is False:
+        tracker._pid = None  # a child lives: do not wait for it
+
+
+class _Tracker:
+    def __init__(self, module: ModuleType, tracker: Any) -> None:
+        known = hasattr(getattr(tracker, "_lock", None), "_at_fork_reinit")
+        expect(known and hasattr(tracker, "_fd"), f"{module.__name__}: no lock, or no _fd")
+        self.module = module.__name__
+        self.tracker = tracker
+        self.state = vars(tracker)
+        self.intent: Any = getattr(module, "_fork_intent", None)
+
+    def put_back(self) -> None:
+        self.intent.preserve_fd = False
+
+
+def trackers() -> list[_Tracker]:
+    loaded = [(sys.modules.get(name), attribute) for name, attribute in _TRACKERS.items()]
+    return [_Tracker(module, getattr(module, name, None)) for module, name in loaded if module]
+
+
+class ForkServerStep(Step):
+    name = "forkserver"
+    modules = _who.submodules("forkserver")
+
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        done = False
+        for _, server in fork_servers():
+            done |= free_lock(server._lock)  # a thread that is gone was just starting a server
+            if server._forkserver_alive_fd is not None:
+                try:
+                    os.close(server._forkserver_alive_fd)
+                except OSError:
+                    pass  # a daemon closes all it has
+                vars(server).update(dict.fromkeys(vars(server).keys() & _FORGOTTEN))
+                done = True
+        return done
+
+
+def fork_servers() -> list[tuple[ModuleType, Any]]:
+    """Return what each family knows of its server, with its module. Reads only."""
+    loaded = _who.loaded(ForkServerStep.modules)
+    found = [(module, getattr(module, "_forkserver", None)) for module in loaded]
+    for module, server in found:
+        known = hasattr(getattr(server, "_lock", None), "_at_fork_reinit")
+        known = known and hasattr(server, "_forkserver_alive_fd")
+        expect(known, f"{module.__name__}: no lock to start afresh, or no pipe")
+    return found
