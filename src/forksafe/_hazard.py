@@ -15,27 +15,25 @@ if TYPE_CHECKING:
     from typing import Literal
 
     Severity = Literal["action", "fixed", "advice"]
-    _Text = tuple[Severity, str, str, str]
+    _Row = tuple[Severity, str, str, str]
 
 ACTION: Literal["action"] = "action"
 FIXED: Literal["fixed"] = "fixed"
 ADVICE: Literal["advice"] = "advice"
-
 SEVERITIES = (ACTION, FIXED, ADVICE)
 
 
-def _row(severity: Severity, summary: str, remedy: str = "", detail: str = "") -> _Text:
-    return severity, summary, remedy, detail
+def _row(severity: Severity, text: str, remedy: str = "", detail: str = "") -> _Row:
+    return severity, text, remedy, detail
 
 
 # In order of how often they bite: the kind, and which of its cases; how bad, what would happen
 # without forksafe, what to do (of what is fixed: what forksafe does), and more about it.
 # fmt: off
-TEXTS: dict[str, _Text] = {
+TEXTS: dict[str, _Row] = {
     "thread": _row(ACTION, "{} thread {!r}{} would be gone in the child{}", "", "{}What it was to "
         "do, and what waits in its queues, is never done in the child."),
-    "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}", "", "Started by code "
-        "outside Python."),
+    "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}"),
     "native-thread unseen": _row(ADVICE, "whether libraries run threads of their own cannot be "
         "seen on this system", "run the audit on Linux too, or look with a debugger or ps"),
     "socket": _row(ACTION, "{} to {} would be shared with the child: what one sends and receives, "
@@ -59,13 +57,11 @@ TEXTS: dict[str, _Text] = {
     "queue": _row(FIXED, "what the child puts into a {} would be lost: its feeder thread stays "
         "with the parent", "the child's queue starts a feeder of its own"),
     "pool": _row(ACTION, "a {} will refuse work in the child, where it would wait for ever but for "
-        "forksafe", "make the pool in the child, or after the forks", "Its threads and workers "
-        "answer to the process that made it, whose own use of it goes on."),
+        "forksafe", "make the pool in the child, or after the forks"),
     "executor": _row(FIXED, "the {} would run nothing in the child, or share its pipes with it",
         "it works in the child, with threads or workers of its own"),
     "executor at work": _row(ACTION, "a {} at work will be broken in the child, where it would "
-        "hang but for forksafe", "make the executor in the child, or after the forks", "Its thread "
-        "and its workers are the parent's; in the child its use raises BrokenProcessPool."),
+        "hang but for forksafe", "make the executor in the child, or after the forks"),
     "interpreter": _row(ACTION, "with subinterpreter {} the child crashes before it runs any code",
         "close() it before the fork, and shut an InterpreterPoolExecutor down; or make them after "
         "the forks", "CPython itself fails to delete it in the child (cpython gh-139759)."),
@@ -84,7 +80,7 @@ TEXTS: dict[str, _Text] = {
     "event-loop in C": _row(ACTION, "a uvloop event loop would be shared with the child, and "
         "cannot be told apart", "make the loop in the child, or close it before the fork"),
     "signal-handler": _row(ADVICE, "the child inherits the handler of {}: {}", "set it again in "
-        "the child, or compare os.getpid() with the pid it was set under"),
+        "the child, or compare os.getpid() in it"),
     "temporary-directory": _row(FIXED, "{} would be deleted by a child that ends by sys.exit(), or "
         "that drops the TemporaryDirectory", "it is the parent's to delete"),
     "temporary-file": _row(ACTION, "{} would be deleted by a child that ends by sys.exit() or at "

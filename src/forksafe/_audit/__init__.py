@@ -15,8 +15,9 @@ from .._fork_event._step import UnknownLayout
 from .._fork_event._typing import Callable, Iterable
 from .._hazard import KINDS, SEVERITIES, Hazard, tell
 from .._hazard import AllowList as AllowList
+from .._steps._connections import names
 from . import _descriptors, _healed, _runtime, _threads
-from ._scene import NO_DESCRIPTOR, Scene, names
+from ._scene import NO_DESCRIPTOR, Scene
 
 _TRIES = 5
 

@@ -1,8 +1,7 @@
 """What the steps of the reset heal, told by the steps' own finders.
 
 So the audit claims nothing that the reset does not do. A finder raises `UnknownLayout` where the
-reset would leave its subsystem alone. Pools, executors of processes and loops of other threads are
-healed so far that they do not hang; the program has to do something as well.
+reset would leave its subsystem alone. Each part is a function ``of_...``, in the order of telling.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
 from .._steps import _executors, _locks, _loops, _mp, _streams, _temp_dirs
+from .._steps._connections import loaded
 from .._steps._executors import _process_executors, _thread_executors
 from .._steps._mp import _process, _servers
 from ._scene import Scene, address_of, is_loaded, path_of
-from ._scene import find as loaded
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)
 
 
-def _of_imports(scene: Scene) -> Iterator[Hazard]:
+def of_imports(scene: Scene) -> Iterator[Hazard]:
     for name in _locks.half_imported():
         yield tell("import", name, name, name)
 
 
-def _of_children(scene: Scene) -> Iterator[Hazard]:
+def of_children(scene: Scene) -> Iterator[Hazard]:
     for _, children in _process.children():
         for child in list(children):
             name = str(getattr(child, "_name", "?"))
@@ -37,7 +36,7 @@ def _of_children(scene: Scene) -> Iterator[Hazard]:
             yield tell("child-process", name, f"pid {pid}", name)
 
 
-def _of_helpers(scene: Scene) -> Iterator[Hazard]:
+def of_helper_processes(scene: Scene) -> Iterator[Hazard]:
     for one in _servers.trackers():
         pid = one.state.get("_pid")
         if pid is not None:
@@ -48,13 +47,13 @@ def _of_helpers(scene: Scene) -> Iterator[Hazard]:
         yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
 
 
-def _of_directories(scene: Scene) -> Iterator[Hazard]:
+def of_temporary_directories(scene: Scene) -> Iterator[Hazard]:
     for _, directory in _temp_dirs.live_directories() if is_loaded("tempfile") else ():
         name = str(directory.name)
         yield tell("temporary-directory", name, path_of(directory), name)
 
 
-def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
+def of_log_handlers(scene: Scene) -> Iterator[Hazard]:
     for handler, attribute in _streams.waiting_handlers():
         if attribute == "buffer":
             name = type(handler).__name__
@@ -63,7 +62,7 @@ def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
             scene.mended.add(id(handler))
 
 
-def _of_loops(scene: Scene) -> Iterator[Hazard]:
+def of_event_loops(scene: Scene) -> Iterator[Hazard]:
     current = [id(loop) for loop in _loops.current_loops()]
     for loop in scene.instances(_ASYNCIOS):
         name = path_of(loop)
@@ -78,7 +77,7 @@ def _of_loops(scene: Scene) -> Iterator[Hazard]:
             yield tell("event-loop in C", path_of(loop), path_of(loop))
 
 
-def _of_pools(scene: Scene) -> Iterator[Hazard]:
+def of_pools(scene: Scene) -> Iterator[Hazard]:
     for pool, owner in _executors.live_pools():
         _executors._check(pool)
         if vars(pool)["_worker_handler"].is_alive():  # else it was closed, and came to its end
@@ -86,7 +85,7 @@ def _of_pools(scene: Scene) -> Iterator[Hazard]:
             yield tell("pool", name, f"{path_of(pool)}, of process {owner}", name)
 
 
-def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
+def of_process_executors(scene: Scene) -> Iterator[Hazard]:
     name, where = "ProcessPoolExecutor", "concurrent.futures.process:ProcessPoolExecutor"
     for live in _process_executors.live_process_executors():
         _process_executors._check(live)
@@ -98,7 +97,7 @@ def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
             yield tell("executor", f"{name} (not used yet)", where, f"{name} (not used yet)")
 
 
-def _of_thread_executors(scene: Scene) -> Iterator[Hazard]:
+def of_thread_executors(scene: Scene) -> Iterator[Hazard]:
     kind = "ThreadPoolExecutor"
     # No child of these comes to its reset: `interpreter` tells that.
     interpreters = loaded("concurrent.futures.interpreter:InterpreterPoolExecutor") or ()
@@ -111,7 +110,7 @@ def _of_thread_executors(scene: Scene) -> Iterator[Hazard]:
             yield tell("executor", name, f"concurrent.futures.thread:{kind}", name)
 
 
-def _of_registries(scene: Scene) -> Iterator[Hazard]:
+def of_registry(scene: Scene) -> Iterator[Hazard]:
     proxies: Counter[str] = Counter()
     others: list[str] = []
     for one in _mp.registries():
@@ -137,14 +136,7 @@ def _is_a(obj: Any, path: str) -> bool:
 
 # By the names under which a hole is told.
 PARTS = {
-    "imports": _of_imports,
-    "children": _of_children,
-    "helper processes": _of_helpers,
-    "temporary directories": _of_directories,
-    "log handlers": _of_log_handlers,
-    "event loops": _of_loops,
-    "pools": _of_pools,
-    "process executors": _of_process_executors,
-    "thread executors": _of_thread_executors,
-    "registry": _of_registries,
+    name[len("of_") :].replace("_", " "): part
+    for name, part in tuple(globals().items())
+    if name.startswith("of_")
 }

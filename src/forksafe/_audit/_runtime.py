@@ -20,12 +20,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from types import FrameType
 
+from .._fork_event._threads import stack_of
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
+from .._steps._connections import loaded
 from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, is_loaded
-from ._scene import find as loaded
-from ._threads import active, frames_of_others, stack, verdict
+from ._threads import active, frames_of_others, verdict
 
 TASKS = "/proc/self/task"
 
@@ -138,7 +139,7 @@ def _look() -> tuple[set[int], set[FrameType]]:
         if number is not None and ident is not None:
             numbers.add(number)
             frames.pop(ident, None)
-    return listed - numbers, {stack(frame)[-1] for frame in frames.values()}
+    return listed - numbers, {[*stack_of(frame)][-1] for frame in frames.values()}
 
 
 def _status(task: int | None) -> dict[str, str]:

@@ -67,7 +67,7 @@ class Stacks:
                 continue
             found, held = (self.own, self.own_held) if mine else (self.others, self.held)
             held += held_by(innermost)
-            for frame in _frames(innermost):
+            for frame in stack_of(innermost):
                 hit = _known.get(id(frame.f_code))
                 if hit is not None:
                     path, names, _ = hit
@@ -78,7 +78,8 @@ class Stacks:
         self.held = [one for one in self.held if id(one.lock) not in own]
 
 
-def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+def stack_of(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and those that it was called from, the outermost last."""
     for _ in range(_DEPTH):
         if frame is None:
             return

@@ -1,8 +1,7 @@
 """What is known of libraries that a fork hurts: one table, one row a library. Add a row.
 
-A row says how to recognise what a library has in a process, and what to write about it: the audit
-reads it. How a child lets go of connections is in `_connections`. Nothing heavy is imported here,
-for the steps import that.
+The audit reads it. How a child lets go of connections is in `_connections`. Nothing heavy is
+imported here, for the steps import that.
 """
 
 from __future__ import annotations
@@ -23,27 +22,25 @@ class Library:
     """
 
     severity: Severity = "action"  # "advice": the library itself does what a fork calls for
-    # Its threads: patterns, ``module:qualname``, of what they were started with; else whole modules
-    # whose code they run; else patterns of their names, for those who run the code of others.
+    # Its threads: patterns, ``module:qualname``, of what they were started with; else modules whose
+    # code they run; else patterns of their names, for those who run the code of others.
     targets = modules = names = ""
-    # Where only some versions start a thread again: what tells, ``module:name``, or an attribute of
-    # the object whose method the thread runs. Whether that holds only of threads without work.
+    # What tells that it starts a thread again: ``module:name``, or an attribute of the object whose
+    # method the thread runs; and whether that holds only of threads without work.
     restarts = ""
     idle = False
     answered_by = ""  # what is told and answers for its threads: patterns of an allow-list
     natives = ""  # patterns of the names of its native threads, which Linux cuts at 15 bytes
     mapped = ""  # a part of the name of the shared object that starts threads without a name
-    # Modules whose being loaded is told, as `kind`, with `trouble`; "action" where ``module:name``
-    # is true.
+    # Modules that are told, as `kind`, with `trouble`; "action" where ``module:name`` is true.
     loaded = trouble = state = ""
     kind = "module"
     environment = ""  # variables that it goes by, to be shown
-    prepared = ""  # variable and values, ``NAME=VALUE``, by which it is prepared for forks
-
-    # Classes that hold a connected socket, beside those of `_connections.ROWS`: a dictionary, each
-    # with the attribute that is its descriptor, or has a fileno(); "" is for the object itself. Of
-    # several that hold one socket, the one whose library is listed first counts.
-    connections: Any = None
+    prepared = ""  # variables with the values, ``NAME=VALUE``, that prepare it for forks
+    # Classes that hold a connected socket, beside those of `_connections.ROWS`: by class, the
+    # attribute that is its descriptor, or has a fileno(); "" is for the object itself. Of several
+    # that hold one socket, the one whose library is listed first counts.
+    connections: Any = ()
 
     def __init__(self, name: str, remedy: str, **more: Any) -> None:
         self.name = name
@@ -52,7 +49,7 @@ class Library:
 
     @property
     def settled(self) -> str:
-        """What in the environment says that the library is prepared for forks; empty: nothing."""
+        """What in the environment prepares the library for forks; empty: nothing."""
         for setting in self.prepared.split():
             name, _, value = setting.partition("=")
             if os.environ.get(name, "").lower() == value:
@@ -69,7 +66,6 @@ UNKNOWN = Library(
 
 _NOTHING = "nothing under forksafe: "
 _HANGS = "its Rust thread pool hangs in a child once it was used in the parent"
-_UNUSABLE = "a database opened before the fork is unusable in the child"
 _CUDA = "use CUDA in the child only, or multiprocessing's spawn method"
 _CHILD = "connect in the child"
 _HTTP = "close the session or connection before the fork, or make one in each process"
@@ -81,9 +77,8 @@ _POSTGRES = (
 # fmt: off
 LIBRARIES = (
     # --- the standard library
-    Library("concurrent.futures.ThreadPoolExecutor",
-            _NOTHING + "it works in the child, with threads of its own",
-            targets="concurrent.futures.thread:_worker",
+    Library("concurrent.futures.ThreadPoolExecutor", _NOTHING + "it works in the child, with "
+            "threads of its own", targets="concurrent.futures.thread:_worker",
             answered_by="executor:ThreadPoolExecutor* interpreter"),
     Library("concurrent.futures.ProcessPoolExecutor", "make the executor in the child",
             targets="concurrent.futures.process:_ExecutorManagerThread.run",
@@ -104,9 +99,6 @@ LIBRARIES = (
     Library("logging.handlers.SocketHandler",
             "close the handler's socket before the fork: it connects again with the next record",
             connections={"logging.handlers:SocketHandler": "sock"}),
-    Library("smtplib", _CHILD, connections={"smtplib:SMTP": "sock"}),
-    Library("imaplib", _CHILD, connections={"imaplib:IMAP4": "sock"}),
-    Library("ftplib", _CHILD, connections={"ftplib:FTP": "sock"}),
 
     # --- databases
     Library("Django", "django.db.connections.close_all() before the fork: each process connects "
@@ -133,11 +125,10 @@ LIBRARIES = (
                     "p: p.reset())"),
     Library("pymemcache", "close() the client before the fork: it connects again when used",
             connections={"pymemcache.client.base:Client": "sock"}),
-    Library("Cassandra driver", "make the Cluster and Session in the child", modules="cassandra"),
-    Library("duckdb", _CHILD, loaded="duckdb", trouble=_UNUSABLE),
+    Library("duckdb", _CHILD, loaded="duckdb",
+            trouble="a database opened before the fork is unusable in the child"),
     Library("lmdb", "open it in the child", loaded="lmdb",
             trouble="an Environment must not be used across a fork"),
-    Library("rocksdb", "open it in the child", loaded="rocksdb", trouble=_UNUSABLE),
 
     # --- HTTP, messages, other protocols
     Library("urllib3", _HTTP, connections={"urllib3.connection:HTTPConnection": "sock"}),
@@ -162,10 +153,6 @@ LIBRARIES = (
             trouble="librdkafka's threads are gone in the child"),
     Library("Paramiko", "connect in the child: the transport is its thread", modules="paramiko",
             connections={"paramiko.transport:Transport": "sock"}),
-    Library("ldap3", "bind in the child",
-            connections={"ldap3.core.connection:Connection": "socket"}),
-    Library("Zookeeper (kazoo)", "make the KazooClient in the child", modules="kazoo"),
-    Library("Google Cloud", "make clients in the child", modules="google.cloud google.api_core"),
     Library("asyncio", "open it in the child, in the child's own loop",
             connections={"asyncio.selector_events:_SelectorTransport": "_sock"}),
 
@@ -186,10 +173,7 @@ LIBRARIES = (
     Library("ddtrace", "import ddtrace.auto (or run under ddtrace-run) before all else: its own "
             "at-fork hooks then restart its threads", modules="ddtrace",
             names="ddtrace* *:ddtrace*"),
-    Library("Datadog statsd", "initialize() in the child", modules="datadog"),
     Library("New Relic", "register_application() in the child (post_fork)", modules="newrelic"),
-    Library("Azure Monitor", "configure the exporter in the child", modules="azure"),
-    Library("Elastic APM", "make the Client in the child", modules="elasticapm"),
     Library("LaunchDarkly", "ldclient.get().postfork() in the child (9.8+)", modules="ldclient"),
     Library("PostHog", "make the client in the child, or sync_mode=True", modules="posthog"),
     Library("tqdm", "none needed: set tqdm.monitor_interval = 0 to do without", severity="advice",
@@ -222,8 +206,6 @@ LIBRARIES = (
     Library("Intel OpenMP", "run no parallel region before the fork", mapped="libiomp5"),
     Library("jemalloc", "none needed: jemalloc restarts it", severity="advice",
             natives="jemalloc_bg_thd"),
-    Library("io_uring", "make the ring in the child: it belongs to one process",
-            natives="iou-* iou_*"),
     Library("libuv", "start the loop in the child", natives="libuv-worker"),
     Library("CUDA", _CUDA, natives="cuda*", loaded="cupy_backends.cuda.api.runtime",
             trouble="CUDA, once used, cannot be used in a forked child"),
