@@ -65,11 +65,6 @@ TEXTS: dict[str, _Row] = {
     "interpreter": _row(ACTION, "with subinterpreter {} the child crashes before it runs any code",
         "close() it before the fork, and shut an InterpreterPoolExecutor down; or make them after "
         "the forks", "CPython itself fails to delete it in the child (cpython gh-139759)."),
-    "forkserver": _row(FIXED, "the child could start no process by the forkserver of {}: it is "
-        "none of its own", "the child starts one of its own on demand"),
-    "resource-tracker": _row(FIXED, "the resource tracker of {} would be started a second time by "
-        "the child, whose end unlinks shared memory that this process still uses", "the child "
-        "keeps the parent's tracker"),
     "after-fork-callbacks": _row(FIXED, "{} after-fork callbacks would not be run by os.fork()",
         "they run in every child, once"),
     "event-loop": _row(FIXED, "{} event loop would share its epoll and self-pipe with the child: "
@@ -86,8 +81,6 @@ TEXTS: dict[str, _Row] = {
     "temporary-file": _row(ACTION, "{} would be deleted by a child that ends by sys.exit() or at "
         "its program's end, or that drops the NamedTemporaryFile", "fork with forked(), end the "
         "child with os._exit(), or use delete=False"),
-    "import": _row(FIXED, "{}, which another thread is importing, would stay half-initialised in "
-        "the child, or hang it", "the child imports it from scratch"),
     "lock": _row(ACTION, "the {} {} is held {}", "take it for the fork, and release it in both "
         "processes; or make it anew in the child: os.register_at_fork(after_in_child=...)", "A "
         "child that is forked while another thread holds it finds it locked for ever."),

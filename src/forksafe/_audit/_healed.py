@@ -13,19 +13,14 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _executors, _locks, _loops, _mp, _streams, _temp_dirs
+from .._steps import _executors, _loops, _mp, _streams, _temp_dirs
 from .._steps._connections import loaded
 from .._steps._executors import _process_executors, _thread_executors
-from .._steps._mp import _process, _servers
+from .._steps._mp import _process
 from ._scene import Scene, address_of, is_loaded, path_of
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)
-
-
-def of_imports(scene: Scene) -> Iterator[Hazard]:
-    for name in _locks.half_imported():
-        yield tell("import", name, name, name)
 
 
 def of_children(scene: Scene) -> Iterator[Hazard]:
@@ -34,17 +29,6 @@ def of_children(scene: Scene) -> Iterator[Hazard]:
             name = str(getattr(child, "_name", "?"))
             pid = getattr(getattr(child, "_popen", None), "pid", None)
             yield tell("child-process", name, f"pid {pid}", name)
-
-
-def of_helper_processes(scene: Scene) -> Iterator[Hazard]:
-    for one in _servers.trackers():
-        pid = one.state.get("_pid")
-        if pid is not None:
-            package = one.module.partition(".")[0]
-            yield tell("resource-tracker", one.module, f"pid {pid}", package)
-    for module, server in _servers.live_fork_servers():
-        name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
-        yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
 
 
 def of_temporary_directories(scene: Scene) -> Iterator[Hazard]:

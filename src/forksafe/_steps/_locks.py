@@ -104,11 +104,6 @@ def _forget(names: list[str], mine: set[str]) -> None:
             _forgotten.append(sys.modules.pop(name))
 
 
-def half_imported() -> list[str]:
-    """Return the names of the modules that other threads are importing. Reads only."""
-    return _foreign(_import_locks(), get_ident())
-
-
 def _foreign(locks: dict[str, Any], me: int) -> list[str]:
     return [name for name, lock in locks.items() if lock.count and lock.owner != me]
 

@@ -124,11 +124,6 @@ class ForkServerStep(Step):
         return done
 
 
-def live_fork_servers() -> list[tuple[ModuleType, Any]]:
-    """Return the servers that this process started or was started by, each with its module."""
-    return [found for found in _fork_servers() if found[1]._forkserver_alive_fd is not None]
-
-
 def _fork_servers() -> Iterator[tuple[ModuleType, Any]]:
     for module in _who.loaded(ForkServerStep.modules):
         server = getattr(module, "_forkserver", None)
