@@ -35,11 +35,11 @@ TEXTS: dict[str, _Row] = {
         "do, and what waits in its queues, is never done in the child."),
     "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}"),
     "native-thread unseen": _row(ADVICE, "whether libraries run threads of their own cannot be "
-        "seen on this system", "run the audit on Linux too, or look with a debugger or ps"),
+        "seen here", "run the audit on Linux, with descriptors left (ulimit -n); or look with ps"),
     "socket": _row(ACTION, "{} to {} would be shared with the child: what one sends and receives, "
         "the other misses", "", "{}, from {} to {}.{}"),
-    "socket unseen": _row(ADVICE, "which sockets are connected cannot be seen on this system",
-        "run the audit on Linux too, or look with lsof or fstat"),
+    "socket unseen": _row(ADVICE, "which sockets are connected cannot be seen here",
+        "run the audit on Linux, with descriptors left (ulimit -n); or look with lsof or fstat"),
     "socket listening": _row(ADVICE, "a child that lives on keeps the port of {} taken", "close "
         "the socket in a child that does not serve: a server that starts again while such a child "
         "lives fails with EADDRINUSE"),

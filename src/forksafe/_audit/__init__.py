@@ -17,7 +17,7 @@ from .._hazard import KINDS, SEVERITIES, Hazard, tell
 from .._hazard import AllowList as AllowList
 from .._steps._connections import names
 from . import _descriptors, _healed, _runtime, _threads
-from ._scene import NO_DESCRIPTOR, Scene
+from ._scene import Scene
 
 _TRIES = 5
 
@@ -75,7 +75,4 @@ def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) ->
         specs = (names(module).get("__spec__") for module in list(sys.modules))
         half = any(getattr(spec, "_initializing", False) for spec in specs)  # it has no state yet
         return [] if half else [tell("unknown layout", name, "", name, detail=(error,))]
-    remedy = None
-    if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
-        remedy = "raise the limit of descriptors (ulimit -n), or run the audit while some are left"
-    return [tell("unknown", name, "", name, remedy=remedy, detail=(type(error).__name__, error))]
+    return [tell("unknown", name, "", name, detail=(type(error).__name__, error))]

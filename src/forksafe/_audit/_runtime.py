@@ -25,7 +25,7 @@ from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
 from .._steps._connections import loaded
-from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, is_loaded
+from ._scene import PYPY, UNNAMED, Scene, is_loaded
 from ._threads import active, frames_of_others, verdict
 
 TASKS = "/proc/self/task"
@@ -52,9 +52,7 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
     """Yield the threads that Python does not know."""
     try:
         strangers = _strangers()
-    except OSError as exc:
-        if exc.errno in NO_DESCRIPTOR:
-            raise
+    except OSError:
         yield tell("native-thread unseen", "(unknown)")
         return
     groups: dict[tuple[str, Library], list[int]] = {}
@@ -83,7 +81,7 @@ def _owner(name: str, mask: str) -> Library:
     files = {line.rpartition("/")[2] for line in _read("/proc/self/maps").splitlines()}
     mapped = [k for k in LIBRARIES if k.mapped and any(k.mapped in file for file in files)]
     if len(mapped) < 2:
-        return mapped[0] if mapped else _NATIVE
+        return [*mapped, _NATIVE][0]
     # Which of them it is cannot be told, so the one that would hurt counts.
     mapped.sort(key=lambda known: known.severity != ACTION)
     name = " or ".join(known.name for known in mapped)
@@ -152,10 +150,8 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError as exc:
-        if exc.errno in NO_DESCRIPTOR:
-            raise
-    return ""
+    except OSError:
+        return ""
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
