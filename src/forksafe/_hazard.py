@@ -65,8 +65,6 @@ TEXTS: dict[str, _Row] = {
     "interpreter": _row(ACTION, "with subinterpreter {} the child crashes before it runs any code",
         "close() it before the fork, and shut an InterpreterPoolExecutor down; or make them after "
         "the forks", "CPython itself fails to delete it in the child (cpython gh-139759)."),
-    "after-fork-callbacks": _row(FIXED, "{} after-fork callbacks would not be run by os.fork()",
-        "they run in every child, once"),
     "event-loop": _row(FIXED, "{} event loop would share its epoll and self-pipe with the child: "
         "each process deafens the other, and takes its signals", "in the child the loop gets its "
         "own"),
@@ -76,8 +74,6 @@ TEXTS: dict[str, _Row] = {
         "cannot be told apart", "make the loop in the child, or close it before the fork"),
     "signal-handler": _row(ADVICE, "the child inherits the handler of {}: {}", "set it again in "
         "the child, or compare os.getpid() in it"),
-    "temporary-directory": _row(FIXED, "{} would be deleted by a child that ends by sys.exit(), or "
-        "that drops the TemporaryDirectory", "it is the parent's to delete"),
     "temporary-file": _row(ACTION, "{} would be deleted by a child that ends by sys.exit() or at "
         "its program's end, or that drops the NamedTemporaryFile", "fork with forked(), end the "
         "child with os._exit(), or use delete=False"),
@@ -89,8 +85,6 @@ TEXTS: dict[str, _Row] = {
     "open-file at its end": _row(ACTION, "{} would be finished by both processes", "close() it "
         "before the fork, or open it in the child", "It writes when it is closed or collected: a "
         "trailer, a directory, an index."),
-    "open-file of logging": _row(FIXED, "{} records that wait in a {} would be written by both "
-        "processes", "they are the parent's: the child's handler starts empty"),
     "exit-handlers": _row(ADVICE, "{} exit handler(s) would run in every child that ends by "
         "sys.exit() or at its program's end", "fork with forked(), or end the child with "
         "os._exit(), or let a handler compare os.getpid() with the pid it was registered under"),

@@ -39,7 +39,6 @@ def test_what_the_steps_handle_is_fixed() -> None:
     assert (child.severity, child.subject) == ("fixed", "MyDaemon")
     assert child.where.startswith("pid ")
     assert answer.one("queue").severity == "fixed"
-    assert answer.one("after-fork-callbacks").severity == "fixed"
     feeder = answer.one("thread", "QueueFeederThread")
     assert feeder.severity == "fixed"
     assert feeder.where == "multiprocessing.queues:Queue._feed"
@@ -88,7 +87,6 @@ def test_what_the_steps_for_pools_and_loops_tell() -> None:
     assert {name: h.severity for name, h in executors.items()} == {
         "ThreadPoolExecutor mine": "fixed",
         "ProcessPoolExecutor": "action",
-        "ProcessPoolExecutor (not used yet)": "fixed",
     }
     assert sorted(h.severity for h in answer.of("event-loop")) == ["action", "fixed"]
     # Each thread is as the step that answers for it says, and the others need action.
@@ -159,27 +157,6 @@ def test_a_layout_that_the_reset_does_not_know() -> None:
     assert found.severity == "action"
     assert found.subject == "children"
     assert "_children" in found.detail
-
-
-def step_half_imported() -> Any:
-    import importlib.machinery
-    import types
-
-    import forksafe
-
-    name = "multiprocessing.process"
-    module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-    module.__spec__._initializing = True  # type: ignore[attr-defined]
-    sys.modules[name] = module
-    answer = forksafe.audit()
-    module.__spec__._initializing = False  # type: ignore[attr-defined]
-    return [h.kind for found in (answer, forksafe.audit()) for h in found if h.kind != "memory"]
-
-
-def test_a_module_of_a_step_that_is_half_imported() -> None:
-    """It is not taken for one of an unknown Python: it has no state yet."""
-    assert value(step_half_imported) == ["unknown"]
 
 
 def order() -> Any:

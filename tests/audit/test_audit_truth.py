@@ -479,18 +479,15 @@ def a_log_server() -> Any:
     server = socket.create_server(("127.0.0.1", 0))
     handler = logging.handlers.SocketHandler(*server.getsockname())
     logging.getLogger().addHandler(handler)
-    memory = logging.handlers.MemoryHandler(100)
-    logging.getLogger().addHandler(memory)
-    logging.getLogger("mine").warning("to both")
+    logging.getLogger("mine").warning("it connects")
     return forksafe.audit()
 
 
 def test_what_the_step_for_logging_mends() -> None:
-    """The child's handlers connect anew, and have no records of the parent's."""
+    """The child's handlers connect anew."""
     answer = hazards(a_log_server)
     (sock,) = (h for h in answer.of("socket") if h.severity != "advice")
     assert (sock.severity, sock.library) == ("fixed", "logging.handlers.SocketHandler")
-    assert answer.one("open-file", "MemoryHandler").severity == "fixed"
     assert not answer.actions, answer
 
 

@@ -13,11 +13,11 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _executors, _loops, _mp, _streams, _temp_dirs
+from .._steps import _executors, _loops, _mp, _streams
 from .._steps._connections import loaded
 from .._steps._executors import _process_executors, _thread_executors
 from .._steps._mp import _process
-from ._scene import Scene, address_of, is_loaded, path_of
+from ._scene import Scene, address_of, path_of
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)
@@ -31,19 +31,9 @@ def of_children(scene: Scene) -> Iterator[Hazard]:
             yield tell("child-process", name, f"pid {pid}", name)
 
 
-def of_temporary_directories(scene: Scene) -> Iterator[Hazard]:
-    for _, directory in _temp_dirs.live_directories() if is_loaded("tempfile") else ():
-        name = str(directory.name)
-        yield tell("temporary-directory", name, path_of(directory), name)
-
-
 def of_log_handlers(scene: Scene) -> Iterator[Hazard]:
-    for handler, attribute in _streams.waiting_handlers():
-        if attribute == "buffer":
-            name = type(handler).__name__
-            yield tell("open-file of logging", name, path_of(handler), len(handler.buffer), name)
-        else:
-            scene.mended.add(id(handler))
+    scene.mended |= {id(handler) for handler, _ in _streams.waiting_handlers()}
+    yield from ()
 
 
 def of_event_loops(scene: Scene) -> Iterator[Hazard]:
@@ -76,9 +66,6 @@ def of_process_executors(scene: Scene) -> Iterator[Hazard]:
         if live.thread is not None and live.thread.is_alive():  # else it was shut down
             owner = live.owner or os.getpid()
             yield tell("executor at work", name, f"{where}, of process {owner}", name)
-        unused = live.thread is None and type(live.queue)
-        if unused and unused is loaded("concurrent.futures.process:_SafeQueue"):  # not loky's
-            yield tell("executor", f"{name} (not used yet)", where, f"{name} (not used yet)")
 
 
 def of_thread_executors(scene: Scene) -> Iterator[Hazard]:
@@ -96,7 +83,6 @@ def of_thread_executors(scene: Scene) -> Iterator[Hazard]:
 
 def of_registry(scene: Scene) -> Iterator[Hazard]:
     proxies: Counter[str] = Counter()
-    others: list[str] = []
     for one in _mp.registries():
         for obj in [reference() for reference in list(one.entries.values())]:
             thread = getattr(obj, "_thread", None)
@@ -104,13 +90,8 @@ def of_registry(scene: Scene) -> Iterator[Hazard]:
                 proxies[address_of(getattr(getattr(obj, "_token", None), "address", "?"))] += 1
             elif _is_a(obj, "queues:Queue") and thread is not None and thread.is_alive():
                 yield tell("queue", str(thread.name), path_of(obj), type(obj).__name__)
-            elif obj is not None:
-                others.append(path_of(obj))
     for address, count in proxies.items():
         yield tell("proxy", address, f"manager at {address}", count)
-    if others:
-        where = "multiprocessing.util:register_after_fork"
-        yield tell("after-fork-callbacks", ", ".join(sorted({*others})), where, len(others))
 
 
 def _is_a(obj: Any, path: str) -> bool:

@@ -34,8 +34,6 @@ UNNAMED = "(unnamed)"
 
 # What leads to everything, or to nothing.
 _DEAD_ENDS = (ModuleType, type, FunctionType, BuiltinFunctionType, str, bytes, int, float)
-_FAR = 1000  # objects for each: a requests.Session is 150 from the socket of its only connection
-_MANY = 100_000  # objects in all
 
 
 class Scene:
@@ -72,7 +70,7 @@ class Scene:
         with suppress(UnknownLayout):  # the registry itself tells
             entries = [entry for one in _mp.registries() for entry in list(one.entries.items())]
         todo = deque(refer() for key, refer in entries if not _mp._is_own(key[2]))
-        most = min(_FAR * len(todo), _MANY)
+        most = min(1000 * len(todo), 100_000)  # a requests.Session is 150 objects from its socket
         logger = loaded("logging:Logger")
         found: dict[int, Any] = {}  # which keeps them alive, so that no id is used again meanwhile
         while todo and len(found) < most:
