@@ -159,6 +159,27 @@ def test_a_layout_that_the_reset_does_not_know() -> None:
     assert "_children" in found.detail
 
 
+def step_half_imported() -> Any:
+    import importlib.machinery
+    import types
+
+    import forksafe
+
+    name = "multiprocessing.process"
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    module.__spec__._initializing = True  # type: ignore[attr-defined]
+    sys.modules[name] = module
+    answer = forksafe.audit()
+    module.__spec__._initializing = False  # type: ignore[attr-defined]
+    return [h.kind for found in (answer, forksafe.audit()) for h in found if h.kind != "memory"]
+
+
+def test_a_module_of_a_step_that_is_half_imported() -> None:
+    """It is not taken for one of an unknown Python: it has no state yet."""
+    assert value(step_half_imported) == ["unknown"]
+
+
 def order() -> Any:
     import sqlite3
     import tempfile

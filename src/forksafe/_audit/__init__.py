@@ -8,11 +8,14 @@ helped. What goes wrong in it becomes a hazard of the kind ``unknown``.
 
 from __future__ import annotations
 
+import sys
+
 from .._fork_event import ForkEvent
 from .._fork_event._step import UnknownLayout
 from .._fork_event._typing import Callable, Iterable
 from .._hazard import KINDS, SEVERITIES, Hazard, tell
 from .._hazard import AllowList as AllowList
+from .._steps._connections import names
 from . import _descriptors, _healed, _runtime, _threads
 from ._scene import Scene
 
@@ -69,5 +72,7 @@ def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) ->
         except Exception as exc:
             error = exc.with_traceback(None)  # whose frames would keep all that was found
     if isinstance(error, UnknownLayout):
-        return [tell("unknown layout", name, "", name, detail=(error,))]
+        specs = (names(module).get("__spec__") for module in list(sys.modules))
+        half = any(getattr(spec, "_initializing", False) for spec in specs)  # it has no state yet
+        return [] if half else [tell("unknown layout", name, "", name, detail=(error,))]
     return [tell("unknown", name, "", name, detail=(type(error).__name__, error))]

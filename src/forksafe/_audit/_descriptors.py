@@ -24,7 +24,8 @@ _ROWS = {known.name: known for known in LIBRARIES}
 # What holds a socket, how to ask for it, and whose it is.
 _OWNERS: list[tuple[str, Any, Library]] = []
 for known in LIBRARIES:
-    _OWNERS += [(path, name, known) for path, name in dict(known.connections).items()]
+    words = [word.rpartition(".") for word in known.connections.split()]
+    _OWNERS += [(path, attribute, known) for path, _, attribute in words]
     _OWNERS += [(r.path, r.socket, known) for r in ROWS if r.socket and r.library == known.name]
 _OWNERS += [(path, "", UNKNOWN) for path in ("ssl:SSLSocket", "socket:socket")]
 _LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"

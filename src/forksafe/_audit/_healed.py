@@ -31,9 +31,9 @@ def of_children(scene: Scene) -> Iterator[Hazard]:
             yield tell("child-process", name, f"pid {pid}", name)
 
 
-def of_log_handlers(scene: Scene) -> Iterator[Hazard]:
+def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
     scene.mended |= {id(handler) for handler, _ in _streams.waiting_handlers()}
-    yield from ()
+    return ()
 
 
 def of_event_loops(scene: Scene) -> Iterator[Hazard]:

@@ -31,9 +31,9 @@ _kept: list[Any] = []
 class Row:
     """How a child lets go of the instances of one class, "module:Class", and of its subclasses.
 
-    `socket` tells its descriptor, or what has a fileno(); None: it is not connected. `forget` has it
-    connect anew when it is next used. `anchors` tells what instances refer to whose class, static in
-    C, they do not.
+    `socket` tells its descriptor, or what has a fileno(); None: it is not connected. `forget` has
+    it connect anew when it is next used. `anchors` tells what instances refer to whose class,
+    static in C, they do not.
     """
 
     def __init__(
