@@ -68,12 +68,8 @@ def frames_of_others() -> dict[int, FrameType] | None:
     """Return the innermost frame of each other thread; None where they must not be read."""
     if not others_can_be_read():
         return None
-    own = sys._getframe()
-    try:
-        # Not by get_ident(): gevent puts that of a greenlet in its place.
-        return {ident: frame for ident, frame in sys._current_frames().items() if frame is not own}
-    finally:
-        del own  # a frame that refers to itself would keep all that the audit has found
+    here = frames_of_others.__code__  # get_ident() would not do: gevent gives that of a greenlet
+    return {ident: f for ident, f in sys._current_frames().items() if f.f_code is not here}
 
 
 def active() -> list[threading.Thread]:
