@@ -35,9 +35,6 @@ def multiprocessing_state() -> Any:
 def test_what_the_steps_handle_is_fixed() -> None:
     """Each step of the reset tells what it finds, and nothing of it needs action."""
     answer = hazards(multiprocessing_state)
-    child = answer.one("child-process")
-    assert (child.severity, child.subject) == ("fixed", "MyDaemon")
-    assert child.where.startswith("pid ")
     assert answer.one("queue").severity == "fixed"
     feeder = answer.one("thread", "QueueFeederThread")
     assert feeder.severity == "fixed"
@@ -143,11 +140,11 @@ def test_what_has_come_to_its_end_is_not_told(what: str, before: str) -> None:
 
 
 def unknown_layout() -> Any:
-    import multiprocessing.process
+    import concurrent.futures.thread
 
     import forksafe
 
-    multiprocessing.process._children = "of another Python"  # type: ignore[attr-defined]
+    concurrent.futures.thread._threads_queues = "of another Python"  # type: ignore[attr-defined]
     return forksafe.audit()
 
 
@@ -155,8 +152,8 @@ def test_a_layout_that_the_reset_does_not_know() -> None:
     """What the reset would leave alone, the audit does not call fixed."""
     found = hazards(unknown_layout).one("unknown")
     assert found.severity == "action"
-    assert found.subject == "children"
-    assert "_children" in found.detail
+    assert found.subject == "thread executors"
+    assert "_threads_queues" in found.detail
 
 
 def step_half_imported() -> Any:
@@ -165,7 +162,7 @@ def step_half_imported() -> Any:
 
     import forksafe
 
-    name = "multiprocessing.process"
+    name = "concurrent.futures.thread"
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     module.__spec__._initializing = True  # type: ignore[attr-defined]

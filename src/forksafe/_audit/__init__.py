@@ -13,8 +13,7 @@ import sys
 from .._fork_event import ForkEvent
 from .._fork_event._step import UnknownLayout
 from .._fork_event._typing import Callable, Iterable
-from .._hazard import KINDS, SEVERITIES, Hazard, tell
-from .._hazard import AllowList as AllowList
+from .._hazard import KINDS, SEVERITIES, AllowList, Hazard, tell
 from .._steps._connections import names
 from . import _descriptors, _healed, _runtime, _threads
 from ._scene import Scene

@@ -13,22 +13,13 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _executors, _loops, _mp, _streams
+from .._steps import _executors, _mp, _streams
 from .._steps._connections import loaded
 from .._steps._executors import _process_executors, _thread_executors
-from .._steps._mp import _process
 from ._scene import Scene, address_of, path_of
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)
-
-
-def of_children(scene: Scene) -> Iterator[Hazard]:
-    for _, children in _process.children():
-        for child in list(children):
-            name = str(getattr(child, "_name", "?"))
-            pid = getattr(getattr(child, "_popen", None), "pid", None)
-            yield tell("child-process", name, f"pid {pid}", name)
 
 
 def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
@@ -37,7 +28,6 @@ def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
 
 
 def of_event_loops(scene: Scene) -> Iterator[Hazard]:
-    current = [id(loop) for loop in _loops.current_loops()]
     for loop in scene.instances(_ASYNCIOS):
         name = path_of(loop)
         if loop.__dict__.get("_ssock") is None:
@@ -45,7 +35,7 @@ def of_event_loops(scene: Scene) -> Iterator[Hazard]:
         if loop.__dict__.get("_thread_id") not in (None, get_ident()):
             yield tell("event-loop running", name, name)
         else:
-            yield tell("event-loop", name, name, "the current" if id(loop) in current else "an")
+            yield tell("event-loop", name, name)
     for loop in scene.instances(_UVLOOPS):
         if not loop.is_closed():
             yield tell("event-loop in C", path_of(loop), path_of(loop))

@@ -17,9 +17,9 @@ from functools import partial
 from types import FrameType
 
 from .._fork_event._typing import Any, Callable, Iterable
-from .._hazard import ACTION, Hazard
+from .._hazard import ACTION, AllowList, Hazard
 from ..exceptions import ForkHazardWarning, UnsafeForkError
-from . import AllowList, look
+from . import look
 
 Hazards = tuple[Hazard, ...]
 

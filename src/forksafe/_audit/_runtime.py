@@ -62,14 +62,12 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
         groups.setdefault((name, _owner(name, status["SigBlk"])), []).append(task)
     for (name, known), tasks in groups.items():
         severity, remedy = verdict(known)
-        what = (
-            "a native thread" if len(tasks) == 1 else f"{len(tasks)} native threads",
-            repr(name) if name else "without a name",
-            f" (most likely {known.name})" if known.name else "",
-            "" if severity == ACTION else ", which the library is prepared for",
-        )
+        what = "a native thread" if len(tasks) == 1 else f"{len(tasks)} native threads"
+        likely = f" (most likely {known.name})" if known.name else ""
+        becomes = "" if severity == ACTION else ", which the library is prepared for"
         yield tell("native-thread", name or known.name or UNNAMED, f"tid {str(tasks)[1:-1]}",
-                   *what, severity=severity, remedy=remedy, library=known.name)  # fmt: skip
+                   what, repr(name) if name else "without a name", likely, becomes,
+                   severity=severity, remedy=remedy, library=known.name)  # fmt: skip
 
 
 def _owner(name: str, mask: str) -> Library:
@@ -179,15 +177,14 @@ def find(scene: Scene) -> Iterator[Hazard]:
                 yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
                            severity=ACTION if known.state else ADVICE, detail=(shown,),
                            library=known.name)  # fmt: skip
-    frozen = getattr(gc, "get_freeze_count", int)()
     size = "of unknown size"
     for pages in _read("/proc/self/statm").split()[1:2]:
         size = f"{int(pages) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
-    if frozen > _AT_START:
-        yield tell("memory", "", "", size, f", {frozen} objects frozen", remedy="")
-        yield tell("unknown frozen", "gc.freeze", "", frozen)
-    else:
-        yield tell("memory", "", "", size, ", not frozen", remedy="" if PYPY else None)
+    count = getattr(gc, "get_freeze_count", int)()
+    is_frozen, text = count > _AT_START, f", {count} objects frozen"
+    yield tell("memory", "", "", size, text, remedy="" if PYPY or is_frozen else None)
+    if is_frozen:
+        yield tell("unknown frozen", "gc.freeze", "", count)
 
 
 def _exit_handlers() -> list[str]:

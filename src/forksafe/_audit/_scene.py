@@ -19,14 +19,10 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from .._fork_event._step import UnknownLayout
 from .._fork_event._typing import Any, Iterable
-from .._hazard import ACTION, ADVICE, FIXED
+from .._hazard import ACTION, ADVICE, FIXED, Hazard, Severity
 from .._libraries._connections import ROWS
 from .._steps import _mp
 from .._steps._connections import classes, instances, loaded
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .._hazard import Hazard, Severity
 
 PYPY = sys.implementation.name == "pypy"
 _LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs

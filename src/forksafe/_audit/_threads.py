@@ -23,15 +23,11 @@ from .._fork_event import ForkEvent
 from .._fork_event._threads import others_can_be_read, stack_of
 from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import held_by, load
-from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
+from .._hazard import ACTION, ADVICE, FIXED, AllowList, Hazard, Severity, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._steps._connections import instances, loaded, names
 from .._steps._locks import is_standard
 from ._scene import PYPY, Scene, path_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .._hazard import Hazard, Severity
 
 # The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"

@@ -10,10 +10,6 @@ import os
 
 from .._fork_event._typing import Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .._hazard import Severity
-
 
 class Library:
     """What one library has that a fork hurts, and what to write about it.
@@ -21,7 +17,7 @@ class Library:
     Several words stand in one string; patterns are matched as file names are.
     """
 
-    severity: Severity = "action"  # "advice": the library itself does what a fork calls for
+    severity: Any = "action"  # "advice": the library itself does what a fork calls for
     # Its threads: patterns, ``module:qualname``, of what they were started with; else modules whose
     # code they run; else patterns of their names, for those who run the code of others.
     targets = modules = names = ""

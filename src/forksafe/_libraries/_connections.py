@@ -18,12 +18,6 @@ from types import SimpleNamespace
 from .._fork_event._step import expect
 from .._fork_event._typing import Any, Callable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Optional
-
-    _Do = Optional[Callable[[Any], Any]]
-
 # What the child has let go of.
 _kept: list[Any] = []
 
@@ -37,7 +31,7 @@ class Row:
     """
 
     def __init__(
-        self, library: str, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None
+        self, library: str, path: str, socket: Any = None, forget: Any = None, anchors: Any = None
     ) -> None:
         self.library, self.path, self.anchors = library, path, anchors
         self.socket, self.forget = socket, forget
@@ -148,7 +142,7 @@ def _redis_pipeline(pipeline: Any) -> None:
         _watching.append(pipeline.connection)
 
 
-def _redis(*names: str) -> _Do:
+def _redis(*names: str) -> Callable[[Any], None]:
     def forget(connection: Any) -> None:
         if not any(watched is connection for watched in _watching):
             _replace(connection, **dict.fromkeys(names))
