@@ -100,8 +100,7 @@ class Hazard:
         severity: ``"action"``: you must do something. ``"fixed"``: forksafe handles it, in the
             forks that it is active for. ``"advice"``: it works, and there is something to know.
         summary: One line: what would happen.
-        subject: Which one it is, among those of its kind: a thread's name, a socket's peer. What
-            the allow-list matches; the same in every run of the program, as far as that can be.
+        subject: Which one of its kind: a thread's name, a socket's peer. An allow-list matches it.
         detail: More about it, in sentences.
         remedy: What to write, or to do.
         where: ``module:qualname``, a file and line, a file descriptor, as far as it can be known.

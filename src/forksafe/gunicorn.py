@@ -6,8 +6,7 @@ One of::
 
     from forksafe.gunicorn import *     # a line in gunicorn.conf.py
 
-Gunicorn takes every name of the module it is given that is also the name of a setting, so this
-module binds none, and exports none.
+Gunicorn reads its settings from the names in a module, so that this one binds none of those.
 """
 
 from __future__ import annotations

@@ -30,9 +30,8 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
     Args:
         locks: Look for locks that are held, too. That takes up to a second.
         allow: Hazards that are accepted, and left out of the answer: patterns ``kind:subject`` or
-            ``kind:library``, in the style of file names. ``"thread:MyMetrics*"`` allows threads of
-            such names, ``"socket:*:5432"`` connections to that port, ``"*:sentry-sdk"`` all that
-            is known to be of that library, ``"native-thread"`` all of a kind.
+            ``kind:library``, in the style of file names. ``"socket:*:5432"`` allows connections to
+            that port, ``"*:sentry-sdk"`` all of that library, ``"native-thread"`` all of a kind.
 
     Returns:
         What it found: first what needs action, then what forksafe fixes in the forks that it is
@@ -51,7 +50,12 @@ def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[H
     drops = drops or ForkEvent.drop_connections
     scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops)
     for name, part in (
-        *_healed.PARTS.items(),
+        ("log handlers", _healed.of_log_handlers),
+        ("event loops", _healed.of_event_loops),
+        ("pools", _healed.of_pools),
+        ("process executors", _healed.of_process_executors),
+        ("thread executors", _healed.of_thread_executors),
+        ("registry", _healed.of_registry),
         ("descriptors", _descriptors.find),
         ("threads", _threads.find),
         ("native threads", _runtime.find_native_threads),

@@ -18,7 +18,8 @@ from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._libraries._connections import ROWS, is_in_memory
-from ._scene import PYPY, UNNAMED, Scene, address_of, descriptors, is_loaded, path_of
+from .._steps._connections import names
+from ._scene import PYPY, UNNAMED, Scene, address_of, descriptors, path_of
 
 _ROWS = {known.name: known for known in LIBRARIES}
 # What holds a socket, how to ask for it, and whose it is.
@@ -76,7 +77,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
             mode = os.fstat(fd).st_mode
             if stat.S_ISSOCK(mode) and fd not in told:
                 yield from _socket(scene, fd, holders.get(fd, [(UNKNOWN, None)]))
-            elif stat.S_ISREG(mode) and is_loaded("_sqlite3"):
+            elif stat.S_ISREG(mode) and names("_sqlite3"):
                 yield from _sqlite(scene, fd)
         except OSError:
             pass  # it was closed meanwhile, or is not connected

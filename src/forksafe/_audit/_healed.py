@@ -1,7 +1,7 @@
 """What the steps of the reset heal, told by the steps' own finders.
 
 So the audit claims nothing that the reset does not do. A finder raises `UnknownLayout` where the
-reset would leave its subsystem alone. Each part is a function ``of_...``, in the order of telling.
+reset would leave its subsystem alone.
 """
 
 from __future__ import annotations
@@ -87,11 +87,3 @@ def of_registry(scene: Scene) -> Iterator[Hazard]:
 def _is_a(obj: Any, path: str) -> bool:
     classes = (loaded(f"{family}.{path}") for family in _who.NAMES)
     return any(isinstance(cls, type) and isinstance(obj, cls) for cls in classes)
-
-
-# By the names under which a hole is told.
-PARTS = {
-    name[len("of_") :].replace("_", " "): part
-    for name, part in tuple(globals().items())
-    if name.startswith("of_")
-}

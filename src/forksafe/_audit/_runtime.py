@@ -24,8 +24,8 @@ from .._fork_event._threads import stack_of
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
-from .._steps._connections import loaded
-from ._scene import PYPY, UNNAMED, Scene, is_loaded
+from .._steps._connections import loaded, names
+from ._scene import PYPY, UNNAMED, Scene
 from ._threads import active, frames_of_others, verdict
 
 TASKS = "/proc/self/task"
@@ -74,7 +74,7 @@ def _owner(name: str, mask: str) -> Library:
     if name:
         named = (k for k in LIBRARIES if any(fnmatchcase(name, p) for p in k.natives.split()))
         return next(named, _NATIVE)
-    if mask == _ALL_BLOCKED and is_loaded("faulthandler"):
+    if mask == _ALL_BLOCKED and names("faulthandler"):
         return _DISARMED if loaded("forksafe._steps._watchdog:_armed") else _WATCHDOG
     files = {line.rpartition("/")[2] for line in _read("/proc/self/maps").splitlines()}
     mapped = [k for k in LIBRARIES if k.mapped and any(k.mapped in file for file in files)]
@@ -170,10 +170,10 @@ def find(scene: Scene) -> Iterator[Hazard]:
         if callable(handler) and "asyncio" not in _name(handler):
             yield tell("signal-handler", name, _name(handler), name, _name(handler))
     for known in LIBRARIES:
-        for module in filter(is_loaded, known.loaded.split()):
+        for module in filter(names, known.loaded.split()):
             if not known.settled and (not known.state or loaded(known.state)):
-                variables = known.environment.split()
-                shown = "; ".join(f"{v}={os.environ.get(v, '(unset)')}" for v in variables)
+                name = known.prepared.partition("=")[0]
+                shown = name and f"{name}={os.environ.get(name, '(unset)')}"
                 yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
                            severity=ACTION if known.state else ADVICE, detail=(shown,),
                            library=known.name)  # fmt: skip

@@ -78,10 +78,6 @@ class Scene:
         return found
 
 
-def is_loaded(module: str) -> bool:
-    return sys.modules.get(module) is not None
-
-
 def path_of(thing: Any) -> str:
     """Return ``"module:qualname"`` of the type of `thing`."""
     return f"{type(thing).__module__}:{type(thing).__qualname__}"

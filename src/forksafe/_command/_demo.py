@@ -8,7 +8,6 @@ too, which is run by its path, in a session of its own: for os.fork forksafe is 
 from __future__ import annotations
 
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -28,9 +27,8 @@ def demo() -> int:
     """Run the demonstration; return 0 if each way to fork of forksafe's is ok, and 1 if not."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    python = f"{platform.python_implementation()} {platform.python_version()}"
     print("A parent and its forked child use one dictionary of a manager at once,")
-    print(f"{_ROUND_TRIPS} round trips each ({python}):\n")
+    print(f"{_ROUND_TRIPS} round trips each:\n")
     print(f"{'way to fork':18} parent  child  outcome", flush=True)
     failed = 0
     for style in STYLES:

@@ -31,7 +31,6 @@ class Library:
     # Modules that are told, as `kind`, with `trouble`; "action" where ``module:name`` is true.
     loaded = trouble = state = ""
     kind = "module"
-    environment = ""  # variables that it goes by, to be shown
     prepared = ""  # a variable, and behind "=" the values by which it is prepared for forks
     # Classes that hold a connected socket, beside those of `_connections.ROWS`; behind the last dot
     # the attribute that is its descriptor, or has a fileno(), or nothing for the object itself. Of
@@ -110,10 +109,8 @@ LIBRARIES = (
             "child; or multiprocessing.util.register_after_fork(pool, lambda p: p.reset())"),
     Library("pymemcache", "close() the client before the fork: its next use connects",
             connections="pymemcache.client.base:Client.sock"),
-    Library("duckdb", _CHILD, loaded="duckdb", trouble="a database opened before the fork is "
-            "unusable in the child"),
-    Library("lmdb", "open it in the child", loaded="lmdb", trouble="an Environment must not be "
-            "used across a fork"),
+    Library("duckdb or lmdb", "open it in the child", loaded="duckdb lmdb",
+            trouble="a database opened before the fork is unusable in the child"),
 
     # --- HTTP, messages, other protocols
     Library("urllib3", _HTTP, connections="urllib3.connection:HTTPConnection.sock"),
@@ -124,8 +121,7 @@ LIBRARIES = (
             "GRPC_ENABLE_FORK_SUPPORT=1 before the first import of grpc", modules="grpc",
             loaded="grpc", natives="grpc_* event_engine lifeguard default-executo resolver-execut "
             "timer_manager", trouble="channels made before a fork do not work in the child without "
-            "its fork support", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
-            prepared="GRPC_ENABLE_FORK_SUPPORT=1 true yes"),
+            "its fork support", prepared="GRPC_ENABLE_FORK_SUPPORT=1 true yes"),
     Library("pika", _CHILD, modules="pika",
             connections="pika.adapters.utils.nbio_interface:AbstractStreamTransport._sock"),
     Library("py-amqp", _CHILD),
@@ -133,8 +129,7 @@ LIBRARIES = (
             modules="kafka", names="kafka-python-*",
             connections="kafka.conn:BrokerConnection._sock"),
     Library("confluent-kafka", "make the producer or consumer in the child",
-            modules="confluent_kafka", natives="rdk:*", loaded="confluent_kafka",
-            trouble="librdkafka's threads are gone in the child"),
+            modules="confluent_kafka", natives="rdk:*"),
     Library("Paramiko", "connect in the child: the transport is its thread", modules="paramiko",
             connections="paramiko.transport:Transport.sock"),
     Library("asyncio", "open it in the child, in the child's own loop",
@@ -196,8 +191,7 @@ LIBRARIES = (
     Library("Arrow", "use pyarrow only after the fork", natives="arrow*", loaded="pyarrow",
             trouble="its thread pools, once used, are not started again in the child"),
     Library("tokenizers", "set TOKENIZERS_PARALLELISM=false, or use it in the child",
-            loaded="tokenizers", environment="TOKENIZERS_PARALLELISM",
-            prepared="TOKENIZERS_PARALLELISM=false 0", trouble=_HANGS),
+            loaded="tokenizers", prepared="TOKENIZERS_PARALLELISM=false 0", trouble=_HANGS),
     Library("a Rust runtime", "use the library (polars, lance, tokio, rayon) only after the fork, "
             "or spawn", natives="tokio-* polars-* rayon* lance*", loaded="polars lance lancedb",
             trouble=_HANGS),
