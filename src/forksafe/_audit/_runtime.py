@@ -24,8 +24,8 @@ from .._fork_event._threads import stack_of
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
-from .._steps._connections import loaded, names
-from ._scene import PYPY, UNNAMED, Scene
+from .._steps._connections import PYPY, loaded, names
+from ._scene import UNNAMED, Scene
 from ._threads import active, frames_of_others, verdict
 
 TASKS = "/proc/self/task"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections import deque
 from contextlib import suppress
 from functools import cached_property
@@ -24,7 +23,6 @@ from .._libraries._connections import ROWS
 from .._steps import _mp
 from .._steps._connections import classes, instances, loaded
 
-PYPY = sys.implementation.name == "pypy"
 _LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs
 UNNAMED = "(unnamed)"
 

@@ -25,9 +25,9 @@ from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import held_by, load
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, Hazard, Severity, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
-from .._steps._connections import instances, loaded, names
+from .._steps._connections import PYPY, instances, loaded, names
 from .._steps._locks import is_standard
-from ._scene import PYPY, Scene, path_of
+from ._scene import Scene, path_of
 
 # The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"

@@ -20,7 +20,7 @@ from .._libraries._connections import ROWS, Row
 
 Found = list[tuple[Row, list[Any]]]
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE in CPython's object.h
-_PYPY = sys.implementation.name == "pypy"
+PYPY = sys.implementation.name == "pypy"
 
 
 class ConnectionsStep(Step):
@@ -95,7 +95,7 @@ def instances(types: set[type], frozen: bool = False) -> dict[type, list[Any]]:
     if thaw:
         gc.collect(1)  # young garbage, which would be left alone for ever
         gc.unfreeze()
-    objects = gc.get_objects() if _PYPY or in_c - refer.keys() else gc.get_referrers(*anchors)
+    objects = gc.get_objects() if PYPY or in_c - refer.keys() else gc.get_referrers(*anchors)
     if thaw:
         gc.freeze()
     # Only types are looked at, so nothing of the program runs, whatever the object is.
