@@ -88,14 +88,15 @@ def instances(types: set[type], frozen: bool = False) -> dict[type, list[Any]]:
     if not types:
         return found
     refer = {loaded(row.path): row.anchors for row in ROWS if row.anchors}
-    in_c = {cls for cls in types if not cls.__flags__ & _HEAP_TYPE}
-    anchors = [*types, *(anchor for cls in in_c & refer.keys() for anchor in refer[cls]())]
+    anchors = [*types, *(anchor for cls in types & refer.keys() for anchor in refer[cls]())]
+    in_c = [cls for cls in types if not cls.__flags__ & _HEAP_TYPE]
+    unanchored = any(refer.keys().isdisjoint(cls.__mro__) for cls in in_c)
     # The collector does not show what it was told to leave alone.
     thaw = frozen and getattr(gc, "get_freeze_count", int)()
     if thaw:
         gc.collect(1)  # young garbage, which would be left alone for ever
         gc.unfreeze()
-    objects = gc.get_objects() if PYPY or in_c - refer.keys() else gc.get_referrers(*anchors)
+    objects = gc.get_objects() if PYPY or unanchored else gc.get_referrers(*anchors)
     if thaw:
         gc.freeze()
     # Only types are looked at, so nothing of the program runs, whatever the object is.
