@@ -13,7 +13,6 @@ import sys
 import warnings
 from _thread import get_ident
 from contextlib import suppress
-from functools import partial
 from types import FrameType
 
 from .._fork_event._typing import Any, Callable, Iterable
@@ -92,7 +91,8 @@ def watcher(
         _found.pop(get_ident(), None)
         with suppress(Exception):  # the fork goes on, whatever is wrong with its audit
             if wanted():
-                _found[get_ident()] = partial(tell, _actions(allowed, False))
+                hazards = _actions(allowed, False)
+                _found[get_ident()] = lambda: tell(hazards)
 
     return watch
 
