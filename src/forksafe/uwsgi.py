@@ -45,7 +45,7 @@ def _post_fork() -> None:
 install()
 _uwsgi: Any = uwsgi
 _names = vars(_uwsgi)
-if "post_fork_hook" in _names:
+if "post_fork_hook" in _names and type(_uwsgi) is types.ModuleType:  # else that hook is ours
     _names["_application_hook"] = _names["post_fork_hook"]
 _uwsgi.__class__ = _Module
 _names["post_fork_hook"] = _post_fork
