@@ -6,110 +6,80 @@ each. A new kind is a row here and a section there; a test holds the two togethe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Literal
-
-    Severity = Literal["action", "fixed", "advice"]
-    _Text = tuple[Severity, str, str, str]
-
+Severity = Literal["action", "fixed", "advice"]
+_Row = tuple[Severity, str, str, str]
 ACTION: Literal["action"] = "action"
 FIXED: Literal["fixed"] = "fixed"
 ADVICE: Literal["advice"] = "advice"
-
 SEVERITIES = (ACTION, FIXED, ADVICE)
 
 
-def _row(severity: Severity, summary: str, remedy: str = "", detail: str = "") -> _Text:
-    return severity, summary, remedy, detail
+def _row(severity: Severity, text: str, remedy: str = "", detail: str = "") -> _Row:
+    return severity, text, remedy, detail
 
 
 # In order of how often they bite: the kind, and which of its cases; how bad, what would happen
 # without forksafe, what to do (of what is fixed: what forksafe does), and more about it.
 # fmt: off
-TEXTS: dict[str, _Text] = {
+TEXTS = {
     "thread": _row(ACTION, "{} thread {!r}{} would be gone in the child{}", "", "{}What it was to "
         "do, and what waits in its queues, is never done in the child."),
-    "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}", "", "Started by code "
-        "outside Python."),
+    "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}"),
     "native-thread unseen": _row(ADVICE, "whether libraries run threads of their own cannot be "
-        "seen on this system", "run the audit on Linux too, or look with a debugger or ps"),
+        "seen here", "run the audit on Linux, with descriptors left (ulimit -n); or look with ps"),
     "socket": _row(ACTION, "{} to {} would be shared with the child: what one sends and receives, "
         "the other misses", "", "{}, from {} to {}.{}"),
-    "socket unseen": _row(ADVICE, "which sockets are connected cannot be seen on this system",
-        "run the audit on Linux too, or look with lsof or fstat"),
-    "socket listening": _row(ADVICE, "a child that lives on keeps the port of {} taken", "close "
-        "the socket in a child that does not serve: a server that starts again while such a child "
-        "lives fails with EADDRINUSE"),
+    "socket unseen": _row(ADVICE, "which sockets are connected cannot be seen here", "run the "
+        "audit on Linux, with descriptors left (ulimit -n); or look with lsof or fstat"),
+    "socket listening": _row(ADVICE, "a child that lives on keeps the port of {} taken", "close it "
+        "in a child that does not serve, or a server that starts again fails with EADDRINUSE"),
     "database": _row(ACTION, "the open SQLite database {} would be shared with the child", "close "
-        "the connection before the fork, or connect in the child", "Both processes would believe "
-        "that they hold its locks, and the file is corrupted (sqlite.org/howtocorrupt.html, 2.6)."),
+        "the connection before the fork, or connect in the child", "Both would believe that they "
+        "hold its locks (sqlite.org/howtocorrupt.html, 2.6)."),
     "connection-pool": _row(ACTION, "{}'s pool {} holds {} that the child would share"),
-    "child-process": _row(FIXED, "process {!r} would seem to be the child's own, which would end "
-        "it, if it is a daemon, or fail to wait for it", "the child's list of children is empty"),
-    "child-process of subprocess": _row(ADVICE, "to the child the program {} seems to have ended, "
-        "with status 0", "ask only the process that started it, and close its pipes in the child: "
-        "its stdin does not end before both have closed them"),
+    "child-process": _row(ADVICE, "to the child the program {} seems to have ended, with status 0",
+        "ask only the process that started it, and close its pipes in the child"),
     "proxy": _row(FIXED, "{} manager proxies would share their connection with the child: replies "
         "reach the wrong process", "the child's proxies open connections of their own"),
     "queue": _row(FIXED, "what the child puts into a {} would be lost: its feeder thread stays "
         "with the parent", "the child's queue starts a feeder of its own"),
     "pool": _row(ACTION, "a {} will refuse work in the child, where it would wait for ever but for "
-        "forksafe", "make the pool in the child, or after the forks", "Its threads and workers "
-        "answer to the process that made it, whose own use of it goes on."),
-    "executor": _row(FIXED, "the {} would run nothing in the child, or share its pipes with it",
-        "it works in the child, with threads or workers of its own"),
+        "forksafe", "make the pool in the child, or after the forks"),
+    "executor": _row(FIXED, "the {} would run nothing in the child", "it works in the child, with "
+        "threads of its own"),
     "executor at work": _row(ACTION, "a {} at work will be broken in the child, where it would "
-        "hang but for forksafe", "make the executor in the child, or after the forks", "Its thread "
-        "and its workers are the parent's; in the child its use raises BrokenProcessPool."),
+        "hang but for forksafe", "make the executor in the child, or after the forks"),
     "interpreter": _row(ACTION, "with subinterpreter {} the child crashes before it runs any code",
-        "close() it before the fork, and shut an InterpreterPoolExecutor down; or make them after "
-        "the forks", "CPython itself fails to delete it in the child (cpython gh-139759)."),
-    "forkserver": _row(FIXED, "the child could start no process by the forkserver of {}: it is "
-        "none of its own", "the child starts one of its own on demand"),
-    "resource-tracker": _row(FIXED, "the resource tracker of {} would be started a second time by "
-        "the child, whose end unlinks shared memory that this process still uses", "the child "
-        "keeps the parent's tracker"),
-    "after-fork-callbacks": _row(FIXED, "{} after-fork callbacks would not be run by os.fork()",
-        "they run in every child, once"),
-    "event-loop": _row(FIXED, "{} event loop would share its epoll and self-pipe with the child: "
-        "each process deafens the other, and takes its signals", "in the child the loop gets its "
-        "own"),
+        "close() it before the fork, or shut its InterpreterPoolExecutor down", "CPython fails to "
+        "delete it in the child (cpython gh-139759)."),
+    "event-loop": _row(FIXED, "an event loop would share its epoll and self-pipe with the child: "
+        "each process deafens the other, and takes its signals", "in the child it gets its own"),
     "event-loop running": _row(ACTION, "an event loop runs in another thread, and would stand "
         "still in the child", "make a loop in the child, and start its thread there"),
     "event-loop in C": _row(ACTION, "a uvloop event loop would be shared with the child, and "
         "cannot be told apart", "make the loop in the child, or close it before the fork"),
     "signal-handler": _row(ADVICE, "the child inherits the handler of {}: {}", "set it again in "
-        "the child, or compare os.getpid() with the pid it was set under"),
-    "temporary-directory": _row(FIXED, "{} would be deleted by a child that ends by sys.exit(), or "
-        "that drops the TemporaryDirectory", "it is the parent's to delete"),
-    "temporary-file": _row(ACTION, "{} would be deleted by a child that ends by sys.exit() or at "
-        "its program's end, or that drops the NamedTemporaryFile", "fork with forked(), end the "
-        "child with os._exit(), or use delete=False"),
-    "import": _row(FIXED, "{}, which another thread is importing, would stay half-initialised in "
-        "the child, or hang it", "the child imports it from scratch"),
+        "the child, or compare os.getpid() in it"),
+    "temporary-file": _row(ACTION, "{} would be deleted by a child that ends as a program does, or "
+        "that drops the NamedTemporaryFile", "fork with forked(), end the child with os._exit(), "
+        "or use delete=False"),
     "lock": _row(ACTION, "the {} {} is held {}", "take it for the fork, and release it in both "
-        "processes; or make it anew in the child: os.register_at_fork(after_in_child=...)", "A "
-        "child that is forked while another thread holds it finds it locked for ever."),
+        "processes; or make it anew in the child: os.register_at_fork(after_in_child=...)", "If "
+        "another thread holds it, it is locked in the child for ever."),
     "open-file": _row(ACTION, "{} characters or bytes wait to be written to {}: both processes "
         "would write them", "flush() it before the fork, or close it"),
-    "open-file at its end": _row(ACTION, "{} would be finished by both processes", "close() it "
-        "before the fork, or open it in the child", "It writes when it is closed or collected: a "
-        "trailer, a directory, an index."),
-    "open-file of logging": _row(FIXED, "{} records that wait in a {} would be written by both "
-        "processes", "they are the parent's: the child's handler starts empty"),
-    "exit-handlers": _row(ADVICE, "{} exit handler(s) would run in every child that ends by "
-        "sys.exit() or at its program's end", "fork with forked(), or end the child with "
-        "os._exit(), or let a handler compare os.getpid() with the pid it was registered under"),
+    "exit-handlers": _row(ADVICE, "{} exit handler(s) would run in every child that ends as a "
+        "program does", "fork with forked(), end the child with os._exit(), or check os.getpid()"),
     "module": _row(ADVICE, "{}: {}", "", "{}"),
     "random-state": _row(ADVICE, "{}: {}", "", "{}"),
-    "memory": _row(ADVICE, "the process is {}{}", "install(freeze=True), in a server that preloads "
-        "and then forks its workers; or gc.freeze() right before the first fork", "A fork takes 10 "
-        "to 25 ms for the page tables of each GiB."),
+    "memory": _row(ADVICE, "the process is {}{}", "install(freeze=True), in a server that "
+        "preloads; or gc.freeze() right before the first fork", "A fork takes 10 to 25 ms for the "
+        "page tables of each GiB."),
     "unknown": _row(ADVICE, "{} could not be looked at", "please report it", "The audit failed "
         "there with {}: {}"),
     "unknown layout": _row(ACTION, "{}: not as on any Python that forksafe knows, so that it is "
@@ -130,8 +100,7 @@ class Hazard:
         severity: ``"action"``: you must do something. ``"fixed"``: forksafe handles it, in the
             forks that it is active for. ``"advice"``: it works, and there is something to know.
         summary: One line: what would happen.
-        subject: Which one it is, among those of its kind: a thread's name, a socket's peer. What
-            the allow-list matches; the same in every run of the program, as far as that can be.
+        subject: Which one of its kind: a thread's name, a socket's peer. An allow-list matches it.
         detail: More about it, in sentences.
         remedy: What to write, or to do.
         where: ``module:qualname``, a file and line, a file descriptor, as far as it can be known.

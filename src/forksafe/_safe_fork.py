@@ -120,8 +120,7 @@ def _warn_before(caller: FrameType) -> None:
         threads = 1 + _count()
     from ._audit._policy import would_raise
 
-    module = caller.f_globals.get("__name__", "<unknown>")
     text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
     text += "deadlocks in the child."
-    if threads > 1 and would_raise(text, DeprecationWarning, module, caller.f_lineno):
+    if threads > 1 and would_raise(text, DeprecationWarning, caller):
         raise DeprecationWarning(text)

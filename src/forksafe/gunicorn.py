@@ -6,18 +6,16 @@ One of::
 
     from forksafe.gunicorn import *     # a line in gunicorn.conf.py
 
-Gunicorn takes every name of the module it is given that is also the name of a setting, so this
-module binds none, and exports none.
+Gunicorn reads its settings from the names in a module, so that this one binds none of those.
 """
 
 from __future__ import annotations
 
-import os as _os
-import sys as _sys
+from sys import _getframe
 
 from . import _hook
 from . import install as _install
-from ._fork_event._typing import Any, Iterable
+from ._fork_event._typing import Iterable
 
 __all__: list[str] = []
 
@@ -38,35 +36,25 @@ def log_audit(*, allow: Iterable[str] = ()) -> None:
     """
     import logging
 
-    from ._audit import AllowList, look
-    from ._hazard import ACTION
+    from ._audit import _policy
+    from ._fork_event._threads import stack_of
 
-    allowed = AllowList(allow)
-    found: list[Any] = []
-
-    def look_once() -> None:
-        if _forks_a_worker():
+    def is_first_worker() -> bool:
+        # A preloaded application may fork as well: a Manager's server, for one.
+        callers = ((f.f_code.co_name, f.f_globals.get("__name__")) for f in stack_of(_getframe()))
+        is_worker = ("spawn_worker", "gunicorn.arbiter") in callers
+        if is_worker:
             _hook.watch(None)
-            found.append([hazard for hazard in look(allowed) if hazard.severity == ACTION])
+        return is_worker
 
-    def tell() -> None:
-        while found:
-            log = logging.getLogger("gunicorn.error")
-            for hazard in (hazards := found.pop()):
-                log.warning("forksafe: %s; %s", hazard, hazard.remedy)
-            if not hazards:
-                log.info("forksafe: the workers inherit nothing that needs action")
+    def tell(hazards: _policy.Hazards) -> None:
+        log = logging.getLogger("gunicorn.error")
+        for hazard in hazards:
+            log.warning("forksafe: %s; %s", hazard, hazard.remedy)
+        if not hazards:
+            log.info("forksafe: the workers inherit nothing that needs action")
 
-    _hook.watch(look_once)
-    _os.register_at_fork(after_in_parent=tell, after_in_child=found.clear)
-
-
-def _forks_a_worker() -> bool:
-    # A preloaded application may fork as well: a Manager's server, for one.
-    frame: Any = _sys._getframe(1)
-    while frame is not None and frame.f_code.co_name != "spawn_worker":
-        frame = frame.f_back
-    return frame is not None and frame.f_globals.get("__name__") == "gunicorn.arbiter"
+    _hook.watch(_policy.watcher("warn", allow, tell, is_first_worker))
 
 
 _install()

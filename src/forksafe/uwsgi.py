@@ -13,7 +13,7 @@ from __future__ import annotations
 import types
 
 from . import after_fork_in_child, install
-from ._fork_event._typing import Any, Callable
+from ._fork_event._typing import Any
 
 try:
     import uwsgi  # type: ignore[import-untyped] # made by uWSGI, in its own processes
@@ -25,40 +25,27 @@ except ImportError:
 
 __all__: list[str] = []
 
-_NAME = "post_fork_hook"
-
-
-def _post_fork() -> None:
-    after_fork_in_child()
-    if _theirs:
-        _theirs[0]()
-
-
-_theirs: list[Callable[[], object]] = []
-
 
 class _Module(types.ModuleType):
     @property
     def post_fork_hook(self) -> Any:
         """The application's hook, called in every child after the reset."""
-        if not _theirs:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {_NAME!r}")
-        return _theirs[0]
+        return self._application_hook
 
     @post_fork_hook.setter
     def post_fork_hook(self, hook: Any) -> None:
-        _theirs[:] = [hook]
+        self._application_hook = hook
 
-    @post_fork_hook.deleter
-    def post_fork_hook(self) -> None:
-        _theirs.clear()
+
+def _post_fork() -> None:
+    after_fork_in_child()
+    getattr(_uwsgi, "post_fork_hook", int)()
 
 
 install()
 _uwsgi: Any = uwsgi
-if not isinstance(_uwsgi, _Module):
-    _names = vars(_uwsgi)
-    if _NAME in _names:
-        _theirs.append(_names[_NAME])
-    _uwsgi.__class__ = _Module
-    _names[_NAME] = _post_fork
+_names = vars(_uwsgi)
+if "post_fork_hook" in _names and type(_uwsgi) is types.ModuleType:  # else that hook is ours
+    _names["_application_hook"] = _names["post_fork_hook"]
+_uwsgi.__class__ = _Module
+_names["post_fork_hook"] = _post_fork

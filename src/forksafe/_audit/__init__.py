@@ -13,10 +13,10 @@ import sys
 from .._fork_event import ForkEvent
 from .._fork_event._step import UnknownLayout
 from .._fork_event._typing import Callable, Iterable
-from .._hazard import KINDS, SEVERITIES, Hazard, tell
-from .._hazard import AllowList as AllowList
+from .._hazard import KINDS, SEVERITIES, AllowList, Hazard, tell
+from .._steps._connections import names
 from . import _descriptors, _healed, _runtime, _threads
-from ._scene import NO_DESCRIPTOR, Scene, names
+from ._scene import Scene
 
 _TRIES = 5
 
@@ -30,9 +30,8 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
     Args:
         locks: Look for locks that are held, too. That takes up to a second.
         allow: Hazards that are accepted, and left out of the answer: patterns ``kind:subject`` or
-            ``kind:library``, in the style of file names. ``"thread:MyMetrics*"`` allows threads of
-            such names, ``"socket:*:5432"`` connections to that port, ``"*:sentry-sdk"`` all that
-            is known to be of that library, ``"native-thread"`` all of a kind.
+            ``kind:library``, in the style of file names. ``"socket:*:5432"`` allows connections to
+            that port, ``"*:sentry-sdk"`` all of that library, ``"native-thread"`` all of a kind.
 
     Returns:
         What it found: first what needs action, then what forksafe fixes in the forks that it is
@@ -51,7 +50,12 @@ def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[H
     drops = drops or ForkEvent.drop_connections
     scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops)
     for name, part in (
-        *_healed.PARTS.items(),
+        ("log handlers", _healed.of_log_handlers),
+        ("event loops", _healed.of_event_loops),
+        ("pools", _healed.of_pools),
+        ("process executors", _healed.of_process_executors),
+        ("thread executors", _healed.of_thread_executors),
+        ("registry", _healed.of_registry),
         ("descriptors", _descriptors.find),
         ("threads", _threads.find),
         ("native threads", _runtime.find_native_threads),
@@ -74,7 +78,4 @@ def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) ->
         specs = (names(module).get("__spec__") for module in list(sys.modules))
         half = any(getattr(spec, "_initializing", False) for spec in specs)  # it has no state yet
         return [] if half else [tell("unknown layout", name, "", name, detail=(error,))]
-    remedy = None
-    if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
-        remedy = "raise the limit of descriptors (ulimit -n), or run the audit while some are left"
-    return [tell("unknown", name, "", name, remedy=remedy, detail=(type(error).__name__, error))]
+    return [tell("unknown", name, "", name, detail=(type(error).__name__, error))]

@@ -18,13 +18,15 @@ from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._libraries._connections import ROWS, is_in_memory
-from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, address_of, descriptors, is_loaded, path_of
+from .._steps._connections import PYPY, names
+from ._scene import UNNAMED, Scene, address_of, descriptors, path_of
 
 _ROWS = {known.name: known for known in LIBRARIES}
 # What holds a socket, how to ask for it, and whose it is.
 _OWNERS: list[tuple[str, Any, Library]] = []
 for known in LIBRARIES:
-    _OWNERS += [(path, name, known) for path, name in (known.connections or {}).items()]
+    words = [word.rpartition(".") for word in known.connections.split()]
+    _OWNERS += [(path, attribute, known) for path, _, attribute in words]
     _OWNERS += [(r.path, r.socket, known) for r in ROWS if r.socket and r.library == known.name]
 _OWNERS += [(path, "", UNKNOWN) for path in ("ssl:SSLSocket", "socket:socket")]
 _LOOPS = "asyncio.selector_events:BaseSelectorEventLoop"
@@ -35,15 +37,8 @@ _SQLITE, _DJANGO = "sqlite3:Connection", "django.db.backends.base.base:BaseDatab
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
 _TEXT, _CLOSER, _POPEN = "_io:TextIOWrapper", "tempfile:_TemporaryFileCloser", "subprocess:Popen"
-# What writes when it is closed or collected: attributes with its file and its name, and whether
-# it is due.
-_FINISHED: dict[str, tuple[str, str, Any]] = {
-    "gzip:GzipFile": ("fileobj", "name", lambda file: file.writable()),
-    "zipfile:ZipFile": ("fp", "filename", lambda file: file._didModify),
-    "dbm.dumb:_Database": ("_index", "_datfile", lambda file: file._modified),
-}
 WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _RECORDS, _SQLITE, *_REDIS, *_BINARY, _TEXT,
-          _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
+          _CLOSER, _POPEN)  # fmt: skip
 
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux
 _ESTABLISHED = 1  # in tcp_states.h of Linux, the first byte of TCP_INFO
@@ -82,11 +77,10 @@ def find(scene: Scene) -> Iterator[Hazard]:
             mode = os.fstat(fd).st_mode
             if stat.S_ISSOCK(mode) and fd not in told:
                 yield from _socket(scene, fd, holders.get(fd, [(UNKNOWN, None)]))
-            elif stat.S_ISREG(mode) and is_loaded("_sqlite3"):
+            elif stat.S_ISREG(mode) and names("_sqlite3"):
                 yield from _sqlite(scene, fd)
-        except OSError as exc:  # closed meanwhile, or not connected
-            if exc.errno in NO_DESCRIPTOR:
-                raise
+        except OSError:
+            pass  # it was closed meanwhile, or is not connected
     yield from _files(scene)
 
 
@@ -213,16 +207,9 @@ def _files(scene: Scene) -> Iterator[Hazard]:
     for process in scene.instances(_POPEN):
         if process.returncode is None:
             name = str(process.args if isinstance(process.args, str) else process.args[0])
-            yield tell("child-process of subprocess", name, f"pid {process.pid}", name)
+            yield tell("child-process", name, f"pid {process.pid}", name)
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)  # a step's business
     handled = {id(s) for s in streams} | {id(getattr(s, "buffer", None)) for s in streams}
-    for path, (attribute, named, is_due) in _FINISHED.items():
-        for file in scene.instances(path):
-            below = getattr(file, attribute, None)
-            if below is not None and is_due(file):
-                handled.add(id(below))
-                name = os.fsdecode(getattr(file, named) or "(without a name)")
-                yield tell("open-file at its end", name, path, name)
     waiting = {id(file): (file, _waiting(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
         size = _waiting(file)

@@ -1,8 +1,7 @@
 """What the steps of the reset heal, told by the steps' own finders.
 
 So the audit claims nothing that the reset does not do. A finder raises `UnknownLayout` where the
-reset would leave its subsystem alone. Pools, executors of processes and loops of other threads are
-healed so far that they do not hang; the program has to do something as well.
+reset would leave its subsystem alone.
 """
 
 from __future__ import annotations
@@ -14,58 +13,21 @@ from collections import Counter
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
-from .._steps import _executors, _locks, _loops, _mp, _streams, _temp_dirs
+from .._steps import _executors, _mp, _streams
+from .._steps._connections import loaded
 from .._steps._executors import _thread_executors
-from .._steps._mp import _processes
-from ._scene import Scene, address_of, is_loaded, path_of
-from ._scene import find as loaded
+from ._scene import Scene, address_of, path_of
 
 _ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
 WANTED = (_ASYNCIOS, _UVLOOPS)
 
 
-def _of_imports(scene: Scene) -> Iterator[Hazard]:
-    for name in _locks.half_imported():
-        yield tell("import", name, name, name)
+def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
+    scene.mended |= {id(handler) for handler, _ in _streams.waiting_handlers()}
+    return ()
 
 
-def _of_children(scene: Scene) -> Iterator[Hazard]:
-    for _, children in _processes.children():
-        for child in list(children):
-            name = str(getattr(child, "_name", "?"))
-            pid = getattr(getattr(child, "_popen", None), "pid", None)
-            yield tell("child-process", name, f"pid {pid}", name)
-
-
-def _of_helpers(scene: Scene) -> Iterator[Hazard]:
-    for one in _processes.trackers():
-        pid = one.state.get("_pid")
-        if pid is not None:
-            package = one.module.partition(".")[0]
-            yield tell("resource-tracker", one.module, f"pid {pid}", package)
-    for module, server in _processes.fork_servers():
-        name, pid = module.__name__, getattr(server, "_forkserver_pid", None)
-        if server._forkserver_alive_fd is not None:
-            yield tell("forkserver", name, f"pid {pid}", name.partition(".")[0])
-
-
-def _of_directories(scene: Scene) -> Iterator[Hazard]:
-    for _, directory in _temp_dirs.live_directories() if is_loaded("tempfile") else ():
-        name = str(directory.name)
-        yield tell("temporary-directory", name, path_of(directory), name)
-
-
-def _of_log_handlers(scene: Scene) -> Iterator[Hazard]:
-    for handler, attribute in _streams.waiting_handlers():
-        if attribute == "buffer":
-            name = type(handler).__name__
-            yield tell("open-file of logging", name, path_of(handler), len(handler.buffer), name)
-        else:
-            scene.mended.add(id(handler))
-
-
-def _of_loops(scene: Scene) -> Iterator[Hazard]:
-    current = [id(loop) for loop in _loops.current_loops()]
+def of_event_loops(scene: Scene) -> Iterator[Hazard]:
     for loop in scene.instances(_ASYNCIOS):
         name = path_of(loop)
         if loop.__dict__.get("_ssock") is None:
@@ -73,13 +35,13 @@ def _of_loops(scene: Scene) -> Iterator[Hazard]:
         if loop.__dict__.get("_thread_id") not in (None, get_ident()):
             yield tell("event-loop running", name, name)
         else:
-            yield tell("event-loop", name, name, "the current" if id(loop) in current else "an")
+            yield tell("event-loop", name, name)
     for loop in scene.instances(_UVLOOPS):
         if not loop.is_closed():
             yield tell("event-loop in C", path_of(loop), path_of(loop))
 
 
-def _of_pools(scene: Scene) -> Iterator[Hazard]:
+def of_pools(scene: Scene) -> Iterator[Hazard]:
     for pool, owner in _executors.live_pools():
         _executors._check_pool(pool)
         if vars(pool)["_worker_handler"].is_alive():  # else it was closed, and came to its end
@@ -87,19 +49,16 @@ def _of_pools(scene: Scene) -> Iterator[Hazard]:
             yield tell("pool", name, f"{path_of(pool)}, of process {owner}", name)
 
 
-def _of_process_executors(scene: Scene) -> Iterator[Hazard]:
+def of_process_executors(scene: Scene) -> Iterator[Hazard]:
     name, where = "ProcessPoolExecutor", "concurrent.futures.process:ProcessPoolExecutor"
     for live in _executors.live_process_executors():
         _executors._check_executor(live)
         if live.thread is not None and live.thread.is_alive():  # else it was shut down
             owner = live.owner or os.getpid()
             yield tell("executor at work", name, f"{where}, of process {owner}", name)
-        unused = live.thread is None and type(live.queue)
-        if unused and unused is loaded("concurrent.futures.process:_SafeQueue"):  # not loky's
-            yield tell("executor", f"{name} (not used yet)", where, f"{name} (not used yet)")
 
 
-def _of_thread_executors(scene: Scene) -> Iterator[Hazard]:
+def of_thread_executors(scene: Scene) -> Iterator[Hazard]:
     kind = "ThreadPoolExecutor"
     # No child of these comes to its reset: `interpreter` tells that.
     interpreters = loaded("concurrent.futures.interpreter:InterpreterPoolExecutor") or ()
@@ -112,9 +71,8 @@ def _of_thread_executors(scene: Scene) -> Iterator[Hazard]:
             yield tell("executor", name, f"concurrent.futures.thread:{kind}", name)
 
 
-def _of_registries(scene: Scene) -> Iterator[Hazard]:
+def of_registry(scene: Scene) -> Iterator[Hazard]:
     proxies: Counter[str] = Counter()
-    others: list[str] = []
     for one in _mp.registries():
         for obj in [reference() for reference in list(one.entries.values())]:
             thread = getattr(obj, "_thread", None)
@@ -122,30 +80,10 @@ def _of_registries(scene: Scene) -> Iterator[Hazard]:
                 proxies[address_of(getattr(getattr(obj, "_token", None), "address", "?"))] += 1
             elif _is_a(obj, "queues:Queue") and thread is not None and thread.is_alive():
                 yield tell("queue", str(thread.name), path_of(obj), type(obj).__name__)
-            elif obj is not None:
-                others.append(path_of(obj))
     for address, count in proxies.items():
         yield tell("proxy", address, f"manager at {address}", count)
-    if others:
-        where = "multiprocessing.util:register_after_fork"
-        yield tell("after-fork-callbacks", ", ".join(sorted({*others})), where, len(others))
 
 
 def _is_a(obj: Any, path: str) -> bool:
     classes = (loaded(f"{family}.{path}") for family in _who.NAMES)
     return any(isinstance(cls, type) and isinstance(obj, cls) for cls in classes)
-
-
-# By the names under which a hole is told.
-PARTS = {
-    "imports": _of_imports,
-    "children": _of_children,
-    "helper processes": _of_helpers,
-    "temporary directories": _of_directories,
-    "log handlers": _of_log_handlers,
-    "event loops": _of_loops,
-    "pools": _of_pools,
-    "process executors": _of_process_executors,
-    "thread executors": _of_thread_executors,
-    "registry": _of_registries,
-}

@@ -13,54 +13,69 @@ import sys
 import warnings
 from _thread import get_ident
 from contextlib import suppress
+from types import FrameType
 
 from .._fork_event._typing import Any, Callable, Iterable
-from .._hazard import ACTION, Hazard
+from .._hazard import ACTION, AllowList, Hazard
 from ..exceptions import ForkHazardWarning, UnsafeForkError
-from . import AllowList, look
+from . import look
+
+Hazards = tuple[Hazard, ...]
 
 # Sets of hazards that were told, numbers aside: a port or a thread's number is no news.
 _told: set[frozenset[str]] = set()
 
-# What the hook is to tell after its fork, by thread. Its registration is one of its own: it runs
-# after the one that restores the signals, and an exception of it (warnings as errors) is reported
-# by the interpreter.
-_found: dict[int, tuple[Hazard, ...]] = {}
+# What the hook is to call after its fork, by thread. Its registration is one of its own: it runs
+# after the one that restores the signals, and the interpreter reports what it raises.
+_found: dict[int, Callable[[], object]] = {}
 _registered = False
 
 
 def before(
     on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = (), drops: bool = False
-) -> tuple[Hazard, ...]:
+) -> Hazards:
     """Look before a fork to which kinds are `harmless`, or refuse it; return what to tell `after`.
 
     `on_hazard` and `allow` are as `safe_fork()` has them; `drops`: see `look`.
     """
     _check(on_hazard)
-    if on_hazard == "ignore":
-        return ()
     hazards = tuple(h for h in _actions(AllowList(allow), drops) if h.kind not in harmless)
     refused = hazards and on_hazard == "raise"
     if hazards and not refused and _key(hazards) not in _told:
-        text, _, line, module, _ = _warning(hazards)
-        refused = would_raise(text, ForkHazardWarning, module, line)
+        text, frame = _warning(hazards)
+        refused = would_raise(text, ForkHazardWarning, frame)
     if refused:
         raise UnsafeForkError(hazards)
     return hazards
 
 
-def after(hazards: tuple[Hazard, ...]) -> None:
+def after(hazards: Hazards) -> None:
     """Tell, in the parent and after the fork, what `before` found. Never raises."""
     try:
-        _tell(hazards)
+        _warn(hazards)
     except Exception as exc:  # a showwarning() of the program's own: the pid matters more
         sys.excepthook(type(exc), exc, exc.__traceback__)
 
 
-def watcher(on_hazard: str, allow: Iterable[str]) -> Callable[[], None] | None:
+def _warn(hazards: Hazards) -> None:
+    if hazards and _key(hazards) not in _told:
+        _told.add(_key(hazards))
+        text, frame = _warning(hazards)
+        place = (frame.f_code.co_filename, frame.f_lineno, _module(frame))
+        registry = frame.f_globals.setdefault("__warningregistry__", {})
+        warnings.warn_explicit(text, ForkHazardWarning, *place, registry)
+
+
+def watcher(
+    on_hazard: str,
+    allow: Iterable[str],
+    tell: Callable[[Hazards], None] = _warn,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Callable[[], None] | None:
     """Return what the hook is to call before each fork; None for nothing.
 
-    ``"raise"`` is as ``"warn"`` here: the interpreter drops what an at-fork hook raises.
+    It looks where a fork is `wanted`. `tell` is called in the parent after the fork. ``"raise"`` is
+    as ``"warn"`` here: the interpreter drops what an at-fork hook raises.
     """
     global _registered
     _check(on_hazard)
@@ -69,13 +84,15 @@ def watcher(on_hazard: str, allow: Iterable[str]) -> Callable[[], None] | None:
         return None
     if not _registered:
         _registered = True
-        tell = lambda: _tell(_found.pop(get_ident(), ()))  # noqa: E731 - it has just one line
-        os.register_at_fork(after_in_parent=tell, after_in_child=_found.clear)
+        tell_found = lambda: _found.pop(get_ident(), int)()  # noqa: E731 - it has just one line
+        os.register_at_fork(after_in_parent=tell_found, after_in_child=_found.clear)
 
     def watch() -> None:
         _found.pop(get_ident(), None)
         with suppress(Exception):  # the fork goes on, whatever is wrong with its audit
-            _found[get_ident()] = _actions(allowed, False)
+            if wanted():
+                hazards = _actions(allowed, False)
+                _found[get_ident()] = lambda: tell(hazards)
 
     return watch
 
@@ -85,48 +102,38 @@ def _check(on_hazard: str) -> None:
         raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
 
 
-def _actions(allowed: AllowList, drops: bool) -> tuple[Hazard, ...]:
+def _actions(allowed: AllowList, drops: bool) -> Hazards:
     return tuple(hazard for hazard in look(allowed, drops=drops) if hazard.severity == ACTION)
 
 
-def _key(hazards: tuple[Hazard, ...]) -> frozenset[str]:
+def _key(hazards: Hazards) -> frozenset[str]:
     return frozenset(re.sub(r"\d+", "#", f"{hazard.kind}:{hazard.subject}") for hazard in hazards)
 
 
-def _tell(hazards: tuple[Hazard, ...]) -> None:
-    if hazards and _key(hazards) not in _told:
-        _told.add(_key(hazards))
-        text, file, line, module, values = _warning(hazards)
-        registry = values.setdefault("__warningregistry__", {})
-        warnings.warn_explicit(text, ForkHazardWarning, file, line, module, registry)
-
-
-def _warning(hazards: tuple[Hazard, ...]) -> Any:
-    """Return the text; and file, line, module and globals of who forks: the innermost not ours."""
+def _warning(hazards: Hazards) -> tuple[str, FrameType]:
+    """Return the text of the warning, and the frame of who forks: the innermost not ours."""
     frame = sys._getframe(1)
     package = __name__.partition(".")[0]
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+    while frame.f_back and _module(frame).partition(".")[0] == package:
         frame = frame.f_back
-    things = "1 thing" if len(hazards) == 1 else f"{len(hazards)} things"
-    lines = "".join(f"\n  {hazard}\n    {hazard.remedy}" for hazard in hazards)
-    text = f"this fork breaks {things} in the child that forksafe cannot mend:{lines}"
-    values = frame.f_globals
-    module = values.get("__name__", "<unknown>")
-    return text, frame.f_code.co_filename, frame.f_lineno, module, values
+    return str(UnsafeForkError(hazards)).replace("not forked", "forked all the same", 1), frame
 
 
-def would_raise(text: str, category: type[Warning], module: str, line: int) -> bool:
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "<unknown>"))
+
+
+def would_raise(text: str, category: type[Warning], frame: FrameType) -> bool:
     """Tell whether a warning in that place would be an exception, as ``warnings.warn()`` does."""
 
     def matches(pattern: Any, name: str) -> bool:
-        # The interpreter's own filters have plain strings, which must be equal: check_matched() in
-        # CPython's _warnings.c.
+        # The interpreter's own filters have plain strings: check_matched() in CPython's _warnings.c
         return pattern in (None, name) or (hasattr(pattern, "match") and pattern.match(name))
 
     # Since 3.14 filters may belong to a context.
     filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
     for action, message, kind, place, number in filters:
-        there = number in (0, line) and matches(place, module)
+        there = number in (0, frame.f_lineno) and matches(place, _module(frame))
         if there and issubclass(category, kind) and matches(message, text):
             return bool(action == "error")
     return bool(getattr(warnings, "defaultaction", "default") == "error")

@@ -20,12 +20,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from types import FrameType
 
+from .._fork_event._threads import stack_of
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
-from ._scene import NO_DESCRIPTOR, PYPY, UNNAMED, Scene, is_loaded
-from ._scene import find as loaded
-from ._threads import active, frames_of_others, stack, verdict
+from .._steps._connections import PYPY, loaded, names
+from ._scene import UNNAMED, Scene
+from ._threads import active, frames_of_others, verdict
 
 TASKS = "/proc/self/task"
 
@@ -51,9 +52,7 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
     """Yield the threads that Python does not know."""
     try:
         strangers = _strangers()
-    except OSError as exc:
-        if exc.errno in NO_DESCRIPTOR:
-            raise
+    except OSError:
         yield tell("native-thread unseen", "(unknown)")
         return
     groups: dict[tuple[str, Library], list[int]] = {}
@@ -63,26 +62,24 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
         groups.setdefault((name, _owner(name, status["SigBlk"])), []).append(task)
     for (name, known), tasks in groups.items():
         severity, remedy = verdict(known)
-        what = (
-            "a native thread" if len(tasks) == 1 else f"{len(tasks)} native threads",
-            repr(name) if name else "without a name",
-            f" (most likely {known.name})" if known.name else "",
-            "" if severity == ACTION else ", which the library is prepared for",
-        )
+        what = "a native thread" if len(tasks) == 1 else f"{len(tasks)} native threads"
+        likely = f" (most likely {known.name})" if known.name else ""
+        becomes = "" if severity == ACTION else ", which the library is prepared for"
         yield tell("native-thread", name or known.name or UNNAMED, f"tid {str(tasks)[1:-1]}",
-                   *what, severity=severity, remedy=remedy, library=known.name)  # fmt: skip
+                   what, repr(name) if name else "without a name", likely, becomes,
+                   severity=severity, remedy=remedy, library=known.name)  # fmt: skip
 
 
 def _owner(name: str, mask: str) -> Library:
     if name:
         named = (k for k in LIBRARIES if any(fnmatchcase(name, p) for p in k.natives.split()))
         return next(named, _NATIVE)
-    if mask == _ALL_BLOCKED and is_loaded("faulthandler"):
+    if mask == _ALL_BLOCKED and names("faulthandler"):
         return _DISARMED if loaded("forksafe._steps._watchdog:_armed") else _WATCHDOG
     files = {line.rpartition("/")[2] for line in _read("/proc/self/maps").splitlines()}
     mapped = [k for k in LIBRARIES if k.mapped and any(k.mapped in file for file in files)]
     if len(mapped) < 2:
-        return mapped[0] if mapped else _NATIVE
+        return [*mapped, _NATIVE][0]
     # Which of them it is cannot be told, so the one that would hurt counts.
     mapped.sort(key=lambda known: known.severity != ACTION)
     name = " or ".join(known.name for known in mapped)
@@ -138,7 +135,7 @@ def _look() -> tuple[set[int], set[FrameType]]:
         if number is not None and ident is not None:
             numbers.add(number)
             frames.pop(ident, None)
-    return listed - numbers, {stack(frame)[-1] for frame in frames.values()}
+    return listed - numbers, {[*stack_of(frame)][-1] for frame in frames.values()}
 
 
 def _status(task: int | None) -> dict[str, str]:
@@ -151,10 +148,8 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError as exc:
-        if exc.errno in NO_DESCRIPTOR:
-            raise
-    return ""
+    except OSError:
+        return ""
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
@@ -175,22 +170,21 @@ def find(scene: Scene) -> Iterator[Hazard]:
         if callable(handler) and "asyncio" not in _name(handler):
             yield tell("signal-handler", name, _name(handler), name, _name(handler))
     for known in LIBRARIES:
-        for module in filter(is_loaded, known.loaded.split()):
+        for module in filter(names, known.loaded.split()):
             if not known.settled and (not known.state or loaded(known.state)):
-                variables = known.environment.split()
-                shown = "; ".join(f"{v}={os.environ.get(v, '(unset)')}" for v in variables)
+                name = known.prepared.partition("=")[0]
+                shown = name and f"{name}={os.environ.get(name, '(unset)')}"
                 yield tell(known.kind, module, module, module, known.trouble, remedy=known.remedy,
                            severity=ACTION if known.state else ADVICE, detail=(shown,),
                            library=known.name)  # fmt: skip
-    frozen = getattr(gc, "get_freeze_count", int)()
     size = "of unknown size"
     for pages in _read("/proc/self/statm").split()[1:2]:
         size = f"{int(pages) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
-    if frozen > _AT_START:
-        yield tell("memory", "", "", size, f", {frozen} objects frozen", remedy="")
-        yield tell("unknown frozen", "gc.freeze", "", frozen)
-    else:
-        yield tell("memory", "", "", size, ", not frozen", remedy="" if PYPY else None)
+    count = getattr(gc, "get_freeze_count", int)()
+    is_frozen, text = count > _AT_START, f", {count} objects frozen"
+    yield tell("memory", "", "", size, text, remedy="" if PYPY or is_frozen else None)
+    if is_frozen:
+        yield tell("unknown frozen", "gc.freeze", "", count)
 
 
 def _exit_handlers() -> list[str]:

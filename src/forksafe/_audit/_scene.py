@@ -8,36 +8,26 @@ in its dictionary counts.
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
-import sys
 from collections import deque
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from .._fork_event._step import UnknownLayout
-from .._fork_event._typing import Any, Iterable, Mapping
-from .._hazard import ACTION, ADVICE, FIXED
+from .._fork_event._typing import Any, Iterable
+from .._hazard import ACTION, ADVICE, FIXED, Hazard, Severity
 from .._libraries._connections import ROWS
 from .._steps import _mp
+from .._steps._connections import classes, instances, loaded
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .._hazard import Hazard, Severity
-
-PYPY = sys.implementation.name == "pypy"
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE in CPython's object.h
 _LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs
 UNNAMED = "(unnamed)"
-NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 # What leads to everything, or to nothing.
 _DEAD_ENDS = (ModuleType, type, FunctionType, BuiltinFunctionType, str, bytes, int, float)
-_FAR = 1000  # objects for each: a requests.Session is 150 from the socket of its only connection
-_MANY = 100_000  # objects in all
 
 
 class Scene:
@@ -46,21 +36,14 @@ class Scene:
     def __init__(self, wanted: Iterable[str], drops: bool) -> None:
         self.found: list[Hazard] = []  # for later parts to see what is handled already
         self.mended: set[int] = set()  # the ids of objects that the child's reset mends
-        self._types: dict[str, set[type]] = {}
-        for path in (*wanted, *(row.path for row in ROWS)):
-            classes = [cls for cls in (find(path),) if isinstance(cls, type)]
-            for cls in classes:  # it grows as it is read
-                classes += type.__subclasses__(cls)
-            self._types[path] = set(classes)
+        self._types = {path: classes(path) for path in (*wanted, *(row.path for row in ROWS))}
         self._dropped = {t for row in ROWS for t in self._types[row.path]} if drops else set()
-        self._instances: dict[type, list[Any]] = {}
-        for thing in on_heap(set().union(*self._types.values())):
-            self._instances.setdefault(type(thing), []).append(thing)
+        self._instances = instances(set(chain(*self._types.values())))
 
     def instances(self, *paths: str) -> list[Any]:
         """Return the instances of ``"module:Class"``, subclasses included."""
-        types = dict.fromkeys(cls for path in paths for cls in self._types.get(path, ()))
-        return [thing for cls in types for thing in self._instances.get(cls, ())]
+        types = dict.fromkeys(cls for path in paths for cls in self._types[path])
+        return [thing for cls in types for thing in self._instances[cls]]
 
     def judge(self, severity: Severity, remedy: str, *things: Any) -> tuple[Severity, str]:
         """Return severity and remedy of what `things` have, unless somebody takes care of it."""
@@ -81,8 +64,8 @@ class Scene:
         with suppress(UnknownLayout):  # the registry itself tells
             entries = [entry for one in _mp.registries() for entry in list(one.entries.items())]
         todo = deque(refer() for key, refer in entries if not _mp._is_own(key[2]))
-        most = min(_FAR * len(todo), _MANY)
-        logger = find("logging:Logger")
+        most = min(1000 * len(todo), 100_000)  # a requests.Session is 150 objects from its socket
+        logger = loaded("logging:Logger")
         found: dict[int, Any] = {}  # which keeps them alive, so that no id is used again meanwhile
         while todo and len(found) < most:
             thing = todo.popleft()
@@ -91,41 +74,6 @@ class Scene:
                 if not issubclass(type(thing), _DEAD_ENDS) and type(thing) is not logger:
                     todo.extend(gc.get_referents(thing))
         return found
-
-
-def on_heap(types: set[type]) -> list[Any]:
-    """Return the objects of exactly these types.
-
-    An object refers to its type, unless that is static in C. ``gc.get_objects()`` is slower, and
-    counts a reference to each object: where another thread is at work on a tuple, CPython refuses
-    to resize one that others refer to (``SystemError``). PyPy counts no references.
-    """
-    anchored = {find(row.path): row.anchors for row in ROWS if row.anchors}
-    anchors = chain(types, *(refer() for cls, refer in anchored.items() if cls in types))
-    in_c = [cls for cls in types if not cls.__flags__ & _HEAP_TYPE]
-    static = any(anchored.keys().isdisjoint(cls.__mro__) for cls in in_c)
-    objects = gc.get_objects() if PYPY or static else gc.get_referrers(*anchors)
-    # Only types are looked at, so nothing of the program runs, whatever the object is.
-    return [*compress(objects, map(types.__contains__, map(type, objects)))]
-
-
-def is_loaded(module: str) -> bool:
-    return sys.modules.get(module) is not None
-
-
-def names(module: str) -> Mapping[str, Any]:
-    """Return the dictionary of `module`; an empty one where it is not loaded."""
-    try:
-        found = object.__getattribute__(sys.modules.get(module), "__dict__")
-    except AttributeError:
-        return {}  # None, or something odd that a program put there
-    return found if isinstance(found, dict) else {}
-
-
-def find(path: str) -> Any:
-    """Return what ``"module:name"`` stands for; None where it is not loaded."""
-    module, _, name = path.partition(":")
-    return names(module).get(name)
 
 
 def path_of(thing: Any) -> str:
@@ -149,9 +97,7 @@ def descriptors() -> list[int] | None:
     for directory in _LISTS:
         try:
             found = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
-        except OSError as exc:
-            if exc.errno in NO_DESCRIPTOR:
-                raise
+        except OSError:  # there is none, or no descriptor is left to read it with
             continue
         # Without fdescfs(5), FreeBSD's /dev/fd shows these three whatever is open.
         if directory != "/dev/fd" or found[-1:] > [2]:

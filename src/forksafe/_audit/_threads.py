@@ -20,23 +20,18 @@ from itertools import chain
 from types import FrameType
 
 from .._fork_event import ForkEvent
-from .._fork_event._threads import others_can_be_read
+from .._fork_event._threads import others_can_be_read, stack_of
 from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import held_by, load
-from .._hazard import ACTION, ADVICE, FIXED, AllowList, tell
+from .._hazard import ACTION, ADVICE, FIXED, AllowList, Hazard, Severity, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
+from .._steps._connections import PYPY, instances, loaded, names
 from .._steps._locks import is_standard
-from ._scene import PYPY, Scene, names, on_heap, path_of
-from ._scene import find as loaded
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .._hazard import Hazard, Severity
+from ._scene import Scene, path_of
 
 # The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"
 _MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
-_DEPTH = 1000  # frames: enough to find the outermost of any sane thread
 _MAIN = Library("", "fork in the main thread. In the child of another thread sys.exit() ends with "
                 "status 0 and runs no exit handlers, for it ends no more than a thread: end that "
                 "child by os._exit(status)")  # fmt: skip
@@ -58,7 +53,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
         me = threading.get_native_id()
         frames = {ident: None for ident, t in threads.items() if t.native_id != me}
     for ident, frame in frames.items():
-        thread, calls = threads.get(ident), stack(frame)
+        thread, calls = threads.get(ident), [*stack_of(frame)]
         # One that is about to start or to end runs no more than that.
         if thread is not None or any(_module(call) != "threading" for call in calls):
             yield _hazard(scene, thread, calls)
@@ -69,12 +64,8 @@ def frames_of_others() -> dict[int, FrameType] | None:
     """Return the innermost frame of each other thread; None where they must not be read."""
     if not others_can_be_read():
         return None
-    own = sys._getframe()
-    try:
-        # Not by get_ident(): gevent puts that of a greenlet in its place.
-        return {ident: frame for ident, frame in sys._current_frames().items() if frame is not own}
-    finally:
-        del own  # a frame that refers to itself would keep all that the audit has found
+    here = frames_of_others.__code__  # get_ident() would not do: gevent gives that of a greenlet
+    return {ident: f for ident, f in sys._current_frames().items() if f.f_code is not here}
 
 
 def active() -> list[threading.Thread]:
@@ -155,18 +146,6 @@ def _target(thread: threading.Thread | None) -> Any:
     return target
 
 
-def stack(frame: FrameType | None) -> list[FrameType]:
-    """Return a frame and those that it was called from, the outermost last."""
-    found: list[FrameType] = []
-    while frame is not None and len(found) < _DEPTH:
-        found.append(frame)
-        try:
-            frame = frame.f_back
-        except SystemError:
-            break  # PyPy's compiler keeps the frames of another thread in a form of its own
-    return found
-
-
 def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
 
@@ -180,9 +159,10 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
     load()
     # 3.9 does not list locks; but what is listed refers to them.
     listed = sys.version_info >= (3, 10) or PYPY
-    locks = on_heap({LockType, RLock}) if listed else gc.get_referents(*gc.get_objects())
+    every = instances({LockType, RLock}).values()
+    locks = chain(*every) if listed else gc.get_referents(*gc.get_objects())
     held = {id(lock): lock for lock in locks if _is_held(lock)}
-    del locks  # which leads to everything
+    del every, locks  # which leads to everything
     threads = {thread.ident: thread for thread in active()}
     holders: dict[int, tuple[str, bool]] = {}
     for ident, frame in (frames_of_others() or {}).items():

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _allowed(patterns: list[str]) -> list[str]:
     """Return these patterns and those of ``pyproject.toml`` in the current directory, checked."""
-    from .._audit import AllowList
+    from .._hazard import AllowList
 
     data = b""
     with suppress(OSError), open("pyproject.toml", "rb") as file:

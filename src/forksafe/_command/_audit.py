@@ -20,9 +20,10 @@ from operator import attrgetter
 from typing import Any, NoReturn
 
 from .. import _hook, install
-from .._audit import AllowList, look
+from .._audit import look
 from .._fork_event import _who
-from .._hazard import ACTION, ADVICE, FIXED, Hazard
+from .._fork_event._threads import stack_of
+from .._hazard import ACTION, ADVICE, FIXED, AllowList, Hazard
 from ._run import Refused, report, run
 
 _TITLES = {ACTION: ("Needs action", 31), FIXED: ("Fixed by forksafe", 32), ADVICE: ("Advice", 36)}
@@ -155,17 +156,16 @@ def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], ev
 
 def _who_forks() -> tuple[str, str]:
     """Return what is made, a "Manager", a "Process" or a "fork", and by which line."""
-    frame, kind = sys._getframe(1), "fork"
-    while frame.f_back is not None and _module_of(frame).startswith("forksafe."):
-        frame = frame.f_back
-    who = _who.who_forks(frame)
+    every = stack_of(sys._getframe())
+    callers = [frame for frame in every if not _module_of(frame).startswith("forksafe.")]
+    who, kind = _who.who_forks(callers[0]), "fork"
     if isinstance(who, _who.Launch):
         kind = "Process" if who.family != "billiard" else "fork"  # those are Celery's workers
-        while frame.f_back is not None and _module_of(frame).startswith(f"{who.family}."):
-            kind = "Manager" if _module_of(frame) == f"{who.family}.managers" else kind
-            frame = frame.f_back
-    code = frame.f_code
-    return kind, f"{_module_of(frame)}.{code.co_name}, {code.co_filename}:{frame.f_lineno}"
+        while _module_of(callers[0]).startswith(f"{who.family}."):
+            kind = "Manager" if _module_of(callers.pop(0)) == f"{who.family}.managers" else kind
+    code = callers[0].f_code
+    place = f"{code.co_filename}:{callers[0].f_lineno}"
+    return kind, f"{_module_of(callers[0])}.{code.co_name}, {place}"
 
 
 def _module_of(frame: Any) -> str:

@@ -8,13 +8,10 @@ too, which is run by its path, in a session of its own: for os.fork forksafe is 
 from __future__ import annotations
 
 import os
-import platform
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 from contextlib import suppress
 from multiprocessing.managers import SyncManager
 from typing import Any
@@ -30,16 +27,14 @@ def demo() -> int:
     """Run the demonstration; return 0 if each way to fork of forksafe's is ok, and 1 if not."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    python = f"{platform.python_implementation()} {platform.python_version()}"
     print("A parent and its forked child use one dictionary of a manager at once,")
-    print(f"{_ROUND_TRIPS} round trips each ({python}):\n")
+    print(f"{_ROUND_TRIPS} round trips each:\n")
     print(f"{'way to fork':18} parent  child  outcome", flush=True)
-    width, failed = shutil.get_terminal_size().columns, 0
+    failed = 0
     for style in STYLES:
         row = run_style(style)
         failed |= style != STYLES[0] and not row["ok"]
-        text = "{style:18} {parent:6} {child:6}  {outcome}".format(**row)
-        print(textwrap.fill(text, width, subsequent_indent=" " * 34), flush=True)
+        print("{style:18} {parent:6} {child:6}  {outcome}".format(**row), flush=True)
     return failed
 
 

@@ -14,7 +14,7 @@ import time
 from _thread import get_ident
 from types import CodeType, FrameType
 
-from ._typing import Any, Callable, Mapping
+from ._typing import Any, Callable, Iterator, Mapping
 from ._with_bodies import Held, settle, walk
 
 # Seconds without the GIL before each further look, from the last on. A thread that was given a
@@ -66,11 +66,20 @@ class Stacks:
                 into, held = (self.own, self.own_held) if mine else (self.others, self.held)
                 for path, *values in walk(frame, held, _known):
                     into.setdefault(path, []).append((thread, *values))
-            while mine and frame is not None:
-                self.own_globals.add(id(frame.f_globals))
-                frame = frame.f_back
+            if mine:
+                self.own_globals = {id(each.f_globals) for each in stack_of(frame)}
         own = {id(one.lock) for one in self.own_held}
         self.held = [one for one in self.held if id(one.lock) not in own]
+
+
+def stack_of(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and those that it was called from, the outermost last."""
+    try:
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
+    except SystemError:
+        pass  # PyPy, as above
 
 
 UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be read"

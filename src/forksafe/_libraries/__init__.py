@@ -1,8 +1,7 @@
 """What is known of libraries that a fork hurts: one table, one row a library. Add a row.
 
-A row says how to recognise what a library has in a process, and what to write about it: the audit
-reads it. How a child lets go of connections is in `_connections`. Nothing heavy is imported here,
-for the steps import that.
+The audit reads it. How a child lets go of connections is in `_connections`. Nothing heavy is
+imported here, for the steps import that.
 """
 
 from __future__ import annotations
@@ -11,10 +10,6 @@ import os
 
 from .._fork_event._typing import Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .._hazard import Severity
-
 
 class Library:
     """What one library has that a fork hurts, and what to write about it.
@@ -22,28 +17,25 @@ class Library:
     Several words stand in one string; patterns are matched as file names are.
     """
 
-    severity: Severity = "action"  # "advice": the library itself does what a fork calls for
-    # Its threads: patterns, ``module:qualname``, of what they were started with; else whole modules
-    # whose code they run; else patterns of their names, for those who run the code of others.
+    severity: Any = "action"  # "advice": the library itself does what a fork calls for
+    # Its threads: patterns, ``module:qualname``, of what they were started with; else modules whose
+    # code they run; else patterns of their names, for those who run the code of others.
     targets = modules = names = ""
-    # Where only some versions start a thread again: what tells, ``module:name``, or an attribute of
-    # the object whose method the thread runs. Whether that holds only of threads without work.
+    # What tells that it starts a thread again: ``module:name``, or an attribute of the object whose
+    # method the thread runs; and whether that holds only of threads without work.
     restarts = ""
     idle = False
     answered_by = ""  # what is told and answers for its threads: patterns of an allow-list
     natives = ""  # patterns of the names of its native threads, which Linux cuts at 15 bytes
     mapped = ""  # a part of the name of the shared object that starts threads without a name
-    # Modules whose being loaded is told, as `kind`, with `trouble`; "action" where ``module:name``
-    # is true.
+    # Modules that are told, as `kind`, with `trouble`; "action" where ``module:name`` is true.
     loaded = trouble = state = ""
     kind = "module"
-    environment = ""  # variables that it goes by, to be shown
-    prepared = ""  # variable and values, ``NAME=VALUE``, by which it is prepared for forks
-
-    # Classes that hold a connected socket, beside those of `_connections.ROWS`: a dictionary, each
-    # with the attribute that is its descriptor, or has a fileno(); "" is for the object itself. Of
+    prepared = ""  # a variable, and behind "=" the values by which it is prepared for forks
+    # Classes that hold a connected socket, beside those of `_connections.ROWS`; behind the last dot
+    # the attribute that is its descriptor, or has a fileno(), or nothing for the object itself. Of
     # several that hold one socket, the one whose library is listed first counts.
-    connections: Any = None
+    connections = ""
 
     def __init__(self, name: str, remedy: str, **more: Any) -> None:
         self.name = name
@@ -52,159 +44,126 @@ class Library:
 
     @property
     def settled(self) -> str:
-        """What in the environment says that the library is prepared for forks; empty: nothing."""
-        for setting in self.prepared.split():
-            name, _, value = setting.partition("=")
-            if os.environ.get(name, "").lower() == value:
-                return setting
-        return ""
+        """What in the environment prepares the library for forks; empty: nothing."""
+        name, _, values = self.prepared.partition("=")
+        value = os.environ.get(name, "").lower()
+        return f"{name}={value}" if value in values.split() else ""
 
 
-UNKNOWN = Library(
-    "",
-    "start it after the fork: in the worker's start-up hook, or with "
-    "multiprocessing.util.register_after_fork(owner, restart)",
-    connect="close it before the fork, or open it in the child",
-)
+UNKNOWN = Library("", "start it after the fork: in the worker's start-up hook, or with "
+                  "multiprocessing.util.register_after_fork(owner, restart)",
+                  connect="close it before the fork, or open it in the child")  # fmt: skip
 
 _NOTHING = "nothing under forksafe: "
 _HANGS = "its Rust thread pool hangs in a child once it was used in the parent"
-_UNUSABLE = "a database opened before the fork is unusable in the child"
 _CUDA = "use CUDA in the child only, or multiprocessing's spawn method"
 _CHILD = "connect in the child"
 _HTTP = "close the session or connection before the fork, or make one in each process"
 _MYSQL = f"{_CHILD}; one inherited must not be closed there, for it says goodbye for both"
-_POSTGRES = (
-    f"{_CHILD}; never close() an inherited connection there: that ends the parent's session too"
-)
+_POSTGRES = f"{_CHILD}; to close() an inherited one there ends the parent's session, too"
 
 # fmt: off
 LIBRARIES = (
     # --- the standard library
-    Library("concurrent.futures.ThreadPoolExecutor",
-            _NOTHING + "it works in the child, with threads of its own",
-            targets="concurrent.futures.thread:_worker",
+    Library("concurrent.futures.ThreadPoolExecutor", _NOTHING + "it works in the child, with "
+            "threads of its own", targets="concurrent.futures.thread:_worker",
             answered_by="executor:ThreadPoolExecutor* interpreter"),
     Library("concurrent.futures.ProcessPoolExecutor", "make the executor in the child",
             targets="concurrent.futures.process:_ExecutorManagerThread.run",
             answered_by="executor:ProcessPoolExecutor"),
     Library("multiprocessing.Pool", "make the pool in the child", answered_by="pool",
             targets="multiproces*.pool:Pool._handle_* multiproces*.pool:worker "
-                    "billiard.pool:PoolThread.run billiard.pool:Worker*"),
+            "billiard.pool:PoolThread.run billiard.pool:Worker*"),
     Library("multiprocessing.Queue", _NOTHING + "the child's queue starts a feeder of its own",
             answered_by="queue", targets="multiproces*.queues:Queue._feed "
-                    "billiard.queues:Queue._feed *loky.backend.queues:Queue._feed"),
+            "billiard.queues:Queue._feed *loky.backend.queues:Queue._feed"),
     Library("multiprocessing", "let one process read and one write; a manager's proxies connect by "
-            "themselves", connections={"multiprocessing.connection:Connection": "_handle"}),
+            "themselves", connections="multiprocessing.connection:Connection._handle"),
     Library("logging.handlers.QueueListener", "stop() the listener before the fork and start() it "
-            "in both processes, or let the children log into a multiprocessing.Queue that the "
-            "parent's listener reads", modules="logging.handlers"),
+            "in both processes, or let the children log into a multiprocessing.Queue that it reads",
+            modules="logging.handlers"),
     Library("logging.handlers.SysLogHandler", "none needed: a record is one message, whoever sends "
-            "it", severity="advice", connections={"logging.handlers:SysLogHandler": "socket"}),
-    Library("logging.handlers.SocketHandler",
-            "close the handler's socket before the fork: it connects again with the next record",
-            connections={"logging.handlers:SocketHandler": "sock"}),
-    Library("smtplib", _CHILD, connections={"smtplib:SMTP": "sock"}),
-    Library("imaplib", _CHILD, connections={"imaplib:IMAP4": "sock"}),
-    Library("ftplib", _CHILD, connections={"ftplib:FTP": "sock"}),
+            "it", severity="advice", connections="logging.handlers:SysLogHandler.socket"),
+    Library("logging.handlers.SocketHandler", "close the handler's socket before the fork: the "
+            "next record opens another", connections="logging.handlers:SocketHandler.sock"),
 
     # --- databases
     Library("Django", "django.db.connections.close_all() before the fork: each process connects "
-            "anew", connections={"django.db.backends.base.base:BaseDatabaseWrapper": "connection"}),
+            "anew", connections="django.db.backends.base.base:BaseDatabaseWrapper.connection"),
     Library("SQLAlchemy", "engine.dispose() before the fork; or for the child "
             "multiprocessing.util.register_after_fork(engine, lambda e: e.dispose(close=False))"),
-    Library("psycopg_pool", "make the pool with open=False, and pool.open() in the child: it has "
-            "no workers there, hands out the parent's connections, then times out",
-            modules="psycopg_pool", answered_by="connection-pool:psycopg_pool"),
+    Library("psycopg_pool", "make the pool with open=False, and pool.open() in the child: there it "
+            "has no workers", modules="psycopg_pool", answered_by="connection-pool:psycopg_pool"),
     Library("psycopg", _POSTGRES),
     Library("psycopg2", _POSTGRES),
     Library("asyncpg", "make connections and pools in the child, in the child's own loop"),
-    Library("PyMySQL", _MYSQL, connections={"pymysql.connections:Connection": "_sock"}),
-    Library("mysqlclient", _MYSQL, connections={"MySQLdb.connections:Connection": ""}),
-    Library("MySQL Connector", _MYSQL, connections={"mysql.connector.network:MySQLSocket": "sock"}),
+    Library("PyMySQL", _MYSQL, connections="pymysql.connections:Connection._sock"),
+    Library("mysqlclient", _MYSQL, connections="MySQLdb.connections:Connection."),
+    Library("MySQL Connector", _MYSQL, connections="mysql.connector.network:MySQLSocket.sock"),
     Library("PyMongo", "make the MongoClient in the child, or with connect=False and no use before "
-            "the fork: PyMongo calls a client that was used before a fork unsafe",
-            modules="pymongo", names="pymongo_*",
-            connections={"pymongo.network_layer:NetworkingInterface": "conn",
-                         "pymongo.pool:Connection": "conn"}),
+            "the fork", modules="pymongo", names="pymongo_*",
+            connections="pymongo.network_layer:NetworkingInterface.conn "
+            "pymongo.pool:Connection.conn"),
     Library("redis-py", "start run_in_thread() and the like in the child", modules="redis",
             connect="close pubsubs, pipelines and clients before the fork, or make them in the "
-                    "child; or for the child multiprocessing.util.register_after_fork(pool, lambda "
-                    "p: p.reset())"),
-    Library("pymemcache", "close() the client before the fork: it connects again when used",
-            connections={"pymemcache.client.base:Client": "sock"}),
-    Library("Cassandra driver", "make the Cluster and Session in the child", modules="cassandra"),
-    Library("duckdb", _CHILD, loaded="duckdb", trouble=_UNUSABLE),
-    Library("lmdb", "open it in the child", loaded="lmdb",
-            trouble="an Environment must not be used across a fork"),
-    Library("rocksdb", "open it in the child", loaded="rocksdb", trouble=_UNUSABLE),
+            "child; or multiprocessing.util.register_after_fork(pool, lambda p: p.reset())"),
+    Library("pymemcache", "close() the client before the fork: its next use connects",
+            connections="pymemcache.client.base:Client.sock"),
+    Library("duckdb or lmdb", "open it in the child", loaded="duckdb lmdb",
+            trouble="a database opened before the fork is unusable in the child"),
 
     # --- HTTP, messages, other protocols
-    Library("urllib3", _HTTP, connections={"urllib3.connection:HTTPConnection": "sock"}),
+    Library("urllib3", _HTTP, connections="urllib3.connection:HTTPConnection.sock"),
     Library("http.client", _HTTP),
     Library("httpcore", _HTTP),
     Library("aiohttp", "make the ClientSession in the child, in the child's own loop"),
     Library("gRPC", "make channels and servers in the child; or close them before the fork and set "
             "GRPC_ENABLE_FORK_SUPPORT=1 before the first import of grpc", modules="grpc",
             loaded="grpc", natives="grpc_* event_engine lifeguard default-executo resolver-execut "
-            "timer_manager", trouble="channels made before a fork do not work in the child unless "
-            "its fork support is on", environment="GRPC_ENABLE_FORK_SUPPORT GRPC_POLL_STRATEGY",
-            prepared="GRPC_ENABLE_FORK_SUPPORT=1 GRPC_ENABLE_FORK_SUPPORT=true "
-            "GRPC_ENABLE_FORK_SUPPORT=yes"),
+            "timer_manager", trouble="channels made before a fork do not work in the child without "
+            "its fork support", prepared="GRPC_ENABLE_FORK_SUPPORT=1 true yes"),
     Library("pika", _CHILD, modules="pika",
-            connections={"pika.adapters.utils.nbio_interface:AbstractStreamTransport": "_sock"}),
+            connections="pika.adapters.utils.nbio_interface:AbstractStreamTransport._sock"),
     Library("py-amqp", _CHILD),
-    Library("kafka-python", "make the producer or consumer in the child; flush() and close() one "
-            "made before", modules="kafka", names="kafka-python-*",
-            connections={"kafka.conn:BrokerConnection": "_sock"}),
+    Library("kafka-python", "make the producer or consumer in the child; close() one made before",
+            modules="kafka", names="kafka-python-*",
+            connections="kafka.conn:BrokerConnection._sock"),
     Library("confluent-kafka", "make the producer or consumer in the child",
-            modules="confluent_kafka", natives="rdk:*", loaded="confluent_kafka",
-            trouble="librdkafka's threads are gone in the child"),
+            modules="confluent_kafka", natives="rdk:*"),
     Library("Paramiko", "connect in the child: the transport is its thread", modules="paramiko",
-            connections={"paramiko.transport:Transport": "sock"}),
-    Library("ldap3", "bind in the child",
-            connections={"ldap3.core.connection:Connection": "socket"}),
-    Library("Zookeeper (kazoo)", "make the KazooClient in the child", modules="kazoo"),
-    Library("Google Cloud", "make clients in the child", modules="google.cloud google.api_core"),
+            connections="paramiko.transport:Transport.sock"),
     Library("asyncio", "open it in the child, in the child's own loop",
-            connections={"asyncio.selector_events:_SelectorTransport": "_sock"}),
+            connections="asyncio.selector_events:_SelectorTransport._sock"),
 
     # --- logs, metrics, errors
     Library("OpenTelemetry", "set up the provider and its processors in the child (Gunicorn: "
-            "post_fork); a recent SDK restarts this thread by itself, with the resource and "
-            "exporter of the parent", modules="opentelemetry", names="Otel*",
-            restarts="_at_fork_reinit"),
+            "post_fork); a recent SDK restarts this thread itself, with the resource and exporter "
+            "of the parent", modules="opentelemetry", names="Otel*", restarts="_at_fork_reinit"),
     Library("sentry-sdk", "none needed: sentry-sdk starts it again at the child's first event. "
-            "What waits in its queue is sent by the parent, and by the child as well: "
-            "sentry_sdk.flush() before the fork, or sentry_sdk.init() in the child",
-            severity="advice", modules="sentry_sdk", names="sentry-sdk.* sentry.*"),
+            "Both processes send what waits in its queue: sentry_sdk.flush() before the fork, or "
+            "sentry_sdk.init() in the child", severity="advice", modules="sentry_sdk",
+            names="sentry-sdk.* sentry.*"),
     Library("loguru", "none needed: children hand their records to it, through its own queue",
             severity="advice", targets="loguru._handler:Handler._queued_writer"),
     Library("prometheus_client", "call start_http_server() in one process only, with "
             "prometheus_client.multiprocess.MultiProcessCollector for the numbers of all",
             modules="prometheus_client"),
-    Library("ddtrace", "import ddtrace.auto (or run under ddtrace-run) before all else: its own "
-            "at-fork hooks then restart its threads", modules="ddtrace",
-            names="ddtrace* *:ddtrace*"),
-    Library("Datadog statsd", "initialize() in the child", modules="datadog"),
+    Library("ddtrace", "import ddtrace.auto (or run under ddtrace-run) before all else: it "
+            "restarts its threads then", modules="ddtrace", names="ddtrace* *:ddtrace*"),
     Library("New Relic", "register_application() in the child (post_fork)", modules="newrelic"),
-    Library("Azure Monitor", "configure the exporter in the child", modules="azure"),
-    Library("Elastic APM", "make the Client in the child", modules="elasticapm"),
     Library("LaunchDarkly", "ldclient.get().postfork() in the child (9.8+)", modules="ldclient"),
     Library("PostHog", "make the client in the child, or sync_mode=True", modules="posthog"),
     Library("tqdm", "none needed: set tqdm.monitor_interval = 0 to do without", severity="advice",
             modules="tqdm"),
 
     # --- work in the background
-    Library("joblib (loky)",
-            "joblib.externals.loky.get_reusable_executor().shutdown(wait=True) before the fork: "
-            "each process then starts workers of its own", modules="joblib.externals.loky loky"),
-    Library("trio", "let trio's threads finish before the fork: those without work need nothing",
+    Library("joblib (loky)", "joblib.externals.loky.get_reusable_executor().shutdown(wait=True) "
+            "before the fork", modules="joblib.externals.loky loky"),
+    Library("trio", "let trio's threads finish before the fork: idle ones need nothing",
             modules="trio._core._thread_cache", idle=True,
             restarts="trio._core._thread_cache:clear_worker_threads"),
-    Library("APScheduler", "call scheduler.start() in one process only, after the fork; for a job "
-            "that must run once, in a process of its own", modules="apscheduler",
-            names="APScheduler"),
+    Library("APScheduler", "call scheduler.start() after the fork, and in one process only",
+            modules="apscheduler", names="APScheduler"),
     Library("watchdog", "start the Observer in one process, after the fork", modules="watchdog"),
     Library("Celery beat", "run beat as a process of its own", modules="celery.beat"),
     Library("Gunicorn", "none needed: Gunicorn stops it at the fork", severity="advice",
@@ -214,31 +173,27 @@ LIBRARIES = (
     Library("numpy", "numpy.random.seed() in the child, or a Generator made there by "
             "numpy.random.default_rng()", loaded="numpy.random.mtrand", kind="random-state",
             trouble="all children draw the same numbers, from its global generator and from each "
-                    "Generator that was made before the fork"),
-    Library("OpenBLAS", "none needed: OpenBLAS stops and restarts them at a fork; "
-            "OPENBLAS_NUM_THREADS=1 does without them", severity="advice", mapped="openblas"),
-    Library("GNU OpenMP", "run no parallel region before the fork (OMP_NUM_THREADS=1 in the "
-            "parent): libgomp hangs in the child", mapped="libgomp"),
+            "Generator made before the fork"),
+    Library("OpenBLAS", "none needed: it restarts them at a fork; OPENBLAS_NUM_THREADS=1 does "
+            "without", severity="advice", mapped="openblas"),
+    Library("GNU OpenMP", "run no parallel region before the fork (OMP_NUM_THREADS=1): libgomp "
+            "hangs in the child", mapped="libgomp"),
     Library("Intel OpenMP", "run no parallel region before the fork", mapped="libiomp5"),
     Library("jemalloc", "none needed: jemalloc restarts it", severity="advice",
             natives="jemalloc_bg_thd"),
-    Library("io_uring", "make the ring in the child: it belongs to one process",
-            natives="iou-* iou_*"),
     Library("libuv", "start the loop in the child", natives="libuv-worker"),
     Library("CUDA", _CUDA, natives="cuda*", loaded="cupy_backends.cuda.api.runtime",
             trouble="CUDA, once used, cannot be used in a forked child"),
-    Library("PyTorch", _CUDA, loaded="torch.cuda", state="torch.cuda:_initialized",
-            trouble="CUDA is initialised, and cannot be used in a forked child"),
-    Library("TensorFlow", "use it first in the child", loaded="tensorflow",
-            trouble="its runtime starts native threads at first use, which a child does not have"),
-    Library("Arrow", "use pyarrow only after the fork: its pools are not started again",
-            natives="arrow*", loaded="pyarrow",
-            trouble="its CPU and I/O thread pools, once used, are not started again in the child"),
+    Library("PyTorch", _CUDA, loaded="torch.cuda", state="torch.cuda:_initialized", trouble="CUDA "
+            "is initialised, and cannot be used in a forked child"),
+    Library("TensorFlow", "use it first in the child", loaded="tensorflow", trouble="native "
+            "threads that it starts at first use are gone in the child"),
+    Library("Arrow", "use pyarrow only after the fork", natives="arrow*", loaded="pyarrow",
+            trouble="its thread pools, once used, are not started again in the child"),
     Library("tokenizers", "set TOKENIZERS_PARALLELISM=false, or use it in the child",
-            loaded="tokenizers", environment="TOKENIZERS_PARALLELISM",
-            prepared="TOKENIZERS_PARALLELISM=false TOKENIZERS_PARALLELISM=0", trouble=_HANGS),
+            loaded="tokenizers", prepared="TOKENIZERS_PARALLELISM=false 0", trouble=_HANGS),
     Library("a Rust runtime", "use the library (polars, lance, tokio, rayon) only after the fork, "
-            "or spawn instead", natives="tokio-* polars-* rayon* lance*",
-            loaded="polars lance lancedb", trouble=_HANGS),
+            "or spawn", natives="tokio-* polars-* rayon* lance*", loaded="polars lance lancedb",
+            trouble=_HANGS),
 )
 # fmt: on

@@ -18,34 +18,37 @@ from types import SimpleNamespace
 from .._fork_event._step import expect
 from .._fork_event._typing import Any, Callable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Optional
-
-    _Do = Optional[Callable[[Any], Any]]
-
 # What the child has let go of.
 _kept: list[Any] = []
 
 
 class Row:
-    """How a child lets go of the instances of one class, and of its subclasses."""
+    """How a child lets go of the instances of one class, "module:Class", and of its subclasses.
+
+    `socket` tells its descriptor, or what has a fileno(); None: it is not connected. `forget` has
+    it connect anew when it is next used. `anchors` tells what instances refer to whose class,
+    static in C, they do not.
+    """
 
     def __init__(
-        self, library: str, path: str, socket: _Do = None, forget: _Do = None, anchors: Any = None
+        self, library: str, path: str, socket: Any = None, forget: Any = None, anchors: Any = None
     ) -> None:
-        self.library = library
-        self.path = path  # "module:Class"
-        self.socket = socket  # tells its descriptor, or what has a fileno(); None: not connected
-        self.forget = forget  # has it connect anew when it is next used
-        # Tells what instances refer to whose class, static in C, they do not.
-        self.anchors = anchors
+        self.library, self.path, self.anchors = library, path, anchors
+        self.socket, self.forget = socket, forget
 
 
 def _expect(thing: Any, *names: str) -> None:
     """Raise `UnknownLayout` unless `thing` has attributes of these names."""
     for name in names:
         expect(hasattr(thing, name), f"{type(thing).__qualname__} has no {name}")
+
+
+def _replace(thing: Any, **new: Any) -> None:
+    """Set attributes of `thing` that it has, and keep alive what they were."""
+    _expect(thing, *new)
+    _kept.append([getattr(thing, name) for name in new])
+    for name, value in new.items():
+        setattr(thing, name, value)
 
 
 def _engine(engine: Any) -> None:
@@ -75,12 +78,11 @@ def _django(wrapper: Any) -> None:
     in_memory = wrapper.vendor == "sqlite" and wrapper.is_in_memory_db()
     if wrapper.connection is None or in_memory:
         return
-    _kept.append(wrapper.connection)
     # As its close() does: inside atomic() all fails until the block is left.
     if wrapper.in_atomic_block:
         wrapper.closed_in_transaction = wrapper.needs_rollback = True
     else:
-        wrapper.connection = None
+        _replace(wrapper, connection=None)
 
 
 _POOL = {"_closed": True, "_opened": False, "_growing": False, "_pool_full_event": None,
@@ -121,17 +123,14 @@ def _psycopg_pool(pool: Any) -> None:
 
 
 def _psycopg2_pool(pool: Any) -> None:
-    _expect(pool, "_pool")
-    _kept.append(pool._pool)
-    pool._pool = []
+    _replace(pool, _pool=[])
     if hasattr(pool, "_lock"):
         pool._lock = threading.Lock()
 
 
 def _asyncpg_holder(holder: Any) -> None:
     if holder._in_use is None and holder._con is not None:
-        _kept.append(holder._con)
-        holder._con = None
+        _replace(holder, _con=None)
 
 
 # Of pipelines that WATCH: to connect anew would lose that in silence. Cut off, redis-py says so.
@@ -143,22 +142,17 @@ def _redis_pipeline(pipeline: Any) -> None:
         _watching.append(pipeline.connection)
 
 
-def _redis(*names: str) -> _Do:
+def _redis(*names: str) -> Callable[[Any], None]:
     def forget(connection: Any) -> None:
-        _expect(connection, *names)
         if not any(watched is connection for watched in _watching):
-            for name in names:
-                _kept.append(getattr(connection, name))
-                setattr(connection, name, None)
+            _replace(connection, **dict.fromkeys(names))
 
     return forget
 
 
 def _http(connection: Any) -> None:
-    _expect(connection, "_HTTPConnection__response")
     # close() would close the response as well, and wait for the thread that reads it.
-    _kept.append(connection._HTTPConnection__response)
-    connection._HTTPConnection__response = None
+    _replace(connection, _HTTPConnection__response=None)
     connection.close()
 
 
@@ -166,25 +160,19 @@ def _urllib3_pool(pool: Any) -> None:
     queue = pool.pool
     if queue is None or not pool.block:
         return
-    _expect(queue, "queue", "maxsize")
     # What another thread had borrowed does not come back.
-    _kept.append(list(queue.queue))
-    queue.queue.clear()
-    queue.queue.extend([None] * queue.maxsize)
+    _replace(queue, queue=type(queue.queue)([None] * queue.maxsize))
 
 
 def _httpcore_pool(pool: Any) -> None:
-    _expect(pool, "_connections", "_requests", "_optional_thread_lock")
-    _kept.append((pool._connections, pool._requests))
-    pool._connections = []
     # Those that wait for a connection wait in threads of the parent's. The others are taken out
     # when their responses are closed.
-    pool._requests = [request for request in pool._requests if request.connection is not None]
-    pool._optional_thread_lock = type(pool._optional_thread_lock)()
+    requests = [request for request in pool._requests if request.connection is not None]
+    lock = type(pool._optional_thread_lock)()
+    _replace(pool, _connections=[], _requests=requests, _optional_thread_lock=lock)
 
 
 def _aiohttp(connector: Any) -> None:
-    _expect(connector, "_conns")
     _kept.append(connector._conns.copy())
     connector._conns.clear()
 

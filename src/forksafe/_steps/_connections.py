@@ -10,6 +10,7 @@ import gc
 import os
 import stat
 import sys
+from itertools import compress
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step
@@ -17,7 +18,8 @@ from .._fork_event._typing import Any
 from .._libraries._connections import ROWS, Row
 
 Found = list[tuple[Row, list[Any]]]
-_PYPY = sys.implementation.name == "pypy"
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE in CPython's object.h
+PYPY = sys.implementation.name == "pypy"
 
 
 class ConnectionsStep(Step):
@@ -44,39 +46,61 @@ class ConnectionsStep(Step):
 
 
 def _find() -> Found:
-    found: Found = []
-    of_class: dict[type, list[list[Any]]] = {}
-    anchors: list[Any] = []
-    for row in ROWS:
-        module, _, name = row.path.partition(":")
-        loaded = sys.modules.get(module)
-        cls = None if loaded is None else vars(loaded).get(name)
-        if isinstance(cls, type):
-            classes: list[type] = [cls]  # it grows as it is read
-            for each in classes:
-                classes += set(type.__subclasses__(each)) - set(classes)
-            found.append((row, []))
-            for each in classes:
-                of_class.setdefault(each, []).append(found[-1][1])
-            anchors += classes if row.anchors is None else (*classes, *row.anchors())
-    for thing in _referrers(anchors) if found else ():
-        for things in of_class.get(type(thing), ()):
-            things.append(thing)
+    types = [(row, classes(row.path)) for row in ROWS]
+    every = instances({cls for _, found in types for cls in found}, frozen=True)
+    found = [(row, [thing for cls in kinds for thing in every[cls]]) for row, kinds in types]
     return [(row, things) for row, things in found if things]
 
 
-def _referrers(anchors: list[Any]) -> list[Any]:
-    """Return what refers to `anchors`, among other things: an object refers to its class."""
-    # Not gc.get_objects(): it counts a reference to every object, which copies pages that are
-    # shared with older children, and CPython refuses to resize a tuple that others refer to.
+def names(module: str) -> dict[str, Any]:
+    """Return the dictionary of `module`; an empty one where it is not loaded."""
+    try:
+        found = object.__getattribute__(sys.modules.get(module), "__dict__")
+    except AttributeError:
+        return {}  # None, or something odd that a program put there
+    return found if isinstance(found, dict) else {}
+
+
+def loaded(path: str) -> Any:
+    """Return what ``"module:name"`` stands for; None where it is not loaded."""
+    module, _, name = path.partition(":")
+    return names(module).get(name)
+
+
+def classes(path: str) -> list[type]:
+    """Return the class that ``"module:Class"`` stands for, and its subclasses."""
+    found = [cls for cls in (loaded(path),) if isinstance(cls, type)]
+    for cls in found:  # it grows as it is read
+        found += set(type.__subclasses__(cls)) - set(found)
+    return found
+
+
+def instances(types: set[type], frozen: bool = False) -> dict[type, list[Any]]:
+    """Return, by type, the objects on the heap of exactly these types; `frozen` ones if told so.
+
+    An object refers to its type, unless that is static in C. ``gc.get_objects()`` is slower, and
+    counts a reference to each object. That copies pages that are shared with older children; and
+    where another thread is at work on a tuple, CPython refuses to resize one that others refer to
+    (``SystemError``). PyPy counts no references.
+    """
+    found: dict[type, list[Any]] = {cls: [] for cls in types}
+    if not types:
+        return found
+    refer = {loaded(row.path): row.anchors for row in ROWS if row.anchors}
+    anchors = [*types, *(anchor for cls in types & refer.keys() for anchor in refer[cls]())]
+    in_c = [cls for cls in types if not cls.__flags__ & _HEAP_TYPE]
+    unanchored = any(refer.keys().isdisjoint(cls.__mro__) for cls in in_c)
     # The collector does not show what it was told to leave alone.
-    frozen = getattr(gc, "get_freeze_count", int)()
-    if frozen:
+    thaw = frozen and getattr(gc, "get_freeze_count", int)()
+    if thaw:
         gc.collect(1)  # young garbage, which would be left alone for ever
         gc.unfreeze()
-    found = gc.get_objects() if _PYPY else gc.get_referrers(*anchors)
-    if frozen:
+    objects = gc.get_objects() if PYPY or unanchored else gc.get_referrers(*anchors)
+    if thaw:
         gc.freeze()
+    # Only types are looked at, so nothing of the program runs, whatever the object is.
+    for thing in compress(objects, map(types.__contains__, map(type, objects))):
+        found[type(thing)].append(thing)
     return found
 
 

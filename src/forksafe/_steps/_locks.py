@@ -102,12 +102,6 @@ def _forget(names: list[str], mine: set[str]) -> None:
             kept.append(sys.modules.pop(name))
 
 
-def half_imported() -> list[str]:
-    """Return the names of the modules that other threads are importing. Reads only."""
-    me = get_ident()
-    return [name for name, lock in _import_locks().items() if lock.count and lock.owner != me]
-
-
 def _import_locks() -> dict[str, Any]:
     references: Any = getattr(sys.modules[_BOOTSTRAP], "_module_locks", None)
     expect(isinstance(references, dict), "importlib._bootstrap._module_locks is no dict")
