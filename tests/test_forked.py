@@ -670,7 +670,7 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="grace must be .* not 'long'"):
         forksafe.forked(grace="long")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="on_hazard must be ignore, warn or raise, not 'stop'"):
-        forksafe.forked(on_hazard="stop").__enter__()  # type: ignore[arg-type]
+        forksafe.forked(on_hazard="stop")  # type: ignore[arg-type]
     with forksafe.forked() as fork:
         if fork.is_parent:
             with pytest.raises(TypeError, match="timeout must be seconds or None, not 'long'"):

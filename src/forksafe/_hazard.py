@@ -30,12 +30,8 @@ TEXTS = {
     "thread": _row(ACTION, "{} thread {!r}{} would be gone in the child{}", "", "{}What it was to "
         "do, and what waits in its queues, is never done in the child."),
     "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}"),
-    "native-thread unseen": _row(ADVICE, "whether libraries run threads of their own cannot be "
-        "seen here", "run the audit on Linux, with descriptors left (ulimit -n); or look with ps"),
     "socket": _row(ACTION, "{} to {} would be shared with the child: what one sends and receives, "
         "the other misses", "", "{}, from {} to {}.{}"),
-    "socket unseen": _row(ADVICE, "which sockets are connected cannot be seen here", "run the "
-        "audit on Linux, with descriptors left (ulimit -n); or look with lsof or fstat"),
     "socket listening": _row(ADVICE, "a child that lives on keeps the port of {} taken", "close it "
         "in a child that does not serve, or a server that starts again fails with EADDRINUSE"),
     "database": _row(ACTION, "the open SQLite database {} would be shared with the child", "close "
@@ -73,6 +69,8 @@ TEXTS = {
         "another thread holds it, it is locked in the child for ever."),
     "open-file": _row(ACTION, "{} characters or bytes wait to be written to {}: both processes "
         "would write them", "flush() it before the fork, or close it"),
+    "open-file at its end": _row(ACTION, "{} would be finished by both processes", "close() it "
+        "before the fork, or open it in the child", "It writes when it is closed or collected."),
     "exit-handlers": _row(ADVICE, "{} exit handler(s) would run in every child that ends as a "
         "program does", "fork with forked(), end the child with os._exit(), or check os.getpid()"),
     "module": _row(ADVICE, "{}: {}", "", "{}"),
@@ -84,6 +82,10 @@ TEXTS = {
         "there with {}: {}"),
     "unknown layout": _row(ACTION, "{}: not as on any Python that forksafe knows, so that it is "
         "left alone", "use a version of forksafe that knows this Python", "{}"),
+    "unknown threads": _row(ADVICE, "whether libraries run threads of their own cannot be "
+        "seen here", "run the audit on Linux, with descriptors left (ulimit -n); or look with ps"),
+    "unknown descriptors": _row(ADVICE, "which sockets are connected cannot be seen here", "run the "
+        "audit on Linux, with descriptors left (ulimit -n); or look with lsof or fstat"),
     "unknown frozen": _row(ADVICE, "{} frozen objects were not looked at: pools, executors, loops, "
         "files, and who holds a socket", "run the audit before gc.freeze()"),
 }

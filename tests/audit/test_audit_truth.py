@@ -397,7 +397,47 @@ def test_what_the_program_has_registered(http_server: str, what: str, kind: str)
     assert not answer.actions, answer
 
 
-# --- processes and handlers -----------------------------------------------------------------------
+# --- files, processes and handlers ----------------------------------------------------------------
+
+
+def at_its_end(how: str) -> Any:
+    import dbm.dumb
+    import gzip
+    import tempfile
+    import zipfile
+
+    import forksafe
+
+    path = tempfile.mkdtemp()
+    packed = gzip.open(f"{path}/one.gz", "wb")
+    packed.write(b"text")
+    archive = zipfile.ZipFile(f"{path}/two.zip", "w")
+    archive.writestr("name", b"text")
+    table = dbm.dumb.open(f"{path}/three", "c")
+    table["key"] = b"text"
+    assert gzip.open(f"{path}/one.gz", "rb")  # which is not told
+    answer = forksafe.audit()
+    pid = os.fork()
+    if pid == 0:
+        if how == "sys.exit()":
+            packed.close()  # as the interpreter does when it is collected
+        os._exit(0)
+    os.waitpid(pid, 0)
+    packed.close()
+    archive.close()
+    table.close()
+    with open(f"{path}/one.gz", "rb") as file:
+        return [file.read().count(b"\x1f\x8b"), *answer]
+
+
+def test_files_that_are_finished_at_their_end() -> None:
+    """A child that ends as a program does finishes them as well: the archive is then another."""
+    alone, *answer = value(at_its_end, "os._exit()")
+    both, *_ = value(at_its_end, "sys.exit()")
+    assert (alone, both) == (1, 2)
+    found = Answer(Found(**fields) for fields in answer).of("open-file")
+    assert {h.subject.rpartition("/")[2] for h in found} == {"one.gz", "two.zip", "three.dat"}
+    assert {h.severity for h in found} == {"action"}
 
 
 def a_process_and_a_handler() -> Any:
@@ -504,12 +544,11 @@ def no_descriptor_left() -> Any:
 
 @pytest.mark.skipif(not LINUX, reason="elsewhere there is less that needs a descriptor")
 def test_no_descriptor_left() -> None:
-    """What needs one is said not to be seen, with what to do; the rest is told."""
+    """What needs one is unknown, with what to do; the rest is told."""
     answer = hazards(no_descriptor_left)
     assert answer.one("thread", "mine").severity == "action"
-    assert not answer.of("unknown"), answer
-    for kind in ("socket", "native-thread"):
-        found = answer.one(kind, "(unknown)")
+    for subject in ("descriptors", "native threads"):
+        found = answer.one("unknown", subject)
         assert found.severity == "advice"
         assert "ulimit -n" in found.remedy
 

@@ -37,8 +37,15 @@ _SQLITE, _DJANGO = "sqlite3:Connection", "django.db.backends.base.base:BaseDatab
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
 _TEXT, _CLOSER, _POPEN = "_io:TextIOWrapper", "tempfile:_TemporaryFileCloser", "subprocess:Popen"
+# What writes when it is closed or collected: attributes with its file and its name, and whether
+# it is due.
+_FINISHED: dict[str, tuple[str, str, Any]] = {
+    "gzip:GzipFile": ("fileobj", "name", lambda file: file.writable()),
+    "zipfile:ZipFile": ("fp", "filename", lambda file: file._didModify),
+    "dbm.dumb:_Database": ("_index", "_datfile", lambda file: file._modified),
+}
 WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _RECORDS, _SQLITE, *_REDIS, *_BINARY, _TEXT,
-          _CLOSER, _POPEN)  # fmt: skip
+          _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
 
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux
 _ESTABLISHED = 1  # in tcp_states.h of Linux, the first byte of TCP_INFO
@@ -71,7 +78,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
                    remedy=remedy, library=library)  # fmt: skip
     numbers = descriptors()
     if numbers is None:
-        yield tell("socket unseen", "(unknown)")
+        yield tell("unknown descriptors", "descriptors")
     for fd in numbers or ():
         try:
             mode = os.fstat(fd).st_mode
@@ -210,6 +217,13 @@ def _files(scene: Scene) -> Iterator[Hazard]:
             yield tell("child-process", name, f"pid {process.pid}", name)
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)  # a step's business
     handled = {id(s) for s in streams} | {id(getattr(s, "buffer", None)) for s in streams}
+    for path, (attribute, named, is_due) in _FINISHED.items():
+        for file in scene.instances(path):
+            below = getattr(file, attribute, None)
+            if below is not None and is_due(file):
+                handled.add(id(below))
+                name = os.fsdecode(getattr(file, named) or "(without a name)")
+                yield tell("open-file at its end", name, path, name)
     waiting = {id(file): (file, _waiting(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
         size = _waiting(file)

@@ -76,6 +76,8 @@ class forked:
             raise TypeError(f"name must be a str or None, not {name!r}")
         if not (hasattr(grace, "__float__") and grace >= 0):
             raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
+        if on_hazard not in ("ignore", "warn", "raise"):
+            raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
         self._name, self._check, self._grace = name, check, grace
         self._on_hazard, self._allow, self._drop_connections = on_hazard, allow, drop_connections
         self._fork: Fork | None = None
