@@ -82,10 +82,8 @@ TEXTS = {
         "there with {}: {}"),
     "unknown layout": _row(ACTION, "{}: not as on any Python that forksafe knows, so that it is "
         "left alone", "use a version of forksafe that knows this Python", "{}"),
-    "unknown threads": _row(ADVICE, "whether libraries run threads of their own cannot be "
-        "seen here", "run the audit on Linux, with descriptors left (ulimit -n); or look with ps"),
-    "unknown descriptors": _row(ADVICE, "which sockets are connected cannot be seen here", "run the "
-        "audit on Linux, with descriptors left (ulimit -n); or look with lsof or fstat"),
+    "unknown list": _row(ADVICE, "{} cannot be seen here", "run the audit on Linux, with "
+        "descriptors left (ulimit -n); or look with ps and lsof"),
     "unknown frozen": _row(ADVICE, "{} frozen objects were not looked at: pools, executors, loops, "
         "files, and who holds a socket", "run the audit before gc.freeze()"),
 }

@@ -78,7 +78,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
                    remedy=remedy, library=library)  # fmt: skip
     numbers = descriptors()
     if numbers is None:
-        yield tell("unknown descriptors", "descriptors")
+        yield tell("unknown list", "descriptors", "", "which sockets are connected")
     for fd in numbers or ():
         try:
             mode = os.fstat(fd).st_mode

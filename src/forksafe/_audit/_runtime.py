@@ -53,7 +53,7 @@ def find_native_threads(scene: Scene) -> Iterator[Hazard]:
     try:
         strangers = _strangers()
     except OSError:
-        yield tell("unknown threads", "native threads")
+        yield tell("unknown list", "native threads", "", "what threads libraries run")
         return
     groups: dict[tuple[str, Library], list[int]] = {}
     unnamed = _inherited()
