@@ -33,6 +33,8 @@ def note(event: ForkEvent) -> None:
         else:
             if step.modules:
                 continue
+        if event.alone and step.only_beside_threads:
+            continue
         try:
             noted = step.note(event)
         except Exception:

@@ -50,6 +50,7 @@ class Step:
     name: str = ""  # how last_reset() and the documentation call it
     # Those that hold the state. While none is loaded the step is skipped. Empty: it always runs.
     modules: tuple[str, ...] = ()
+    only_beside_threads = False  # whether it is skipped where this is the only thread
 
     def loaded(self) -> bool:
         return not self.modules or any(module in sys.modules for module in self.modules)

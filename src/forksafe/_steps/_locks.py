@@ -117,6 +117,7 @@ def _import_locks() -> dict[str, Any]:
 
 class LocksStep(Step):
     name = "locks"
+    only_beside_threads = True
 
     def __init__(self) -> None:
         # The locks of the standard library's modules, each with the id of its module's globals.
@@ -124,11 +125,8 @@ class LocksStep(Step):
         self._seen: set[str] = set()
         self._count = 0  # of modules, when they were looked into
 
-    def note(self, fork: ForkEvent) -> Any:
-        if fork.alone:
-            return NOTHING
+    def note(self, fork: ForkEvent) -> None:
         self._look_into_modules()
-        return None
 
     def reset(self, fork: ForkEvent, note: None) -> bool | str:
         stacks = fork.stacks
@@ -188,9 +186,7 @@ class ConditionsStep(Step):
     """
 
     name = "conditions"
-
-    def note(self, fork: ForkEvent) -> Any:
-        return NOTHING if fork.alone else None
+    only_beside_threads = True
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now

@@ -42,8 +42,10 @@ class WakeupFdStep(Step):
     name = "wakeup fd"
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        with as_main_thread:
+        if sys.implementation.name != "pypy":
             return bool(c.set_wakeup_fd(-1) != -1)  # no way to ask without setting
+        with as_main_thread:
+            return bool(c.set_wakeup_fd(-1) != -1)
 
 
 class EventLoopsStep(Step):
@@ -51,7 +53,9 @@ class EventLoopsStep(Step):
     modules = (_MODULE,)
 
     def note(self, fork: ForkEvent) -> Any:
-        _begin(this_process.mark)
+        base = vars(sys.modules[_MODULE]).get("BaseSelectorEventLoop")
+        if getattr(base, "_selector", None) is not _selector:
+            _begin(this_process.mark)
         # asyncio's own hook forgets these loops in the child, from 3.12 on (cpython gh-66285).
         loops, handlers = current_loops(), _suspendable()
         return (loops, handlers) if loops or handlers else NOTHING
@@ -171,9 +175,11 @@ def _refresh(loop: Any, selector: Any) -> None:
 
 def _suspendable() -> list[tuple[int, Any]]:
     """Return the signals that ask a process to end and that only a running loop answers."""
+    found = [(n, handler) for n in _ENDING if type(handler := c.getsignal(n)) not in _PLAIN]
+    if not found:
+        return found
     # asyncio's handler that does nothing: the wakeup fd carries the number to the loop.
     noop = getattr(sys.modules.get("asyncio.unix_events"), "_sighandler_noop", object())
-    found = [(n, handler) for n in _ENDING if type(handler := c.getsignal(n)) not in _PLAIN]
     return [each for each in found if each[1] is noop or _runner(each[1]) is not None]
 
 

@@ -27,6 +27,8 @@ class TempDirsStep(Step):
         self._lifeline: Lifeline | None = None  # of the directories that it has made
 
     def note(self, fork: ForkEvent) -> Any:
+        if not sys.modules["weakref"].finalize._registry:  # tempfile imports that
+            return NOTHING
         # Here and not in the child, where a walk would copy the page of each finalizer.
         infos = [info for info, _ in live_directories()]
         if self._lifeline is None and any(type(info.func) is not _Heir for info in infos):

@@ -50,9 +50,9 @@ class ThreadExecutorsStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours. Queued
         # work is noted as well: a thread may take it before the fork.
-        found = live_thread_executors()
-        if fork.alone and not found:
+        if fork.alone and not sys.modules[_MODULE]._threads_queues.data:
             return NOTHING
+        found = live_thread_executors()
         return found, [item for one in found for item in _queued(one.queue)]
 
     def reset(self, fork: ForkEvent, note: tuple[list[Any], list[Any]] | None) -> bool:

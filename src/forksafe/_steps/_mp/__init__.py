@@ -30,6 +30,13 @@ class RegistryStep(Step):
     modules = _who.submodules("util")
 
     def note(self, fork: ForkEvent) -> Any:
+        if not isinstance(fork.who, Launch):
+            for util in _who.loaded(self.modules):
+                entries = getattr(getattr(util, "_afterfork_registry", None), "data", True)
+                if entries or getattr(util, "_finalizer_registry", True):
+                    break
+            else:
+                return NOTHING
         noted = [(one, *one.in_order(fork)) for one in registries()]
         if isinstance(fork.who, Launch) or any(o or p or r.finalizers for r, o, p in noted):
             return noted
@@ -119,15 +126,16 @@ def finish(fork: ForkEvent) -> object:
     Returns:
         What is due when no frame of ours is left: see `Signals.release_in_hook`.
     """
-    due = [fork.signals.release_in_hook(child=True)]
-    if fork.callbacks:
-        for module, attribute in this_process.later_hooks:
-            found = getattr(sys.modules.get(module), attribute, None)
-            free = getattr(found, "_at_fork_reinit", found)
-            if callable(free):
-                free()
-            elif free is not None:  # the hook is to clear another one
-                setattr(sys.modules[module], attribute, free.copy())
+    due = fork.signals.release_in_hook(child=True)
+    if not any(fork.callbacks):
+        return due
+    for module, attribute in this_process.later_hooks:
+        found = getattr(sys.modules.get(module), attribute, None)
+        free = getattr(found, "_at_fork_reinit", found)
+        if callable(free):
+            free()
+        elif free is not None:  # the hook is to clear another one
+            setattr(sys.modules[module], attribute, free.copy())
     callbacks = chain.from_iterable(fork.callbacks)
     running = True
     while running:
@@ -143,7 +151,7 @@ def finish(fork: ForkEvent) -> object:
             if not fork.signals.raised(exc):
                 _raised(fork, exc, callback)
     fork.callbacks = ()
-    due.append(fork.signals.release_in_hook(child=True))
+    due = [due, fork.signals.release_in_hook(child=True)]
     if fork.signals.late is not None and not fork.asked:  # PyPy: nobody is there to raise it
         tell(fork.signals.late, "forksafe, in a forked child: a signal handler")
     return due

@@ -46,7 +46,10 @@ class ChildrenStep(Step):
     modules = _who.submodules("process")
 
     def note(self, fork: ForkEvent) -> Any:
-        return None if any(found for _, found in children()) else NOTHING
+        for name in self.modules:
+            if getattr(sys.modules.get(name), "_children", None):
+                return None
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
@@ -69,8 +72,11 @@ class IdentityStep(Step):
     modules = ("multiprocessing.process", "multiprocess.process")
 
     def note(self, fork: ForkEvent) -> Any:
-        # The objects are made here: in the child that would copy a dozen pages more.
-        return _changes(fork) or NOTHING
+        for name in self.modules:
+            if fork.identity or getattr(sys.modules.get(name), "_parent_process", None):
+                # The objects are made here: in the child that would copy a dozen pages more.
+                return _changes(fork)
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         changes = _changes(fork) if note is None else note
@@ -131,18 +137,19 @@ class ScratchDirStep(Step):
     modules = _who.submodules("util")  # which makes the directory
 
     def note(self, fork: ForkEvent) -> Any:
-        return None if any("tempdir" in config for config in _configs(fork)) else NOTHING
+        for name in ChildrenStep.modules:
+            current = getattr(sys.modules.get(name), "_current_process", None)
+            if current is not None and "tempdir" in current._config:
+                return None
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        had = [config.pop("tempdir", None) for config in _configs(fork)]
-        return any(had)
-
-
-def _configs(fork: ForkEvent) -> Iterator[dict[str, Any]]:
-    for module in _others(fork, ChildrenStep.modules):
-        config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
-        expect(isinstance(config, dict), f"{module.__name__}: no _config")
-        yield config
+        had = False
+        for module in _others(fork, ChildrenStep.modules):
+            config: Any = getattr(getattr(module, "_current_process", None), "_config", None)
+            expect(isinstance(config, dict), f"{module.__name__}: no _config")
+            had = config.pop("tempdir", None) is not None or had
+        return had
 
 
 class TrackerStep(Step):
