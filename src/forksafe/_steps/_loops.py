@@ -42,8 +42,12 @@ class WakeupFdStep(Step):
     name = "wakeup fd"
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        with as_main_thread:
-            return bool(c.set_wakeup_fd(-1) != -1)  # no way to ask without setting
+        try:
+            fd: int = c.set_wakeup_fd(-1)  # no way to ask without setting
+        except ValueError:  # not the main thread, says PyPy
+            with as_main_thread:
+                fd = c.set_wakeup_fd(-1)
+        return fd != -1
 
 
 class EventLoopsStep(Step):
