@@ -71,12 +71,13 @@ class ThreadExecutorsStep(Step):
         finally:
             # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
             module._threads_queues.clear()
-            message = (
-                f"this work was given to a thread of process {os.getppid()}, and "
-                f"process {os.getpid()}, forked from it, has no such thread: submit it again here"
-            )
             lost = [item for item in lost if type(item) is module._WorkItem]
-            fail(lost, module.BrokenThreadPool, message)
+            if lost:
+                message = (
+                    f"this work was given to a thread of process {os.getppid()}, and process "
+                    f"{os.getpid()}, forked from it, has no such thread: submit it again here"
+                )
+                fail(lost, module.BrokenThreadPool, message)
         return True
 
 
@@ -147,7 +148,8 @@ def _check(one: ThreadExecutor) -> None:
 def _start_afresh(lost: list[Any], one: ThreadExecutor) -> None:
     """Put an executor in the state before its first thread; add its queued work to what is lost."""
     _check(one)
-    lost += _queued(one.queue)
+    if not one.queue.empty():
+        lost += _queued(one.queue)
     state = {} if one.executor is None else vars(one.executor)
     kept.append(dict(state))
     if one.own is None:
