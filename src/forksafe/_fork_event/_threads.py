@@ -123,11 +123,6 @@ def end_turn() -> None:
         sys.setswitchinterval(interval)
 
 
-def own_stack() -> dict[str, list[tuple[Any, ...]]]:
-    """Look at this thread alone, in the child of a fork that was made in C: as `Stacks.own`."""
-    return Stacks(get_ident(), {get_ident(): sys._getframe(1)}).own
-
-
 def forget_vanished_threads() -> None:
     """Mark every thread but this one as ended, where a fork made in C ran no hook of `threading`.
 

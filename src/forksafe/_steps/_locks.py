@@ -16,8 +16,8 @@ from threading import Condition
 
 from .._fork_event import ForkEvent
 from .._fork_event._step import NOTHING, Step, expect, kept
-from .._fork_event._threads import UNREADABLE, interest, others_can_be_read, own_stack
-from .._fork_event._typing import Any, Iterator
+from .._fork_event._threads import UNREADABLE, Stacks, interest, others_can_be_read
+from .._fork_event._typing import Any
 from .._fork_event._with_bodies import free, free_lock
 
 _BOOTSTRAP = "_frozen_importlib"
@@ -156,15 +156,11 @@ class LocksStep(Step):
             self._seen.add(name)
             if module is not None and is_standard(name, module):
                 namespace = getattr(module, "__dict__", {})
-                self._of_modules += [(lock, id(namespace)) for lock in _locks_in(name, namespace)]
-
-
-def _locks_in(name: str, namespace: dict[str, Any]) -> Iterator[Any]:
-    for value in list(namespace.values()):
-        ours = type(value) is type and value.__module__ == name
-        for each in list(vars(value).values()) if ours else (value,):
-            if isinstance(each, (LockType, RLock)):
-                yield each
+                for value in list(namespace.values()):
+                    ours = type(value) is type and value.__module__ == name
+                    for each in list(vars(value).values()) if ours else (value,):
+                        if isinstance(each, (LockType, RLock)):
+                            self._of_modules.append((each, id(namespace)))
 
 
 def is_standard(name: str, module: Any) -> bool:
@@ -193,13 +189,15 @@ class ConditionsStep(Step):
         plain = vars(Condition).get("_waiters")
         expect(plain in (None, _waiters), "threading.Condition._waiters is no plain attribute")
         _now = object()
-        own = own_stack() if fork.stacks is None else fork.stacks.own
-        for _, condition, waiter in own.get(_WAIT, ()):
+        stacks = fork.stacks
+        if stacks is None:  # the fork was made in C
+            stacks = Stacks(get_ident(), {get_ident(): sys._getframe()})
+        for _, condition, waiter in stacks.own.get(_WAIT, ()):
             _take_out(vars(condition), waiter)
         Condition._waiters = _waiters  # type: ignore[attr-defined]
         # A Barrier also counts who waits.
-        waiting = [barrier for _, barrier in own.get(_BARRIER, ())]
-        for _, barrier in () if fork.stacks is None else fork.stacks.others.get(_BARRIER, ()):
+        waiting = [barrier for _, barrier in stacks.own.get(_BARRIER, ())]
+        for _, barrier in stacks.others.get(_BARRIER, ()):
             counts = getattr(barrier, "_count", None), getattr(barrier, "_state", None)
             expect([type(each) for each in counts] == [int, int], "a Barrier without its counts")
             barrier._count = sum(one is barrier for one in waiting)

@@ -216,7 +216,11 @@ class ForkServerStep(Step):
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
-        for _, server in fork_servers():
+        for module in _who.loaded(self.modules):
+            server: Any = getattr(module, "_forkserver", None)
+            known = hasattr(getattr(server, "_lock", None), "_at_fork_reinit")
+            known = known and hasattr(server, "_forkserver_alive_fd")
+            expect(known, f"{module.__name__}: no lock to start afresh, or no pipe")
             done |= free_lock(server._lock)  # a thread that is gone was just starting a server
             if server._forkserver_alive_fd is not None:
                 try:
@@ -226,14 +230,3 @@ class ForkServerStep(Step):
                 vars(server).update(dict.fromkeys(vars(server).keys() & _FORGOTTEN))
                 done = True
         return done
-
-
-def fork_servers() -> list[tuple[ModuleType, Any]]:
-    """Return what each family knows of its server, with its module. Reads only."""
-    loaded = _who.loaded(ForkServerStep.modules)
-    found = [(module, getattr(module, "_forkserver", None)) for module in loaded]
-    for module, server in found:
-        known = hasattr(getattr(server, "_lock", None), "_at_fork_reinit")
-        known = known and hasattr(server, "_forkserver_alive_fd")
-        expect(known, f"{module.__name__}: no lock to start afresh, or no pipe")
-    return found
