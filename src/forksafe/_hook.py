@@ -31,8 +31,7 @@ import threading  # noqa: F401 - for its own at-fork hook to be the earlier one:
 from _thread import _count, get_ident
 
 from . import _reset
-from ._fork_event import ForkEvent, _with_bodies, this_process
-from ._fork_event._step import tell
+from ._fork_event import ForkEvent, _with_bodies, tell, this_process
 from ._fork_event._threads import forget_vanished_threads
 from ._fork_event._typing import Any, Callable, Iterable, OnHazard
 from ._fork_event._who import EXEC, who_forks

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ._fork_event import ForkEvent, this_process
-from ._fork_event._step import NOTHING, Step, UnknownLayout, tell
+from ._fork_event import NOTHING, ForkEvent, Step, UnknownLayout, tell, this_process
 from ._fork_event._threads import end_turn, look
 from ._steps import STEPS
 from ._steps._mp import finish

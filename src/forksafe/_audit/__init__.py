@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from .._fork_event import ForkEvent
-from .._fork_event._step import UnknownLayout
+from .._fork_event import ForkEvent, UnknownLayout
 from .._fork_event._typing import Callable, Iterable
 from .._hazard import KINDS, SEVERITIES, AllowList, Hazard, tell
 from .._steps._connections import names

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from .._fork_event._step import UnknownLayout
+from .._fork_event import UnknownLayout
 from .._fork_event._typing import Any, Iterable
 from .._hazard import ACTION, ADVICE, FIXED, Hazard, Severity
 from .._libraries._connections import ROWS

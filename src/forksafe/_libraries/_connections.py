@@ -15,7 +15,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
-from .._fork_event._step import expect
+from .._fork_event import expect
 from .._fork_event._typing import Any, Callable
 
 # What the child has let go of.

@@ -10,7 +10,7 @@ The notes are taken in this order before the fork, and the resets run in this or
 
 from __future__ import annotations
 
-from .._fork_event._step import Step
+from .._fork_event import Step
 from ._connections import ConnectionsStep
 from ._executors import PoolsStep, ProcessExecutorsStep
 from ._executors._thread_executors import ThreadExecutorsStep

@@ -12,8 +12,7 @@ import stat
 import sys
 from itertools import compress
 
-from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step
+from .._fork_event import NOTHING, ForkEvent, Step
 from .._fork_event._typing import Any
 from .._libraries._connections import ROWS, Row
 

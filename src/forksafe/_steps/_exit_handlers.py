@@ -20,8 +20,7 @@ from _io import _IOBase, _RawIOBase
 from _weakref import ref
 from itertools import compress
 
-from .._fork_event import ForkEvent, _who
-from .._fork_event._step import NOTHING, Step
+from .._fork_event import NOTHING, ForkEvent, Step, _who
 from .._fork_event._typing import Any, Callable, Never
 from .._fork_event._who import Launch
 from ._temp_dirs import identity

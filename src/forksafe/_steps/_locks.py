@@ -14,8 +14,7 @@ import sys
 from _thread import LockType, RLock, get_ident
 from threading import Condition
 
-from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step, expect, kept
+from .._fork_event import NOTHING, ForkEvent, Step, expect
 from .._fork_event._threads import UNREADABLE, Stacks, interest, others_can_be_read
 from .._fork_event._typing import Any
 from .._fork_event._with_bodies import free, free_lock
@@ -88,7 +87,7 @@ def _forget(names: list[str], mine: set[str]) -> None:
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             # Else it is not there yet, or already whole.
-            kept.append(sys.modules.pop(name))
+            Step.kept.append(sys.modules.pop(name))
             package, _, child = name.rpartition(".")
             namespace = getattr(sys.modules.get(package), "__dict__", {})
             if namespace.get(child) is module:
@@ -99,7 +98,7 @@ def _forget(names: list[str], mine: set[str]) -> None:
         loader = getattr(getattr(module, "__spec__", None), "loader", None)
         extension = type(loader).__name__ == "ExtensionFileLoader"
         if name.startswith(packages) and name not in mine and not extension:
-            kept.append(sys.modules.pop(name))
+            Step.kept.append(sys.modules.pop(name))
 
 
 def _import_locks() -> dict[str, Any]:

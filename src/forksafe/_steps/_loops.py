@@ -19,9 +19,8 @@ import errno
 import os
 import sys
 
-from .._fork_event import ForkEvent, this_process
+from .._fork_event import NOTHING, ForkEvent, Step, UnknownLayout, expect, mend_each, this_process
 from .._fork_event._signals import as_main_thread, c
-from .._fork_event._step import NOTHING, Step, UnknownLayout, expect, kept, mend_each
 from .._fork_event._typing import Any
 
 _MODULE = "asyncio.selector_events"
@@ -68,7 +67,9 @@ class EventLoopsStep(Step):
             for number, handler in handlers:
                 c.signal(number, _default(number))
                 _suspended[number] = handler
-        kept.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
+        Step.kept.extend(
+            loops
+        )  # asyncio's hook would drop them inside the fork, to close themselves
         mend_each(_claim, loops)
         return bool(loops or handlers)
 
@@ -165,7 +166,7 @@ def _refresh(loop: Any, selector: Any) -> None:
             if exc.errno not in (errno.EBADF, errno.EPERM):
                 raise
     if known[0] is types[1]:  # pragma: no cover # a kqueue does not survive a fork: kqueue(2)
-        kept.append(selector._selector)  # whose number is not this process's
+        Step.kept.append(selector._selector)  # whose number is not this process's
         selector._selector = fresh._selector
         return
     if known[0] is types[0]:

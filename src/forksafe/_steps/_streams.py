@@ -15,9 +15,8 @@ import io
 import select
 import sys
 
-from .._fork_event import ForkEvent
+from .._fork_event import NOTHING, ForkEvent, Step
 from .._fork_event._signals import in_handler
-from .._fork_event._step import NOTHING, Step, kept
 from .._fork_event._typing import Any, Iterator
 
 _HANDLERS = "logging.handlers"
@@ -121,7 +120,7 @@ class LogHandlersStep(Step):
         found = list(waiting_handlers())
         for handler, attribute in found:
             had = getattr(handler, attribute)
-            kept.append(had)  # records hold objects of the program's
+            Step.kept.append(had)  # records hold objects of the program's
             if attribute == "buffer":
                 handler.buffer = []
             elif attribute == "sock" or hasattr(type(handler), "createSocket"):

@@ -13,8 +13,7 @@ import atexit
 import os
 import sys
 
-from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step, expect
+from .._fork_event import NOTHING, ForkEvent, Step, expect
 from .._fork_event._typing import Any, Callable
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import sys
 import time
 
-from .._fork_event import ForkEvent
-from .._fork_event._step import NOTHING, Step
+from .._fork_event import NOTHING, ForkEvent, Step
 from .._fork_event._typing import Any
 
 _faulthandler: Any = __import__("faulthandler")  # PyPy's has neither function

@@ -13,8 +13,7 @@ import os
 import sys
 import threading
 
-from ..._fork_event import ForkEvent
-from ..._fork_event._step import NOTHING, Step, expect, kept, mend_each
+from ..._fork_event import NOTHING, ForkEvent, Step, expect, mend_each
 from ..._fork_event._threads import interest
 from ..._fork_event._typing import Any, Iterable
 from . import fail
@@ -64,7 +63,7 @@ class ThreadExecutorsStep(Step):
         found = {id(one.queue): one for one in (*starting, *noted)}
         if not found:
             return False
-        kept.append(found)
+        Step.kept.append(found)
         lost = [*waiting, *_running(fork, found)]
         try:
             mend_each(lambda one: _start_afresh(lost, one), found.values())
@@ -151,7 +150,7 @@ def _start_afresh(lost: list[Any], one: ThreadExecutor) -> None:
     if not one.queue.empty():
         lost += _queued(one.queue)
     state = {} if one.executor is None else vars(one.executor)
-    kept.append(dict(state))
+    Step.kept.append(dict(state))
     if one.own is None:
         one.fresh.update(_threads=set(), _work_queue=type(one.queue)())
     else:  # the thread goes on, and knows this queue

@@ -12,9 +12,8 @@ from __future__ import annotations
 import sys
 from itertools import chain
 
-from ..._fork_event import ForkEvent, _who, this_process
+from ..._fork_event import NOTHING, ForkEvent, Step, _who, expect, tell, this_process
 from ..._fork_event._signals import as_main_thread
-from ..._fork_event._step import NOTHING, Step, expect, tell
 from ..._fork_event._typing import Any
 from ..._fork_event._who import PLAIN, Launch
 

@@ -23,8 +23,7 @@ import time
 from itertools import count
 from types import ModuleType
 
-from ..._fork_event import ForkEvent, _who
-from ..._fork_event._step import NOTHING, Step, expect, kept
+from ..._fork_event import NOTHING, ForkEvent, Step, _who, expect
 from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._who import Launch
 from ..._fork_event._with_bodies import free_lock
@@ -54,7 +53,7 @@ class ChildrenStep(Step):
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
         for process, found in strangers:
-            kept.append(found)
+            Step.kept.append(found)
             process._children = set()  # type: ignore[attr-defined] # its shape was checked
         return bool(strangers)
 
