@@ -15,6 +15,7 @@ from _thread import get_ident
 from types import CodeType, FrameType
 
 from ._typing import Any, Callable, Iterator, Mapping
+from ._who import find
 from ._with_bodies import Held, settle, walk
 
 # Seconds without the GIL before each further look, from the last on. A thread that was given a
@@ -41,10 +42,7 @@ def _find_functions() -> None:
         if getattr(spec, "_initializing", False):
             continue  # half imported: its classes are still to come
         for name, variables in _waiting.pop(module):
-            found: Any = sys.modules[module]
-            for part in name.split("."):
-                found = getattr(found, part, None)
-            code = getattr(found, "__code__", None)
+            code = find(module, name)
             if code is not None:
                 _known[id(code)] = f"{module}:{name}", variables, code
 

@@ -90,7 +90,7 @@ def who_forks(frame: FrameType | None) -> Who:
         code = frame.f_code
         paths = _BY_NAME.get(code.co_name)
         if paths is not None and forking:
-            if any(code is _find(module, path) for module, path in paths):
+            if any(code is find(module, path) for module, path in paths):
                 return EXEC
             for module in loaded(NAMES):
                 launch = _launch(frame, module.__name__)
@@ -119,7 +119,8 @@ def _code(function: Any) -> CodeType | None:
     return None
 
 
-def _find(module: str, path: str) -> CodeType | None:
+def find(module: str, path: str) -> CodeType | None:
+    """Return the code of a function that may not be there, or not be loaded."""
     found: Any = sys.modules.get(module)
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -127,7 +128,7 @@ def _find(module: str, path: str) -> CodeType | None:
 
 
 def _launch(frame: FrameType, family: str) -> Launch | None:
-    if frame.f_code is not _find(f"{family}.popen_fork", "Popen._launch"):
+    if frame.f_code is not find(f"{family}.popen_fork", "Popen._launch"):
         return None
     process: ModuleType | None = sys.modules.get(f"{family}.process")
     util = sys.modules.get(f"{family}.util") or sys.modules.get("multiprocessing.util")

@@ -15,11 +15,8 @@ import sys
 import threading
 from types import SimpleNamespace
 
-from .._fork_event import expect
+from .._fork_event import Step, expect
 from .._fork_event._typing import Any, Callable
-
-# What the child has let go of.
-_kept: list[Any] = []
 
 
 class Row:
@@ -46,7 +43,7 @@ def _expect(thing: Any, *names: str) -> None:
 def _replace(thing: Any, **new: Any) -> None:
     """Set attributes of `thing` that it has, and keep alive what they were."""
     _expect(thing, *new)
-    _kept.append([getattr(thing, name) for name in new])
+    Step.kept.append([getattr(thing, name) for name in new])
     for name, value in new.items():
         setattr(thing, name, value)
 
@@ -63,7 +60,7 @@ def _engine(engine: Any) -> None:
         engine.pool = pool.recreate()
     finally:
         pool.logger = logger
-    _kept.append(pool)
+    Step.kept.append(pool)
 
 
 def is_in_memory(engine: Any) -> bool:
@@ -97,7 +94,7 @@ def _psycopg_pool(pool: Any) -> None:
     state = vars(pool)
     _expect(pool, *_POOL, "_lock", "_pool", "_waiting", "_workers", "_nconns", "_nconns_min")
     _expect(pool, "_open", "_check_open_getconn")
-    _kept.append(dict(state))
+    Step.kept.append(dict(state))
     is_async = hasattr(pool, "__aenter__")
     for task in (*pool._workers, pool._sched_runner) if is_async else ():
         # One may be about to connect, and would go on with that in both processes.
@@ -173,7 +170,7 @@ def _httpcore_pool(pool: Any) -> None:
 
 
 def _aiohttp(connector: Any) -> None:
-    _kept.append(connector._conns.copy())
+    Step.kept.append(connector._conns.copy())
     connector._conns.clear()
 
 
