@@ -84,15 +84,6 @@ def live_pools() -> list[tuple[Any, int]]:
     return found
 
 
-class _Refusal(dict[Any, Any]):
-    """In place of a pool's cache, where every result registers before its work is queued."""
-
-    message = ""
-
-    def __setitem__(self, key: Any, value: Any) -> Never:
-        raise ValueError(self.message)
-
-
 class _Lost(ValueError):
     """What lost work has for a value, also where billiard has its ``ExceptionInfo``."""
 
@@ -121,8 +112,12 @@ def _refuse_work(found: tuple[Any, int]) -> None:
     Step.kept.append((state["_cache"], state.get("_terminate")))
     for result in list(state["_cache"].values()):
         _fail_result(result, _Lost(f"the work of this result is lost: {message}"))
-    state["_cache"] = _Refusal()
-    state["_cache"].message = message
+
+    def refuse(*args: object) -> Never:
+        raise ValueError(message)
+
+    # Where every result registers before its work is queued.
+    state["_cache"] = type("_Refusal", (dict,), {"__setitem__": refuse})()
     state.update(dict.fromkeys(_LETTING_GO, lambda *args, **kwargs: None))
     if hasattr(pool, "_check_running"):  # billiard's has no such method, and goes by its state
         state["_check_running"] = lambda: None  # `with pool:` would raise

@@ -160,28 +160,29 @@ class TrackerStep(Step):
 
     def note(self, fork: ForkEvent) -> Any:
         needed = False
-        for one in trackers():
-            if one.intent is not None:
+        for name, tracker, intent in _trackers():
+            if intent is not None:
                 # It stays set in the child, where the tracker's own hook may run after ours.
-                fork.undo += (one.put_back,)
-                one.intent.preserve_fd = needed = True
-            if one.state.get("_pid") is not None:
+                put_back: Any = lambda local=intent: setattr(local, "preserve_fd", False)  # noqa: E731
+                fork.undo += (put_back,)
+                intent.preserve_fd = needed = True
+            if getattr(tracker, "_pid", None) is not None:
                 needed = True
-                key = one.module, os.getpid()
-                if key not in self._held and hasattr(type(one.tracker), "__del__"):  # which waits
-                    util: Any = sys.modules[one.module.partition(".")[0] + ".util"]
-                    mine = Lifeline(), one.tracker
+                key = name, os.getpid()
+                if key not in self._held and hasattr(type(tracker), "__del__"):  # which waits
+                    util: Any = sys.modules[name.partition(".")[0] + ".util"]
+                    mine = Lifeline(), tracker
                     util.Finalize(None, _at_exit, mine, exitpriority=_EXIT_PRIORITY)
                     self._held.add(key)
         return None if needed else NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
-        for one in trackers():
-            one.tracker._lock._at_fork_reinit()
-            one.state.get("_reentrant_messages", []).clear()  # the parent's to send
-            if one.state.get("_pid") is not None:
-                one.state["_pid"] = None
+        for _, tracker, _ in _trackers():
+            tracker._lock._at_fork_reinit()
+            getattr(tracker, "_reentrant_messages", []).clear()  # the parent's to send
+            if getattr(tracker, "_pid", None) is not None:
+                tracker._pid = None
                 done = True
         return done
 
@@ -191,22 +192,14 @@ def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
         tracker._pid = None  # a child lives: do not wait for it
 
 
-class _Tracker:
-    def __init__(self, module: ModuleType, tracker: Any) -> None:
-        known = hasattr(getattr(tracker, "_lock", None), "_at_fork_reinit")
-        expect(known and hasattr(tracker, "_fd"), f"{module.__name__}: no lock, or no _fd")
-        self.module = module.__name__
-        self.tracker = tracker
-        self.state = vars(tracker)
-        self.intent: Any = getattr(module, "_fork_intent", None)
-
-    def put_back(self) -> None:
-        self.intent.preserve_fd = False
-
-
-def trackers() -> list[_Tracker]:
-    loaded = [(sys.modules.get(name), attribute) for name, attribute in _TRACKERS.items()]
-    return [_Tracker(module, getattr(module, name, None)) for module, name in loaded if module]
+def _trackers() -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name of each module that has a tracker, that, and since 3.14.10 the intent."""
+    for name, attribute in _TRACKERS.items():
+        if module := sys.modules.get(name):
+            tracker = getattr(module, attribute, None)
+            known = hasattr(getattr(tracker, "_lock", None), "_at_fork_reinit")
+            expect(known and hasattr(tracker, "_fd"), f"{name}: no lock, or no _fd")
+            yield name, tracker, getattr(module, "_fork_intent", None)
 
 
 class ForkServerStep(Step):
