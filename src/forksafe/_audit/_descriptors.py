@@ -244,7 +244,7 @@ def _waiting(file: Any) -> int:
         things = gc.get_referents(file)
         things += [part for thing in things if type(thing) is list for part in thing]
         texts = [thing for thing in things if type(thing) in (bytes, str)]
-        known = (file.encoding, file.errors, "", "\n", "\r", "\r\n")  # as it was opened with them
+        known = (file.encoding, file.errors, "", "\n", "\r", "\r\n")  # it was opened with these
         return sum(len(text) for text in texts if text not in known)
     except (OSError, ValueError, AttributeError):
         return 0

@@ -155,12 +155,10 @@ def _is_in(module: str, packages: str) -> bool:
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     load()
-    # 3.9 does not list locks; but what is listed refers to them.
-    listed = sys.version_info >= (3, 10) or PYPY
-    every = instances({LockType, RLock}).values()
-    locks = chain(*every) if listed else gc.get_referents(*gc.get_objects())
+    locks = chain(*instances({LockType, RLock}).values())
+    if sys.version_info < (3, 10) and not PYPY:  # it does not list locks, but what refers to them
+        locks = chain(gc.get_referents(*gc.get_objects()))
     held = {id(lock): lock for lock in locks if _is_held(lock)}
-    del every, locks  # which leads to everything
     threads = {thread.ident: thread for thread in active()}
     holders: dict[int, tuple[str, bool]] = {}
     for ident, frame in (frames_of_others() or {}).items():

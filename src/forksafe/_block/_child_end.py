@@ -17,7 +17,6 @@ from contextlib import suppress
 from .._fork_event._typing import Any, Iterable, Never
 from .._steps import _exit_handlers
 
-_LIMIT = 8192  # bytes of a report: what the smallest pipe of Linux takes at once
 _OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
 
 
@@ -42,7 +41,7 @@ class Report:
 
             lines = "".join(format_exception(type(exc), exc, exc.__traceback__))
             told = lines.encode(errors="backslashreplace")
-            most = _LIMIT - len(self.text) - 50
+            most = 8192 - len(self.text) - 50  # the smallest pipe of Linux takes that at once
             if len(told) > most:
                 told = told[-most:].partition(b"\n")[2]
                 self.text += b"[its last %d bytes]\n" % len(told)

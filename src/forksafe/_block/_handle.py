@@ -127,8 +127,7 @@ class Fork:
 
     def _watch(self, pid: int, pipe: int) -> None:
         """Take the child, and the read end of a pipe whose write end it holds."""
-        self.pid = pid
-        self.is_child, self.is_parent = False, True
+        self.pid, self.is_child, self.is_parent = pid, False, True
         self._fds.append(pipe)
         try:
             # In C until the list has it: no handler runs in between.

@@ -65,10 +65,8 @@ def _engine(engine: Any) -> None:
 
 
 def is_in_memory(engine: Any) -> bool:
-    if engine.dialect.name != "sqlite":
-        return False
-    database = engine.url.database or ":memory:"
-    return ":memory:" in database or engine.url.query.get("mode") == "memory"
+    name, mode = engine.url.database or ":memory:", engine.url.query.get("mode")
+    return bool(engine.dialect.name == "sqlite" and (":memory:" in name or mode == "memory"))
 
 
 def _django(wrapper: Any) -> None:
