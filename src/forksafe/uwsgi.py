@@ -27,14 +27,11 @@ __all__: list[str] = []
 
 
 class _Module(types.ModuleType):
-    @property
-    def post_fork_hook(self) -> Any:
-        """The application's hook, called in every child after the reset."""
-        return self._application_hook
-
-    @post_fork_hook.setter
-    def post_fork_hook(self, hook: Any) -> None:
-        self._application_hook = hook
+    # The application's, called in every child after the reset.
+    post_fork_hook = property(
+        lambda self: self._application_hook,
+        lambda self, hook: setattr(self, "_application_hook", hook),
+    )
 
 
 def _post_fork() -> None:

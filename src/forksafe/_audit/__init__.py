@@ -1,9 +1,8 @@
 """`audit()`: say what a fork here and now would break, before it does.
 
 What the steps heal is looked at first, since threads, sockets and locks of that are then known to
-be handled; then descriptors, since pools answer for their threads; then the rest. A part reads
-only. It imports nothing, takes no lock of the program, and runs none of its code where that can be
-helped. What goes wrong in it becomes a hazard of the kind ``unknown``.
+be handled; then descriptors, since pools answer for their threads; then the rest. A part imports
+nothing, takes no lock of the program, and runs none of its code where that can be helped.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from .._hazard import KINDS, SEVERITIES, AllowList, Hazard, tell
 from .._steps._connections import names
 from . import _descriptors, _healed, _runtime, _threads
 from ._scene import Scene
-
-_TRIES = 5
 
 
 def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
@@ -46,8 +43,7 @@ def audit(*, locks: bool = False, allow: Iterable[str] = ()) -> list[Hazard]:
 
 def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[Hazard]:
     """Do what `audit()` does; `drops` says that this fork's child lets go of connections."""
-    drops = drops or ForkEvent.drop_connections
-    scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops)
+    scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops or ForkEvent.drop_connections)
     for name, part in (
         ("log handlers", _healed.of_log_handlers),
         ("event loops", _healed.of_event_loops),
@@ -68,7 +64,7 @@ def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[H
 
 def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) -> list[Hazard]:
     error = Exception()
-    for _ in range(_TRIES):  # other threads may change under it what it walks over
+    for _ in range(5):  # other threads may change under it what it walks over
         try:
             return list(part(scene))
         except Exception as exc:

@@ -37,8 +37,7 @@ _SQLITE, _DJANGO = "sqlite3:Connection", "django.db.backends.base.base:BaseDatab
 _REDIS = ("redis.connection:ConnectionPool", "redis.asyncio.connection:ConnectionPool")
 _BINARY = ("_io:BufferedWriter", "_io:BufferedRandom")
 _TEXT, _CLOSER, _POPEN = "_io:TextIOWrapper", "tempfile:_TemporaryFileCloser", "subprocess:Popen"
-# What writes when it is closed or collected: attributes with its file and its name, and whether
-# it is due.
+# What writes at its end: attributes with its file and its name, and whether that is due.
 _FINISHED: dict[str, tuple[str, str, Any]] = {
     "gzip:GzipFile": ("fileobj", "name", lambda file: file.writable()),
     "zipfile:ZipFile": ("fp", "filename", lambda file: file._didModify),
@@ -46,21 +45,18 @@ _FINISHED: dict[str, tuple[str, str, Any]] = {
 }
 WANTED = (*(path for path, _, _ in _OWNERS), _LOOPS, _RECORDS, _SQLITE, *_REDIS, *_BINARY, _TEXT,
           _CLOSER, _POPEN, *_FINISHED)  # fmt: skip
-
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux
 _ESTABLISHED = 1  # in tcp_states.h of Linux, the first byte of TCP_INFO
 _SQLITE_HEADER = b"SQLite format 3\0"  # sqlite.org/fileformat.html, 1.3
-_NEWLINES = ("", "\n", "\r", "\r\n")
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield pools first, and then what no pool has told."""
-    holders: dict[int, list[tuple[Library, Any]]] = {}  # the one to be told first
+    # By descriptor, None of what is closed: the one to be told first.
+    holders: dict[int | None, list[tuple[Library, Any]]] = {}
     for path, name, known in _OWNERS:
         for holder in scene.instances(path):
-            fd = _follow(holder, name)
-            if fd is not None:
-                holders.setdefault(fd, []).append((known, holder))
+            holders.setdefault(_follow(holder, name), []).append((known, holder))
     told = {_follow(loop, end) for loop in scene.instances(_LOOPS) for end in ("_ssock", "_csock")}
     for library, pool, name, connections, dropped in (
         *_engines(scene), *_psycopg_pools(scene), *_redis_pools(scene)
@@ -76,8 +72,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
         what = (library, name, f"{len(connections)} connection{'s' * (len(connections) != 1)}")
         yield tell("connection-pool", name, path_of(pool), *what, severity=severity,
                    remedy=remedy, library=library)  # fmt: skip
-    numbers = descriptors()
-    if numbers is None:
+    if (numbers := descriptors()) is None:
         yield tell("unknown list", "descriptors", "", "which sockets are connected")
     for fd in numbers or ():
         try:
@@ -162,10 +157,9 @@ def _socket(scene: Scene, fd: int, holders: list[tuple[Library, Any]]) -> Iterat
             return
         peer = address_of(sock.getpeername())
         stream = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
-        if stream and _NONBLOCK and family in ("AF_INET", "AF_INET6"):
-            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-            if state != _ESTABLISHED:
-                return
+        is_tcp = stream and _NONBLOCK and family in ("AF_INET", "AF_INET6")
+        if is_tcp and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED:
+            return
     known, holder = holders[0]
     severity, remedy = known.severity, known.connect
     prepared = _ROWS["gRPC"].settled
@@ -226,8 +220,7 @@ def _files(scene: Scene) -> Iterator[Hazard]:
                 yield tell("open-file at its end", name, path, name)
     waiting = {id(file): (file, _waiting(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
-        size = _waiting(file)
-        if size:
+        if size := _waiting(file):
             waiting[id(file)] = (file, size + waiting.pop(id(file.buffer), (file, 0))[1])
     for file, size in waiting.values():
         if size > 0 and id(file) not in handled:
@@ -251,7 +244,7 @@ def _waiting(file: Any) -> int:
         things = gc.get_referents(file)
         things += [part for thing in things if type(thing) is list for part in thing]
         texts = [thing for thing in things if type(thing) in (bytes, str)]
-        known = (file.encoding, file.errors, *_NEWLINES)  # one of these it was opened with
+        known = (file.encoding, file.errors, "", "\n", "\r", "\r\n")  # it was opened with these
         return sum(len(text) for text in texts if text not in known)
     except (OSError, ValueError, AttributeError):
         return 0

@@ -29,13 +29,11 @@ def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
 
 def of_event_loops(scene: Scene) -> Iterator[Hazard]:
     for loop in scene.instances(_ASYNCIOS):
-        name = path_of(loop)
-        if loop.__dict__.get("_ssock") is None:
+        name, state = path_of(loop), loop.__dict__
+        if state.get("_ssock") is None:
             continue  # closed, or not made yet
-        if loop.__dict__.get("_thread_id") not in (None, get_ident()):
-            yield tell("event-loop running", name, name)
-        else:
-            yield tell("event-loop", name, name)
+        is_ours = state.get("_thread_id") in (None, get_ident())
+        yield tell("event-loop", name, name) if is_ours else tell("event-loop running", name, name)
     for loop in scene.instances(_UVLOOPS):
         if not loop.is_closed():
             yield tell("event-loop in C", path_of(loop), path_of(loop))
@@ -85,5 +83,4 @@ def of_registry(scene: Scene) -> Iterator[Hazard]:
 
 
 def _is_a(obj: Any, path: str) -> bool:
-    classes = (loaded(f"{family}.{path}") for family in _who.NAMES)
-    return any(isinstance(cls, type) and isinstance(obj, cls) for cls in classes)
+    return isinstance(obj, tuple(loaded(f"{family}.{path}") or () for family in _who.NAMES))

@@ -19,6 +19,7 @@ from .._fork_event._typing import Any, Callable, Iterable
 from .._hazard import ACTION, AllowList, Hazard
 from ..exceptions import ForkHazardWarning, UnsafeForkError
 from . import look
+from ._threads import module_of
 
 Hazards = tuple[Hazard, ...]
 
@@ -28,7 +29,10 @@ _told: set[frozenset[str]] = set()
 # What the hook is to call after its fork, by thread. Its registration is one of its own: it runs
 # after the one that restores the signals, and the interpreter reports what it raises.
 _found: dict[int, Callable[[], object]] = {}
-_registered = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        after_in_parent=lambda: _found.pop(get_ident(), int)(), after_in_child=_found.clear
+    )
 
 
 def before(
@@ -40,11 +44,8 @@ def before(
     """
     _check(on_hazard)
     hazards = tuple(h for h in _actions(AllowList(allow), drops) if h.kind not in harmless)
-    refused = hazards and on_hazard == "raise"
-    if hazards and not refused and _key(hazards) not in _told:
-        text, frame = _warning(hazards)
-        refused = would_raise(text, ForkHazardWarning, frame)
-    if refused:
+    is_news = hazards and _key(hazards) not in _told
+    if (hazards and on_hazard == "raise") or (is_news and would_raise(*_warning(hazards))):
         raise UnsafeForkError(hazards)
     return hazards
 
@@ -60,32 +61,24 @@ def after(hazards: Hazards) -> None:
 def _warn(hazards: Hazards) -> None:
     if hazards and _key(hazards) not in _told:
         _told.add(_key(hazards))
-        text, frame = _warning(hazards)
-        place = (frame.f_code.co_filename, frame.f_lineno, _module(frame))
+        text, category, frame = _warning(hazards)
+        place = (frame.f_code.co_filename, frame.f_lineno, module_of(frame))
         registry = frame.f_globals.setdefault("__warningregistry__", {})
-        warnings.warn_explicit(text, ForkHazardWarning, *place, registry)
+        warnings.warn_explicit(text, category, *place, registry)
 
 
 def watcher(
-    on_hazard: str,
-    allow: Iterable[str],
-    tell: Callable[[Hazards], None] = _warn,
-    wanted: Callable[[], bool] = lambda: True,
+    on_hazard: str, allow: Iterable[str], tell: Any = _warn, wanted: Any = lambda: True
 ) -> Callable[[], None] | None:
     """Return what the hook is to call before each fork; None for nothing.
 
-    It looks where a fork is `wanted`. `tell` is called in the parent after the fork. ``"raise"`` is
-    as ``"warn"`` here: the interpreter drops what an at-fork hook raises.
+    It looks where ``wanted()`` is true of a fork, and calls ``tell(hazards)`` in the parent after
+    it. ``"raise"`` is as ``"warn"`` here: the interpreter drops what an at-fork hook raises.
     """
-    global _registered
     _check(on_hazard)
     allowed = AllowList(allow)
     if on_hazard == "ignore":
         return None
-    if not _registered:
-        _registered = True
-        tell_found = lambda: _found.pop(get_ident(), int)()  # noqa: E731 - it has just one line
-        os.register_at_fork(after_in_parent=tell_found, after_in_child=_found.clear)
 
     def watch() -> None:
         _found.pop(get_ident(), None)
@@ -110,17 +103,14 @@ def _key(hazards: Hazards) -> frozenset[str]:
     return frozenset(re.sub(r"\d+", "#", f"{hazard.kind}:{hazard.subject}") for hazard in hazards)
 
 
-def _warning(hazards: Hazards) -> tuple[str, FrameType]:
-    """Return the text of the warning, and the frame of who forks: the innermost not ours."""
+def _warning(hazards: Hazards) -> tuple[str, type[Warning], FrameType]:
+    """Return a warning's text and category, and the frame of who forks: the innermost not ours."""
     frame = sys._getframe(1)
     package = __name__.partition(".")[0]
-    while frame.f_back and _module(frame).partition(".")[0] == package:
+    while frame.f_back and module_of(frame).partition(".")[0] == package:
         frame = frame.f_back
-    return str(UnsafeForkError(hazards)).replace("not forked", "forked all the same", 1), frame
-
-
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "<unknown>"))
+    text = str(UnsafeForkError(hazards)).replace("not forked", "forked all the same", 1)
+    return text, ForkHazardWarning, frame
 
 
 def would_raise(text: str, category: type[Warning], frame: FrameType) -> bool:
@@ -133,7 +123,7 @@ def would_raise(text: str, category: type[Warning], frame: FrameType) -> bool:
     # Since 3.14 filters may belong to a context.
     filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
     for action, message, kind, place, number in filters:
-        there = number in (0, frame.f_lineno) and matches(place, _module(frame))
+        there = number in (0, frame.f_lineno) and matches(place, module_of(frame))
         if there and issubclass(category, kind) and matches(message, text):
             return bool(action == "error")
     return bool(getattr(warnings, "defaultaction", "default") == "error")

@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from fnmatch import fnmatchcase
-from functools import partial
 from types import FrameType
 
 from .._fork_event._threads import stack_of
@@ -25,11 +24,10 @@ from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
 from .._steps._connections import PYPY, loaded, names
-from ._scene import UNNAMED, Scene
+from ._scene import UNNAMED, Scene, name_of
 from ._threads import active, frames_of_others, verdict
 
 TASKS = "/proc/self/task"
-
 _SLEEP = 4.8  # switch intervals: among threads that come and go one waits for others' locks, too
 _PAUSE = 0.006  # seconds between two looks
 _LONGEST = 0.25  # seconds that threads are watched, unless this one had to wait for the processor
@@ -44,8 +42,6 @@ _ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all
 # Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
 _HARMLESS = ("multiprocessing", "multiprocess", "billiard", "concurrent", "weakref", "logging",
              "threading", "tempfile", "forksafe")  # fmt: skip
-# Python 3.12 freezes a few hundred objects of its own when it starts; a program has thousands.
-_AT_START = 1000
 
 
 def find_native_threads(scene: Scene) -> Iterator[Hazard]:
@@ -161,14 +157,13 @@ def find(scene: Scene) -> Iterator[Hazard]:
     every = [int(x[0] if isinstance(x, tuple) else x) for x in list_all()] if list_all else []
     for number in sorted(every)[1:]:  # the first is the main interpreter
         yield tell("interpreter", str(number), f"interpreter {number}", number)
-    handlers = _exit_handlers()
-    if handlers:
+    if handlers := _exit_handlers():
         shown = ", ".join(handlers[:10])
         yield tell("exit-handlers", shown, shown, len(handlers))
     for name in ("SIGTERM", "SIGCHLD"):
         handler = signal.getsignal(getattr(signal, name, signal.SIGTERM))
-        if callable(handler) and "asyncio" not in _name(handler):
-            yield tell("signal-handler", name, _name(handler), name, _name(handler))
+        if callable(handler) and "asyncio" not in name_of(handler):
+            yield tell("signal-handler", name, name_of(handler), name, name_of(handler))
     for known in LIBRARIES:
         for module in filter(names, known.loaded.split()):
             if not known.settled and (not known.state or loaded(known.state)):
@@ -181,8 +176,9 @@ def find(scene: Scene) -> Iterator[Hazard]:
     for pages in _read("/proc/self/statm").split()[1:2]:
         size = f"{int(pages) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
     count = getattr(gc, "get_freeze_count", int)()
-    is_frozen, text = count > _AT_START, f", {count} objects frozen"
-    yield tell("memory", "", "", size, text, remedy="" if PYPY or is_frozen else None)
+    is_frozen = count > 1000  # Python 3.12 freezes a few hundred of its own when it starts
+    frozen = f", {count} objects frozen"
+    yield tell("memory", "", "", size, frozen, remedy="" if PYPY or is_frozen else None)
     if is_frozen:
         yield tell("unknown frozen", "gc.freeze", "", count)
 
@@ -196,11 +192,4 @@ def _exit_handlers() -> list[str]:
     atexit.unregister(probe())
     registry = getattr(loaded("weakref:finalize"), "_registry", {})
     handlers += [info.func for info in list(registry.values()) if info.atexit]
-    return [name for name in map(_name, handlers) if re.split("[:.]", name)[0] not in _HARMLESS]
-
-
-def _name(function: Any) -> str:
-    while isinstance(function, partial):
-        function = function.func
-    module = getattr(function, "__module__", None) or type(function).__module__
-    return f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
+    return [name for name in map(name_of, handlers) if re.split("[:.]", name)[0] not in _HARMLESS]

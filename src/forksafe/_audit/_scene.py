@@ -2,8 +2,7 @@
 
 A connection pool is in no list: the garbage collector alone knows where it is. One pass over the
 heap finds the instances of every class that some part asks for, about 20 ms for a million objects.
-The audit imports nothing. A lazy module imports when an attribute is asked for, so only what stands
-in its dictionary counts.
+A lazy module imports when an attribute is asked for, so only what its dictionary has counts.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import gc
 import os
 from collections import deque
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
@@ -25,7 +24,6 @@ from .._steps._connections import classes, instances, loaded
 
 _LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs
 UNNAMED = "(unnamed)"
-
 # What leads to everything, or to nothing.
 _DEAD_ENDS = (ModuleType, type, FunctionType, BuiltinFunctionType, str, bytes, int, float)
 
@@ -47,14 +45,13 @@ class Scene:
 
     def judge(self, severity: Severity, remedy: str, *things: Any) -> tuple[Severity, str]:
         """Return severity and remedy of what `things` have, unless somebody takes care of it."""
-        if severity != ACTION:
-            return severity, remedy
-        if any(id(thing) in self.mended for thing in things):
-            return FIXED, "nothing under forksafe: the child connects anew"
-        if any(type(thing) in self._dropped for thing in things):
-            return FIXED, "nothing under forksafe: by drop_connections the child lets go of it"
-        if any(id(thing) in self._answered for thing in things):
-            return ADVICE, "none needed: your callback of register_after_fork() answers for it"
+        if severity == ACTION:
+            if any(id(thing) in self.mended for thing in things):
+                return FIXED, "nothing under forksafe: the child connects anew"
+            if any(type(thing) in self._dropped for thing in things):
+                return FIXED, "nothing under forksafe: by drop_connections the child lets go of it"
+            if any(id(thing) in self._answered for thing in things):
+                return ADVICE, "none needed: your callback of register_after_fork() answers for it"
         return severity, remedy
 
     @cached_property
@@ -79,6 +76,14 @@ class Scene:
 def path_of(thing: Any) -> str:
     """Return ``"module:qualname"`` of the type of `thing`."""
     return f"{type(thing).__module__}:{type(thing).__qualname__}"
+
+
+def name_of(function: Any) -> str:
+    """Return ``"module:qualname"`` of a function, or of what is called as one."""
+    while isinstance(function, partial):
+        function = function.func
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return f"{module}:{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def address_of(address: Any) -> str:

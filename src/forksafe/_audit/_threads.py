@@ -2,8 +2,7 @@
 
 A thread counts when the interpreter has a frame for it. Greenlets, which gevent and eventlet put
 into ``threading``'s list, have none, and a fork keeps them. Without a GIL other threads run while
-their frames are read, which crashes the process: there ``threading``'s own list must do. Locks are
-looked for on request: which are held is a matter of the moment.
+their frames are read, which crashes the process: there ``threading``'s own list must do.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .._hazard import ACTION, ADVICE, FIXED, AllowList, Hazard, Severity, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._steps._connections import PYPY, instances, loaded, names
 from .._steps._locks import is_standard
-from ._scene import Scene, path_of
+from ._scene import Scene, name_of, path_of
 
 # The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"
@@ -35,7 +34,6 @@ _MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
 _MAIN = Library("", "fork in the main thread. In the child of another thread sys.exit() ends with "
                 "status 0 and runs no exit handlers, for it ends no more than a thread: end that "
                 "child by os._exit(status)")  # fmt: skip
-
 # Of an object: those that Python itself starts afresh in the child, or a step.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
            "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
@@ -55,7 +53,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
     for ident, frame in frames.items():
         thread, calls = threads.get(ident), [*stack_of(frame)]
         # One that is about to start or to end runs no more than that.
-        if thread is not None or any(_module(call) != "threading" for call in calls):
+        if thread is not None or any(module_of(call) != "threading" for call in calls):
             yield _hazard(scene, thread, calls)
     frames.clear()  # their locals are not ours to keep
 
@@ -81,15 +79,15 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
     if target is not None:
         # Whose function it was started with is what counts: a library that watches threads
         # (sentry-sdk and others do) has frames in those of everybody.
-        modules = [str(getattr(target, "__module__", "")), type(thread).__module__]
-        label = f"{modules[0]}:{getattr(target, '__qualname__', type(target).__qualname__)}"
-        modules += [str(cls.__module__) for cls in type(owner).__mro__]
+        label = name_of(target)
+        classes = (type(thread), *type(owner).__mro__)
+        modules = [label.partition(":")[0], *(str(cls.__module__) for cls in classes)]
     elif not frames:
         label, modules = path_of(thread), []
     else:
-        modules = [_module(frame) for frame in frames]
-        outer = next((f for f in reversed(frames) if _module(f) != "threading"), frames[-1])
-        label = f"{_module(outer)}:{getattr(outer.f_code, 'co_qualname', outer.f_code.co_name)}"
+        modules = [module_of(frame) for frame in frames]
+        outer = next((f for f in reversed(frames) if module_of(f) != "threading"), frames[-1])
+        label = f"{module_of(outer)}:{getattr(outer.f_code, 'co_qualname', outer.f_code.co_name)}"
     name = "(no name)" if thread is None else str(thread.name)
     known = _MAIN if thread is threading.main_thread() else _owner(label, modules, name)
     answers = AllowList(known.answered_by.split())
@@ -102,7 +100,7 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
     becomes = {ACTION: "", FIXED: ", which does without it", ADVICE: f", {prepared}"}
     # A raw one is of _thread.start_new_thread, or of C code that called into Python.
     sort = "raw" if thread is None else "daemon" if thread.daemon else "non-daemon"
-    places = [f for f in frames if not _is_in(_module(f), _MACHINERY)] or frames
+    places = [f for f in frames if not _is_in(module_of(f), _MACHINERY)] or frames
     place = (f"It stands at {f.f_code.co_filename}:{f.f_lineno}. " for f in places)
     by_owner = f"{known.name}:{label.partition(':')[2]}" if known.name else label
     subject = by_owner if _MADE_UP.fullmatch(name) else name
@@ -146,8 +144,8 @@ def _target(thread: threading.Thread | None) -> Any:
     return target
 
 
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
+def module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "<unknown>"))
 
 
 def _is_in(module: str, packages: str) -> bool:
@@ -157,12 +155,10 @@ def _is_in(module: str, packages: str) -> bool:
 def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     load()
-    # 3.9 does not list locks; but what is listed refers to them.
-    listed = sys.version_info >= (3, 10) or PYPY
-    every = instances({LockType, RLock}).values()
-    locks = chain(*every) if listed else gc.get_referents(*gc.get_objects())
+    locks = chain(*instances({LockType, RLock}).values())
+    if sys.version_info < (3, 10) and not PYPY:  # it does not list locks, but what refers to them
+        locks = chain(gc.get_referents(*gc.get_objects()))
     held = {id(lock): lock for lock in locks if _is_held(lock)}
-    del every, locks  # which leads to everything
     threads = {thread.ident: thread for thread in active()}
     holders: dict[int, tuple[str, bool]] = {}
     for ident, frame in (frames_of_others() or {}).items():

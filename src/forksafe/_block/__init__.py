@@ -1,9 +1,7 @@
 """`forked()`: a fork as a block, which the child never leaves.
 
-In the child every way out (the end, ``return``, ``break``, an exception, ``sys.exit()``) ends the
-process there and then. In the parent no way out leaves a zombie, nor an orphan while the parent
-runs to its end. The one door that no ``with`` statement can guard is a ``yield`` or ``await``
-inside the block: it leaves the block without ending it.
+In the parent no way out leaves a zombie or an orphan. The one door that no ``with`` statement can
+guard is a ``yield`` or ``await`` inside the block: it leaves the block without ending it.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from itertools import chain, starmap
 
 from .. import _safe_fork
@@ -81,7 +80,6 @@ class forked:
         self._name, self._check, self._grace = name, check, grace
         self._on_hazard, self._allow, self._drop_connections = on_hazard, allow, drop_connections
         self._fork: Fork | None = None
-        self._report: Any = None
 
     def __enter__(self) -> Fork:
         __tracebackhide__ = True
@@ -95,7 +93,7 @@ class forked:
             # The child leaves its parent's temporary files alone: it ends by os._exit().
             how = ("temporary-file",), self._drop_connections
             hazards = policy.before(self._on_hazard, self._allow, *how)
-        identity = _identity(self._name)
+        identity = _process_type()(name=self._name)
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
         pipe: list[int] = []
@@ -121,12 +119,10 @@ class forked:
             if os.getpid() != fork._owner:
                 end(exc, self._report)
             try:
-                try:
-                    if made and not fork._fds:
-                        # A handler has raised: another thread took its signal.
-                        fork._watch(made[0], pipe[0])
-                finally:
-                    signals.release()
+                if made and not fork._fds:
+                    # A handler has raised: another thread took its signal.
+                    fork._watch(made[0], pipe[0])
+                signals.release()
             finally:
                 if fork._fds:
                     self._let_go(fork)
@@ -138,8 +134,7 @@ class forked:
 
     def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> None:
         __tracebackhide__ = True
-        fork = self._fork
-        assert fork is not None
+        fork: Any = self._fork
         if fork.is_child:
             end(exc, self._report)
         if os.getpid() != fork._owner:
@@ -155,30 +150,22 @@ class forked:
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""
         try:
-            if fork.is_alive():
+            with suppress(ChildProcessError, TimeoutError):  # reaped by others, or heedless
                 fork.terminate()
                 fork.wait(self._grace)
-        except (ChildProcessError, TimeoutError):
-            pass  # it was reaped by other code, or does not heed SIGTERM
         finally:  # also at a second Ctrl-C: no more grace
             try:
-                if fork.is_alive():
-                    with suppress(ChildProcessError):
-                        fork.kill()
-                        fork.wait()
+                with suppress(ChildProcessError):
+                    fork.kill()
+                    fork.wait()
             finally:
                 while fork._fds:
                     os.close(fork._fds.pop())
 
 
-_process_type: Any = None
+@cache
+def _process_type() -> Any:
+    """Return the type of what the child is known by: multiprocessing tells names."""
+    from multiprocessing.process import BaseProcess
 
-
-def _identity(name: str | None) -> Any:
-    """Return the process object that the child is to be known by: multiprocessing tells names."""
-    global _process_type
-    if _process_type is None:
-        from multiprocessing.process import BaseProcess
-
-        _process_type = type("ForkedProcess", (BaseProcess,), {})
-    return _process_type(name=name)
+    return type("ForkedProcess", (BaseProcess,), {})

@@ -12,13 +12,11 @@ import gc
 import os
 import sys
 import threading
+from contextlib import suppress
 
 from .._fork_event._typing import Any, Iterable, Never
 from .._steps import _exit_handlers
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count
-_FLUSH_FAILED = 120  # as Py_RunMain() has it
-_LIMIT = 8192  # bytes of a report: what the smallest pipe of Linux takes at once
 _OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
 
 
@@ -30,7 +28,7 @@ class Report:
         self.pid = 0  # the child, when it is known: others who come to the block's end tell nothing
         self.text = b""  # the reason in one line, then the traceback, if there is one
 
-    def describe(self, exc: BaseException, traceback: bool) -> None:
+    def describe(self, exc: BaseException) -> None:
         reason, kind = str(exc).partition("\n")[0], type(exc).__name__
         if isinstance(exc, getattr(sys.modules.get("_pytest.outcomes"), "OutcomeException", ())):
             call = f"pytest.{_OUTCOMES.get(kind, kind)}({reason!r})"
@@ -38,12 +36,12 @@ class Report:
         else:
             reason = f"{kind}: {reason}" if reason else kind
         self.text = reason.encode(errors="backslashreplace")[:500] + b"\n"
-        if traceback:
+        if not isinstance(exc, (SystemExit, KeyboardInterrupt)):
             from traceback import format_exception  # here: few children fail
 
             lines = "".join(format_exception(type(exc), exc, exc.__traceback__))
             told = lines.encode(errors="backslashreplace")
-            most = _LIMIT - len(self.text) - 50
+            most = 8192 - len(self.text) - 50  # the smallest pipe of Linux takes that at once
             if len(told) > most:
                 told = told[-most:].partition(b"\n")[2]
                 self.text += b"[its last %d bytes]\n" % len(told)
@@ -59,39 +57,32 @@ class Report:
 
 def end(exc: BaseException | None, report: Report) -> Never:
     """End this process, for the reason that a ``with`` block is left."""
-    code = 0 if exc is None else 1
+    code = 1
     try:
-        if exc is not None:
+        with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
             code = _exit_code(exc, report)
-    except BaseException:  # noqa: S110 - a broken stderr or excepthook: the code stays 1
-        pass
+        _exit_handlers.end_by(lambda: _finish(code, report))
+        _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
+        _try(atexit._run_exitfuncs)
     finally:
-        try:
-            _exit_handlers.end_by(lambda: _finish(code, report))
-            _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
-            _try(atexit._run_exitfuncs)
-        finally:
-            _finish(code, report)
+        _finish(code, report)
 
 
-def _exit_code(exc: BaseException, report: Report) -> int:
-    if isinstance(exc, SystemExit):  # as handle_system_exit() in CPython's pythonrun.c
-        code = exc.code
-        if code is None:
-            return 0
-        if isinstance(code, int):
-            return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
-        report.describe(exc, traceback=False)
-        if sys.stderr is not None:
-            print(code, file=sys.stderr)
-    elif isinstance(exc, KeyboardInterrupt):
-        report.describe(exc, traceback=False)
-        return _INTERRUPTED
-    else:
-        try:
-            report.describe(exc, traceback=True)
-        finally:
-            sys.excepthook(type(exc), exc, exc.__traceback__)
+def _exit_code(exc: BaseException | None, report: Report) -> int:
+    # As handle_system_exit() in CPython's pythonrun.c has it.
+    code = exc.code if isinstance(exc, SystemExit) else exc
+    if exc is None or code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
+    with suppress(BaseException):  # from a __str__() of the program
+        report.describe(exc)
+    if isinstance(exc, KeyboardInterrupt):
+        return 130  # 128 + SIGINT, as shells count
+    if code is exc:
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+    elif sys.stderr is not None:
+        print(code, file=sys.stderr)
     return 1
 
 
@@ -104,19 +95,16 @@ def _try(function: Any, *args: Any) -> None:
 
 
 def _tell(error: BaseException) -> None:
-    try:
+    with suppress(BaseException):  # nobody is left to tell
         sys.excepthook(type(error), error, error.__traceback__)
-    except BaseException:  # noqa: S110 - nobody is left to tell
-        pass
 
 
 def _finish(code: int, report: Report) -> Never:
     try:
         _try(_end_what_is_own)
         if _flush((sys.stdout, sys.stderr)) and code == 0:
-            code = _FLUSH_FAILED
-        if report.text:
-            report.send()
+            code = 120  # as Py_RunMain() has it
+        report.send()
     finally:
         os._exit(code)
 
@@ -129,14 +117,12 @@ def _end_what_is_own() -> None:
     others = [each for each in objects if type(each).__module__ != "_io"]
     _flush(files)  # into a GzipFile, for one, that has its own end to write then
     for each in _holders_first(others):
-        if each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False):
-            continue
-        _try(type(each).__del__, each)
+        if not (each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False)):
+            _try(type(each).__del__, each)
     for problem in _flush(files):
         _tell(problem)
-    # The parent's exit handler and the frames around the block would save what coverage.py has
-    # measured here, and neither is reached. Unless each process has a data file of its own, this
-    # would be written over the parent's.
+    # The exit handler of coverage.py is the parent's, so we save what it has measured here; unless
+    # both processes have one data file, for this would be written over the parent's.
     measuring: Any = getattr(sys.modules.get("coverage"), "Coverage", None)
     current = measuring.current() if measuring is not None else None
     if current is not None and current.get_option("run:parallel"):
@@ -165,10 +151,9 @@ def _flush(files: Iterable[Any]) -> list[BaseException]:
     errors: list[BaseException] = []
     for file in files:
         try:
-            if file is not None:
-                file.flush()
-        except ValueError:
-            pass  # closed
+            with suppress(ValueError):  # closed
+                if file is not None:
+                    file.flush()
         except Exception as error:
             errors.append(error)
     return errors

@@ -2,8 +2,7 @@
 
 With a pidfd (Linux 5.4) exit status and signals go by the process itself: a pid that the kernel has
 given to another process meanwhile cannot be hit. Elsewhere the end of a pipe that the child holds
-open tells its end, and waitpid its status. Only the true status is ever told: once known it stays;
-once lost to other code, which reaped the child first, it is said to be lost.
+open tells its end, and waitpid its status.
 """
 
 from __future__ import annotations
@@ -128,8 +127,7 @@ class Fork:
 
     def _watch(self, pid: int, pipe: int) -> None:
         """Take the child, and the read end of a pipe whose write end it holds."""
-        self.pid = pid
-        self.is_child, self.is_parent = False, True
+        self.pid, self.is_child, self.is_parent = pid, False, True
         self._fds.append(pipe)
         try:
             # In C until the list has it: no handler runs in between.
@@ -162,9 +160,8 @@ class Fork:
         pipe, *pidfd = self._fds
         if pidfd:
             # Not by waitid(): poll() is interrupted by signals, whose handlers then run at once.
-            if not _ready(pidfd[0], timeout):
-                return None
-            end = os.waitid(os.P_PIDFD, pidfd[0], os.WEXITED | os.WNOHANG)
+            ready = _ready(pidfd[0], timeout)
+            end = os.waitid(os.P_PIDFD, pidfd[0], os.WEXITED | os.WNOHANG) if ready else None
             if end is None:
                 return None
             return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status

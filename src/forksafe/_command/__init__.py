@@ -56,16 +56,14 @@ def _allowed(patterns: list[str]) -> list[str]:
     """Return these patterns and those of ``pyproject.toml`` in the current directory, checked."""
     from .._hazard import AllowList
 
-    data = b""
-    with suppress(OSError), open("pyproject.toml", "rb") as file:
-        data = file.read()
     try:
         AllowList(patterns)
-        if b"tool.forksafe" in data:
-            toml = __import__("tomllib" if sys.version_info >= (3, 11) else "tomli")
-            table = toml.loads(data.decode()).get("tool", {}).get("forksafe", {})
-            patterns = [*patterns, *table.get("allow", [])]
-            AllowList(patterns)
+        with suppress(OSError), open("pyproject.toml", "rb") as file:
+            if b"tool.forksafe" in (data := file.read()):
+                toml = __import__("tomllib" if sys.version_info >= (3, 11) else "tomli")
+                table = toml.loads(data.decode()).get("tool", {}).get("forksafe", {})
+                patterns = [*patterns, *table.get("allow", [])]
+                AllowList(patterns)
     except ImportError:
         print("forksafe: pyproject.toml is not read: tomli is not installed", file=sys.stderr)
     except (ValueError, TypeError, AttributeError) as exc:

@@ -1,7 +1,6 @@
 """``forksafe audit``: load a program as a server would, and say what a fork there would break.
 
-A target is imported. A program runs until it forks a worker, and ends there. We do not wait for
-threads: they are what we want to find.
+A target is imported. A program runs until it forks a worker, and ends there.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import Any, NoReturn
 
 from .. import _hook, install
 from .._audit import look
+from .._audit._threads import module_of
 from .._fork_event import _who
 from .._fork_event._threads import stack_of
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, Hazard
@@ -52,8 +52,11 @@ def audit(program: list[str], options: Namespace, allow: list[str], hook: dict[s
             _until_fork(program, hook, tell, options.processes)
     except Refused as exc:
         raise Refused(f"{exc}; options go before a module" if target else exc) from None
-    except (Exception, SystemExit) as exc:
-        _fail(f"{name} failed before any fork", exc)
+    except SystemExit as exc:
+        _fail(f"{name} failed before any fork: {exc!r}")
+    except Exception as exc:
+        report(exc)
+        _fail(f"{name} failed before any fork")
     status = tell()
     del loaded  # which was to be alive until here
     others = set(threading.enumerate()) - {threading.main_thread()}
@@ -157,26 +160,18 @@ def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], ev
 def _who_forks() -> tuple[str, str]:
     """Return what is made, a "Manager", a "Process" or a "fork", and by which line."""
     every = stack_of(sys._getframe())
-    callers = [frame for frame in every if not _module_of(frame).startswith("forksafe.")]
+    callers = [frame for frame in every if not module_of(frame).startswith("forksafe.")]
     who, kind = _who.who_forks(callers[0]), "fork"
     if isinstance(who, _who.Launch):
         kind = "Process" if who.family != "billiard" else "fork"  # those are Celery's workers
-        while _module_of(callers[0]).startswith(f"{who.family}."):
-            kind = "Manager" if _module_of(callers.pop(0)) == f"{who.family}.managers" else kind
+        while module_of(callers[0]).startswith(f"{who.family}."):
+            kind = "Manager" if module_of(callers.pop(0)) == f"{who.family}.managers" else kind
     code = callers[0].f_code
     place = f"{code.co_filename}:{callers[0].f_lineno}"
-    return kind, f"{_module_of(callers[0])}.{code.co_name}, {place}"
+    return kind, f"{module_of(callers[0])}.{code.co_name}, {place}"
 
 
-def _module_of(frame: Any) -> str:
-    return str(frame.f_globals.get("__name__"))
-
-
-def _fail(text: str, exc: BaseException | None = None) -> NoReturn:
-    if isinstance(exc, SystemExit):
-        text += f": {exc!r}"
-    elif exc is not None:
-        report(exc)
+def _fail(text: str) -> NoReturn:
     print(f"forksafe audit: {text}", file=sys.stderr)
     _leave(2)
 

@@ -60,10 +60,10 @@ def run_style(style: str) -> dict[str, Any]:
     missing = (0, end or "died without a word")
     (parent, p), (child, c) = (seen.get(side, missing) for side in ("parent", "child"))
     outcome = f"both {p}" if p == c else f"parent {p}; child {c}"
-    ok = outcome == "both ok" and not end and code == 0
     if outcome == "both ok":
-        outcome = "ok" if ok else end or f"exit status {code}"
-    return {"style": style, "parent": parent, "child": child, "outcome": outcome, "ok": ok}
+        outcome = end or (f"exit status {code}" if code else "ok")
+    done = outcome == "ok"
+    return {"style": style, "parent": parent, "child": child, "outcome": outcome, "ok": done}
 
 
 def _program(style: str) -> None:

@@ -25,7 +25,6 @@ from typing import Any
 from .. import install
 
 _PYTHON = re.compile(r"(python|pypy)(\d*(?:\.\d+)?)t?", re.IGNORECASE)
-_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 _STDIN = "<stdin>"
 
 
@@ -115,7 +114,7 @@ def _compile(path: str, installed: bool = False) -> CodeType:
         raise Refused(f"{path}: {exc.strerror}") from None
     interpreter = _interpreter(source)
     name = basename(interpreter)
-    if name in _SHELLS:
+    if name in ("sh", "bash", "dash", "zsh", "ksh", "fish"):
         raise Refused(f"{path} is a shell script, no Python program: put forksafe run inside it")
     if installed and _PYTHON.fullmatch(name) and not _is_this(interpreter):
         raise Refused(f"{path} belongs to another interpreter, {interpreter}: use its forksafe")

@@ -23,8 +23,7 @@ class Library:
     targets = modules = names = ""
     # What tells that it starts a thread again: ``module:name``, or an attribute of the object whose
     # method the thread runs; and whether that holds only of threads without work.
-    restarts = ""
-    idle = False
+    restarts, idle = "", False
     answered_by = ""  # what is told and answers for its threads: patterns of an allow-list
     natives = ""  # patterns of the names of its native threads, which Linux cuts at 15 bytes
     mapped = ""  # a part of the name of the shared object that starts threads without a name
@@ -86,7 +85,6 @@ LIBRARIES = (
             "it", severity="advice", connections="logging.handlers:SysLogHandler.socket"),
     Library("logging.handlers.SocketHandler", "close the handler's socket before the fork: the "
             "next record opens another", connections="logging.handlers:SocketHandler.sock"),
-
     # --- databases
     Library("Django", "django.db.connections.close_all() before the fork: each process connects "
             "anew", connections="django.db.backends.base.base:BaseDatabaseWrapper.connection"),
@@ -111,7 +109,6 @@ LIBRARIES = (
             connections="pymemcache.client.base:Client.sock"),
     Library("duckdb or lmdb", "open it in the child", loaded="duckdb lmdb",
             trouble="a database opened before the fork is unusable in the child"),
-
     # --- HTTP, messages, other protocols
     Library("urllib3", _HTTP, connections="urllib3.connection:HTTPConnection.sock"),
     Library("http.client", _HTTP),
@@ -134,7 +131,6 @@ LIBRARIES = (
             connections="paramiko.transport:Transport.sock"),
     Library("asyncio", "open it in the child, in the child's own loop",
             connections="asyncio.selector_events:_SelectorTransport._sock"),
-
     # --- logs, metrics, errors
     Library("OpenTelemetry", "set up the provider and its processors in the child (Gunicorn: "
             "post_fork); a recent SDK restarts this thread itself, with the resource and exporter "
@@ -155,7 +151,6 @@ LIBRARIES = (
     Library("PostHog", "make the client in the child, or sync_mode=True", modules="posthog"),
     Library("tqdm", "none needed: set tqdm.monitor_interval = 0 to do without", severity="advice",
             modules="tqdm"),
-
     # --- work in the background
     Library("joblib (loky)", "joblib.externals.loky.get_reusable_executor().shutdown(wait=True) "
             "before the fork", modules="joblib.externals.loky loky"),
@@ -168,7 +163,6 @@ LIBRARIES = (
     Library("Celery beat", "run beat as a process of its own", modules="celery.beat"),
     Library("Gunicorn", "none needed: Gunicorn stops it at the fork", severity="advice",
             natives="gunicorn*"),
-
     # --- threads and state of C, C++ and Rust
     Library("numpy", "numpy.random.seed() in the child, or a Generator made there by "
             "numpy.random.default_rng()", loaded="numpy.random.mtrand", kind="random-state",

@@ -6,7 +6,7 @@ closed it, as if the server had hung up. So no goodbye reaches the parent's conv
 file that the child opens, and the goodbye into that. Then the library forgets the connection, and
 connects anew at its next use. A single connection of a database cannot: its use in the child fails
 at once, with the library's own error for a lost connection. What is forgotten is kept alive:
-collected inside the fork, it would run code of the program. The rules of at-fork code hold here.
+collected inside the fork, it would run code of the program.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 from types import SimpleNamespace
 
 from .._fork_event import Step, expect
-from .._fork_event._typing import Any, Callable
+from .._fork_event._typing import Any
 
 
 class Row:
@@ -49,8 +49,7 @@ def _replace(thing: Any, **new: Any) -> None:
 
 
 def _engine(engine: Any) -> None:
-    # What engine.dispose(close=False) does, less the log record, and less its event, which is
-    # heard by the program.
+    # As engine.dispose(close=False), less its log record and its event, which the program hears.
     pool = engine.pool
     _expect(pool, "logger", "recreate")
     if is_in_memory(engine):
@@ -64,16 +63,13 @@ def _engine(engine: Any) -> None:
 
 
 def is_in_memory(engine: Any) -> bool:
-    if engine.dialect.name != "sqlite":
-        return False
-    database = engine.url.database or ":memory:"
-    return ":memory:" in database or engine.url.query.get("mode") == "memory"
+    name, mode = engine.url.database or ":memory:", engine.url.query.get("mode")
+    return bool(engine.dialect.name == "sqlite" and (":memory:" in name or mode == "memory"))
 
 
 def _django(wrapper: Any) -> None:
     _expect(wrapper, "connection", "in_atomic_block", "closed_in_transaction", "needs_rollback")
-    in_memory = wrapper.vendor == "sqlite" and wrapper.is_in_memory_db()
-    if wrapper.connection is None or in_memory:
+    if wrapper.connection is None or (wrapper.vendor == "sqlite" and wrapper.is_in_memory_db()):
         return
     # As its close() does: inside atomic() all fails until the block is left.
     if wrapper.in_atomic_block:
@@ -109,10 +105,7 @@ def _psycopg_pool(pool: Any) -> None:
 
     def open_first() -> None:
         if not pool._opened:
-            if is_async:
-                pool._open()
-            else:
-                pool.open()
+            (pool._open if is_async else pool.open)()
         state.pop("_check_open_getconn", None)
         pool._check_open_getconn()
 
@@ -139,12 +132,10 @@ def _redis_pipeline(pipeline: Any) -> None:
         _watching.append(pipeline.connection)
 
 
-def _redis(*names: str) -> Callable[[Any], None]:
-    def forget(connection: Any) -> None:
-        if not any(watched is connection for watched in _watching):
-            _replace(connection, **dict.fromkeys(names))
-
-    return forget
+def _redis(connection: Any) -> None:
+    if not any(watched is connection for watched in _watching):
+        is_async = hasattr(connection, "_writer")
+        _replace(connection, **dict.fromkeys(("_reader", "_writer") if is_async else ("_sock",)))
 
 
 def _http(connection: Any) -> None:
@@ -154,11 +145,9 @@ def _http(connection: Any) -> None:
 
 
 def _urllib3_pool(pool: Any) -> None:
-    queue = pool.pool
-    if queue is None or not pool.block:
-        return
-    # What another thread had borrowed does not come back.
-    _replace(queue, queue=type(queue.queue)([None] * queue.maxsize))
+    if pool.pool is not None and pool.block:
+        # What another thread had borrowed does not come back.
+        _replace(pool.pool, queue=type(pool.pool.queue)([None] * pool.pool.maxsize))
 
 
 def _httpcore_pool(pool: Any) -> None:
@@ -202,9 +191,9 @@ ROWS = (
     Row("asyncpg", "asyncpg.pool:PoolConnectionHolder", forget=_asyncpg_holder),
     Row("redis-py", "redis.client:Pipeline", forget=_redis_pipeline),
     Row("redis-py", "redis.asyncio.client:Pipeline", forget=_redis_pipeline),
-    Row("redis-py", "redis.connection:AbstractConnection", lambda c: c._sock, _redis("_sock")),
+    Row("redis-py", "redis.connection:AbstractConnection", lambda c: c._sock, _redis),
     Row("redis-py", "redis.asyncio.connection:AbstractConnection",
-        lambda c: _of_transport(c._writer), _redis("_reader", "_writer")),
+        lambda c: _of_transport(c._writer), _redis),
     Row("http.client", "http.client:HTTPConnection", lambda c: c.sock, _http),  # urllib3's too
     Row("urllib3", "urllib3.connectionpool:HTTPConnectionPool", forget=_urllib3_pool),
     Row("httpcore", "httpcore._backends.sync:SyncStream", _of_transport),
