@@ -39,7 +39,7 @@ MAY_IMPORT["__main__"] = {"_command"}
 MAY_ASK = {"_hook", "_safe_fork", "_block", "__init__", "gunicorn"}
 
 FEW_FILES = 55
-FEW_LINES = 6893  # to be 6,500; it must not grow meanwhile
+FEW_LINES = 6500
 
 
 class Import(NamedTuple):

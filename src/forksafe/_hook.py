@@ -39,12 +39,10 @@ from ._steps import STEPS, _watchdog
 from ._steps._streams import flush
 
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
-
 _installed = False
 _freezes = False
 _frozen = 0  # objects
 _watch: Callable[[], None] | None = None  # looks for hazards before each fork
-
 _events: dict[int, ForkEvent] = {}  # the innermost fork of each forking thread
 
 
@@ -89,10 +87,9 @@ def install(
 
         watch(_policy.watcher(on_hazard, allow))
     _freezes = _freezes or (freeze and hasattr(gc, "freeze"))
-    if drop_connections is not None:
-        ForkEvent.drop_connections = drop_connections
-    if free_locks is not None:
-        ForkEvent.free_locks = free_locks
+    for name, value in (("drop_connections", drop_connections), ("free_locks", free_locks)):
+        if value is not None:
+            setattr(ForkEvent, name, value)
     _installed = HAVE_FORK
     _with_bodies.load()
     _watchdog.wrap()

@@ -76,7 +76,8 @@ def fork(caller: FrameType | None, made: list[int], **options: Any) -> int:
     function = _os_fork if os.fork is safe_fork else os.fork
     try:
         # In C from the fork until the list has the pid: no handler runs in between.
-        extend = _in_the_name_of(caller) if _WARNS and caller and _count() else list.extend
+        named = sys.version_info >= (3, 12) and _count() and caller
+        extend = _in_the_name_of(named) if named else list.extend
         extend(made, starmap(function, ((),)))
         if event.signals.late is not None:
             raise event.signals.late
@@ -90,14 +91,13 @@ def fork(caller: FrameType | None, made: list[int], **options: Any) -> int:
                     event.signals.release()
 
 
-# Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
-_WARNS = sys.version_info >= (3, 12)
-_extend: Any = lambda made, forks: made.extend(forks)  # noqa: E731 - it has just one line
-
-
 def _in_the_name_of(caller: FrameType) -> Any:
-    """Return a function that extends a list, and runs at the line of `caller`."""
-    code = _extend.__code__.replace(
+    """Return a function that extends a list, and runs at the line of `caller`.
+
+    Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
+    """
+    extend: Any = lambda made, forks: made.extend(forks)  # noqa: E731 - it has just one line
+    code = extend.__code__.replace(
         co_filename=caller.f_code.co_filename,
         co_name=caller.f_code.co_name,
         co_firstlineno=caller.f_lineno or 0,

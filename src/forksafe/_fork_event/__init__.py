@@ -49,15 +49,8 @@ class ForkEvent:
         vars(self).update(options)
 
 
-_HOOKS = (
-    ("logging", "_after_at_fork_child_reinit_locks"),
-    ("concurrent.futures.thread", "_global_shutdown_lock"),
-    ("concurrent.futures.thread", "_threads_queues"),
-)
-
-
-class _ThisProcess:
-    """Tells this process from the ones that it was forked from."""
+class this_process:
+    """Tells this process from the ones that it was forked from. It has no instance."""
 
     forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
     # That count, and the pid, when all was last known to be in order.
@@ -67,10 +60,12 @@ class _ThisProcess:
     mark: object = object()
     # At-fork hooks of the standard library that run after ours in the child, since their modules
     # were imported after forksafe: the reset frees their locks before the program's callbacks run.
-    later_hooks = tuple(each for each in _HOOKS if each[0] not in sys.modules)
-
-
-this_process = _ThisProcess()
+    later_hooks: Any = (
+        ("logging", "_after_at_fork_child_reinit_locks"),
+        ("concurrent.futures.thread", "_global_shutdown_lock"),
+        ("concurrent.futures.thread", "_threads_queues"),
+    )
+    later_hooks = tuple(each for each in later_hooks if each[0] not in sys.modules)
 
 
 class UnknownLayout(Exception):

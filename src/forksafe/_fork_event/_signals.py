@@ -143,8 +143,6 @@ def _handlers() -> list[tuple[int, CodeType]]:
 def in_handler(frame: FrameType | None) -> bool:
     """Tell whether a frame, or one that it was called from, is that of a signal handler."""
     codes = [code for _, code in _handlers()]
-    while codes and frame is not None:
-        if frame.f_code in codes:
-            return True
+    while frame is not None and frame.f_code not in codes:
         frame = frame.f_back
-    return False
+    return frame is not None

@@ -23,28 +23,15 @@ from ._with_bodies import Held, settle, walk
 # thread holds a lock that another waits for, in a way that its stack does not show.
 _PAUSES = (0.032, 0.016, 0.008, 0.004, 0.002, 0.001, 0.0005)
 
-# By module, the functions of interest while it is not loaded; and those that are, by id, as the
-# hash of a code object takes all that is in it. The object is kept for that.
-_waiting: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+# The functions of interest while they are not loaded; and those that are, by id, as the hash of a
+# code object takes all that is in it. The object is kept for that.
+_waiting: dict[str, tuple[str, ...]] = {}
 _known: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
 
 
 def interest(*paths: str, variables: tuple[str, ...] = ("self",)) -> None:
     """Have the look find threads inside of functions, such as ``"module:Class.method"``."""
-    for path in paths:
-        module, _, name = path.partition(":")
-        _waiting.setdefault(module, []).append((name, variables))
-
-
-def _find_functions() -> None:
-    for module in [name for name in _waiting if name in sys.modules]:
-        spec = getattr(sys.modules[module], "__spec__", None)
-        if getattr(spec, "_initializing", False):
-            continue  # half imported: its classes are still to come
-        for name, variables in _waiting.pop(module):
-            code = find(module, name)
-            if code is not None:
-                _known[id(code)] = f"{module}:{name}", variables, code
+    _waiting.update(dict.fromkeys(paths, variables))
 
 
 class Stacks:
@@ -57,7 +44,10 @@ class Stacks:
         self.held: list[Held] = []
         self.own_held: list[Held] = []
         self.own_globals: set[int] = set()  # of the functions that this thread is inside of, by id
-        _find_functions()
+        for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
+            code = find(*path.split(":"))
+            if code is not None:
+                _known[id(code)] = path, _waiting.pop(path), code
         for thread, frame in frames.items():
             mine = thread == me
             if mine or others_can_be_read():

@@ -113,9 +113,8 @@ def _code(function: Any) -> CodeType | None:
         code = getattr(function, "__code__", None)
         if code is not None:
             return code  # type: ignore[no-any-return] # what functions have by that name
-        inner = [getattr(function, name, None) for name in ("__func__", "func", "__wrapped__")]
-        inner.append(vars(type(function)).get("__call__"))
-        function = next((each for each in inner if each is not None), None)
+        inner = (getattr(function, name, None) for name in ("__func__", "func", "__wrapped__"))
+        function = next(filter(None, inner), vars(type(function)).get("__call__"))
     return None
 
 

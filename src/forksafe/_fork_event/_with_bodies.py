@@ -22,12 +22,10 @@ from types import FrameType, MemberDescriptorType, MethodDescriptorType, Wrapper
 from ._typing import Any, Mapping
 
 _HOME = os.path.dirname(os.__file__) + os.sep
-
 # gevent and eventlet put classes of their own there.
 _KNOWN = sys.implementation.name == "cpython" and all(
     type(getattr(lock, "acquire", None)) is MethodDescriptorType for lock in (LockType, RLock)
 )
-
 _KEEPS_LOCALS = sys.version_info < (3, 13) and sys.implementation.name == "cpython"
 _OPTIMIZED = 1  # inspect.CO_OPTIMIZED: a function, not the body of a class
 

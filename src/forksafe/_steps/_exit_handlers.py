@@ -28,7 +28,6 @@ from ._temp_dirs import identity
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
 _Generator = type(_ for _ in ())
 _Function = type(lambda: None)
-
 _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 # Whether the program has frozen its heap. To count a million objects takes 10 ms.
 _frozen = False

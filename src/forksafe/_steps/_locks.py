@@ -20,10 +20,8 @@ from .._fork_event._typing import Any
 from .._fork_event._with_bodies import free, free_lock
 
 _BOOTSTRAP = "_frozen_importlib"
-
 _STANDARD: Any = getattr(sys, "stdlib_module_names", None)  # since 3.10
 _HOME = os.path.dirname(os.__file__)
-
 _DEQUE = type(Condition()._waiters)  # type: ignore[attr-defined] # private
 _MARK = "_forksafe_process"
 _WAIT = "threading:Condition.wait"
@@ -221,7 +219,10 @@ def _get(condition: Any) -> Any:
     state = condition.__dict__
     if state.get(_MARK) is not _now:
         _take_out(state)
-    return state["_waiters"]
+    try:
+        return state["_waiters"]
+    except KeyError:
+        raise AttributeError("_waiters") from None
 
 
 def _set(condition: Any, waiters: Any) -> None:

@@ -124,7 +124,10 @@ def _get(loop: Any) -> Any:
             _claim(loop)
         except (UnknownLayout, KeyError):  # the latter as the interpreter ends, without modules
             state[_MARK] = this_process.mark  # left alone, and not asked again
-    return state["_selector"]
+    try:
+        return state["_selector"]
+    except KeyError:
+        raise AttributeError("_selector") from None
 
 
 def _set(loop: Any, selector: Any) -> None:

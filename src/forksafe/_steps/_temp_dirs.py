@@ -53,7 +53,8 @@ class TempDirsStep(Step):
         for heir in self._heirs:
             is_last = None if heir.lifeline is None else last[heir.lifeline]
             if is_last or (is_last is None and not _is_alive(heir.owner)):
-                heir.come_due()
+                heir.is_due = True
+                heir.when_due()
             else:
                 heir.leave()
 
@@ -80,13 +81,13 @@ class _Heir:
         self._delete, self._reference = info.func, info.weakref
         self.owner = owner  # the pid of the process that made the directory
         self.lifeline = lifeline  # that process's children hold it; None: it had no descriptor left
-        self._is_due = False  # whether this process must delete, for it is the last one
-        self._when_due: Callable[[], object] = int  # nothing
+        self.is_due = False  # whether this process must delete, for it is the last one
+        self.when_due: Callable[[], object] = int  # nothing
 
     def __call__(self, name: str, **more: Any) -> None:
         """Delete, if it is due; else remember that the object is no more."""
-        if not self._is_due:
-            self._when_due = lambda: self(name, **more)
+        if not self.is_due:
+            self.when_due = lambda: self(name, **more)
         elif os.path.exists(name):
             self._delete(name, **more)
 
@@ -95,10 +96,6 @@ class _Heir:
         directory = self._reference()
         if directory is not None:
             directory._rmtree = lambda *args, **kwargs: None
-
-    def come_due(self) -> None:
-        self._is_due = True
-        self._when_due()
 
 
 def _is_alive(pid: int) -> bool:

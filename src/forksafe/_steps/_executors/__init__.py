@@ -22,10 +22,8 @@ from .._mp import Registry, registries
 
 _ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
 _ASYNCIOS = "_chain_future.<locals>._call_set_state"
-
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
-
 _MODULE = "concurrent.futures.process"
 
 

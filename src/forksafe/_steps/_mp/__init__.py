@@ -20,7 +20,6 @@ from ..._fork_event._who import PLAIN, Launch
 # Its key (an index, the object's id, the callback), and a weak reference to the object.
 Entry = tuple[tuple[int, int, Any], Any]
 Note = list[tuple["Registry", list[Entry], list[Entry]]]
-
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
 
