@@ -16,7 +16,7 @@ import sys
 from opcode import opmap
 from types import CodeType, FrameType, ModuleType
 
-from ._typing import Any, Iterator
+from ._typing import Any
 
 # ``multiprocess`` (pathos) is a copy of the first, with registries and children of its own.
 # ``billiard`` (Celery) has children of its own, and shares the registries of the first.
@@ -28,9 +28,9 @@ def submodules(submodule: str) -> tuple[str, ...]:
     return tuple(f"{name}.{submodule}" for name in NAMES)
 
 
-def loaded(names: tuple[str, ...]) -> Iterator[ModuleType]:
-    """Yield the modules among `names` that are loaded, in order."""
-    return (module for module in map(sys.modules.get, names) if module is not None)
+def loaded(names: tuple[str, ...]) -> list[ModuleType]:
+    """Return the modules among `names` that are loaded, in order."""
+    return [module for module in map(sys.modules.get, names) if module is not None]
 
 
 class Who:

@@ -87,8 +87,8 @@ def _loop_class() -> Any:
 def current_loops() -> list[Any]:
     """Return the loops that run, or are current, in this thread; none is made. Reads only."""
     # Not the public functions: they make a policy and a loop, or warn, or raise.
-    events = sys.modules.get("asyncio.events")
-    running = getattr(events, "_get_running_loop", lambda: None)()
+    events: Any = sys.modules["asyncio.events"]
+    running = events._get_running_loop()
     policy = getattr(events, "_event_loop_policy", None)
     current = getattr(getattr(policy, "_local", None), "_loop", None)
     return list({id(each): each for each in (running, current) if each is not None}.values())
