@@ -150,14 +150,16 @@ class forked:
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""
         try:
-            with suppress(ChildProcessError, TimeoutError):  # reaped by others, or heedless
-                fork.terminate()
-                fork.wait(self._grace)
+            if fork.is_alive():
+                with suppress(ChildProcessError, TimeoutError):  # reaped by others, or heedless
+                    fork.terminate()
+                    fork.wait(self._grace)
         finally:  # also at a second Ctrl-C: no more grace
             try:
-                with suppress(ChildProcessError):
-                    fork.kill()
-                    fork.wait()
+                if fork.is_alive():
+                    with suppress(ChildProcessError):
+                        fork.kill()
+                        fork.wait()
             finally:
                 while fork._fds:
                     os.close(fork._fds.pop())

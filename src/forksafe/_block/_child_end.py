@@ -57,10 +57,11 @@ class Report:
 
 def end(exc: BaseException | None, report: Report) -> Never:
     """End this process, for the reason that a ``with`` block is left."""
-    code = 1
+    code = 0 if exc is None else 1
     try:
-        with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
-            code = _exit_code(exc, report)
+        if exc is not None:
+            with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
+                code = _exit_code(exc, report)
         _exit_handlers.end_by(lambda: _finish(code, report))
         _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
         _try(atexit._run_exitfuncs)
@@ -68,10 +69,10 @@ def end(exc: BaseException | None, report: Report) -> Never:
         _finish(code, report)
 
 
-def _exit_code(exc: BaseException | None, report: Report) -> int:
+def _exit_code(exc: BaseException, report: Report) -> int:
     # As handle_system_exit() in CPython's pythonrun.c has it.
     code = exc.code if isinstance(exc, SystemExit) else exc
-    if exc is None or code is None:
+    if code is None:
         return 0
     if isinstance(code, int):
         return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
@@ -104,7 +105,8 @@ def _finish(code: int, report: Report) -> Never:
         _try(_end_what_is_own)
         if _flush((sys.stdout, sys.stderr)) and code == 0:
             code = 120  # as Py_RunMain() has it
-        report.send()
+        if report.text:
+            report.send()
     finally:
         os._exit(code)
 

@@ -19,7 +19,6 @@ from ..._fork_event._who import PLAIN, Launch
 
 # Its key (an index, the object's id, the callback), and a weak reference to the object.
 Entry = tuple[tuple[int, int, Any], Any]
-Note = list[tuple["Registry", list[Entry], list[Entry]]]
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
 
@@ -28,27 +27,16 @@ class RegistryStep(Step):
     modules = _who.submodules("util")
 
     def note(self, fork: ForkEvent) -> Any:
-        if not isinstance(fork.who, Launch):
-            for util in _who.loaded(self.modules):
-                entries = getattr(getattr(util, "_afterfork_registry", None), "data", True)
-                if entries or getattr(util, "_finalizer_registry", True):
-                    break
-            else:
-                return NOTHING
-        noted = [(one, *one.in_order(fork)) for one in registries()]
-        if isinstance(fork.who, Launch) or any(o or p or r.finalizers for r, o, p in noted):
-            return noted
-        return NOTHING
+        for util in _who.loaded(self.modules):
+            entries = getattr(getattr(util, "_afterfork_registry", None), "data", True)
+            if entries or getattr(util, "_finalizer_registry", True):
+                return None
+        return None if isinstance(fork.who, Launch) else NOTHING
 
-    def reset(self, fork: ForkEvent, note: Note | None) -> bool:
-        # In order already where that is possible: a walk in the child would copy the page of each.
-        for one, own, programs in note or ():
-            if not fork.alone and len(one.entries) != len(own) + len(programs):
-                note = None  # another thread has registered something since
-        if note is None:
-            note = [(one, *one.in_order(fork)) for one in registries()]
-        families = [one for one, _, _ in note]
-        for one, own, programs in note:
+    def reset(self, fork: ForkEvent, note: None) -> bool:
+        families = registries()
+        noted = [one.in_order(fork) for one in families]  # before any callback registers another
+        for one, (own, programs) in zip(families, noted):
             if not one.is_of(fork.who):
                 one.finalizers.clear()
                 run_own(fork, own)
@@ -57,7 +45,7 @@ class RegistryStep(Step):
                     _join_finalizers(one, families)
             elif fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
                 _take_the_run(fork, one, families)
-        return bool(note)
+        return bool(families)
 
 
 class Registry:
@@ -85,6 +73,8 @@ class Registry:
         # The keys are (index, id, callback), and no two indexes are the same.
         entries = sorted(self.entries.items())
         mine = set(filter(_is_own, {callback for (_, _, callback), _ in entries}))
+        if not mine:
+            return [], entries
         own = [entry for entry in entries if entry[0][2] in mine]
         return own, [entry for entry in entries if entry[0][2] not in mine]
 
