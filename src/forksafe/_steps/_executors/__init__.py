@@ -23,6 +23,7 @@ from .._mp import Registry, registries
 _ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
 _ASYNCIOS = "_chain_future.<locals>._call_set_state"
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
+_UTILS = _who.submodules("util")
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
 _MODULE = "concurrent.futures.process"
 
@@ -59,7 +60,10 @@ class PoolsStep(Step):
     modules = _who.submodules("pool")
 
     def note(self, fork: ForkEvent) -> Any:
-        return live_pools() or NOTHING
+        for util in _who.loaded(_UTILS):
+            if getattr(util, "_finalizer_registry", None):
+                return live_pools() or NOTHING
+        return NOTHING
 
     def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note
