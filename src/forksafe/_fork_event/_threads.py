@@ -74,10 +74,9 @@ UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be 
 # Tells whether the frames of other threads can be read without a crash.
 others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
-# In C: gevent puts a function in its place that lets other greenlets run.
+# In C: gevent's lets other greenlets run.
 _time: Any = time
 _sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
-
 # The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
 # busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
 # the GIL asks for it after the switch interval, so that is longer meanwhile.
@@ -93,15 +92,21 @@ def look() -> Stacks:
     if not _usual:
         _usual = sys.getswitchinterval()
         sys.setswitchinterval(max(_usual, _LONG))
-    foreign: dict[int, Any] = {}
-    pauses = list(_PAUSES)
+    foreign, pauses = dict[int, Any](), [*_PAUSES]
     while True:
+        places = _places(me)
         frames = sys._current_frames()
         stacks = Stacks(me, frames)
         frames.clear()  # this very frame is among them: a cycle, which would keep all the others
-        if settle(stacks.held, foreign) or not pauses:
+        # Where a thread has run meanwhile, 1 of 1,000 children had a lock that it had just taken.
+        if (settle(stacks.held, foreign) and places == _places(me)) or not pauses:
             return stacks
         _sleep(pauses.pop())
+
+
+def _places(me: int) -> list[tuple[int, int]]:
+    frames = sys._current_frames() if others_can_be_read() else {}
+    return [(id(frame), frame.f_lasti) for ident, frame in frames.items() if ident != me]
 
 
 def end_turn() -> None:

@@ -18,12 +18,11 @@ import threading
 from ..._fork_event import NOTHING, ForkEvent, Step, _who, expect, mend_each
 from ..._fork_event._typing import Any, Never
 from ..._fork_event._with_bodies import free_lock
-from .._mp import Registry, registries
+from .._mp import Registry, RegistryStep, registries
 
 _ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
 _ASYNCIOS = "_chain_future.<locals>._call_set_state"
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
-_UTILS = _who.submodules("util")
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
 _MODULE = "concurrent.futures.process"
 
@@ -60,7 +59,7 @@ class PoolsStep(Step):
     modules = _who.submodules("pool")
 
     def note(self, fork: ForkEvent) -> Any:
-        for util in _who.loaded(_UTILS):
+        for util in _who.loaded(RegistryStep.modules):
             if getattr(util, "_finalizer_registry", None):
                 return live_pools() or NOTHING
         return NOTHING
