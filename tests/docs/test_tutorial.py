@@ -112,7 +112,7 @@ def test_every_step(terminal: Terminal) -> None:
     """The application hangs, and with one option it does not."""
     pytest.importorskip("gunicorn", reason="pip install gunicorn")
     blocks = [Block(*found.groups()) for found in BLOCK.finditer(PAGE.read_text(encoding="utf-8"))]
-    printed = ""
+    printed = command = ""
     hung = False
     for note, body in blocks:
         kind, _, what = note.partition(": ")
@@ -126,14 +126,19 @@ def test_every_step(terminal: Terminal) -> None:
             assert printed == body
         elif note == "prints something like":
             counted = r"(\d+) of 40 visitors were counted\n"
-            seen, told = re.fullmatch(counted, printed), re.fullmatch(counted, body)
-            assert seen and told, (printed, body)
+            for _ in range(20):  # as the page says: ask again where nothing collided
+                seen, told = re.fullmatch(counted, printed), re.fullmatch(counted, body)
+                assert seen and told, (printed, body)
+                if int(seen[1]) < 40:
+                    break
+                printed = terminal.run(command)
             assert int(seen[1]) < 40, "nothing hung"
             _until_in(terminal.log, "WORKER TIMEOUT")
             hung = True
         else:
             assert note in ("step: client", "step: audit"), note
-            printed = terminal.run(body)
+            command = body
+            printed = terminal.run(command)
     assert hung
     assert len(blocks) > 10
 
