@@ -1221,3 +1221,38 @@ def test_random_functions(source: str, flips: list[bool], kinds: list[bool]) -> 
     if "= make()" not in source:
         assert not swept.unseen, source
         assert not swept.missed, source
+
+
+@needs_gil
+def test_a_look_under_which_a_thread_has_run_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else 1 of 1,000 children has a lock that the thread had just taken."""
+    from forksafe._fork_event import _threads
+
+    first, second, moved = threading.Lock(), threading.Lock(), threading.Event()
+    first.acquire()
+    second.acquire()
+
+    def work() -> None:
+        first.acquire()
+        moved.set()
+        second.acquire()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    looks: list[list[Held]] = []
+
+    def settle_meanwhile(held: list[Held], foreign: dict[int, Any]) -> bool:
+        looks.append(held)
+        if len(looks) == 1:
+            first.release()
+            moved.wait()
+        return settle(held, foreign)
+
+    monkeypatch.setattr(_threads, "settle", settle_meanwhile)
+    try:
+        _threads.look()
+    finally:
+        _threads.end_turn()
+        second.release()
+        thread.join()
+    assert len(looks) >= 2

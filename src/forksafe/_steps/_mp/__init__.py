@@ -66,7 +66,7 @@ class Registry:
     def in_order(self, fork: ForkEvent) -> tuple[list[Entry], list[Entry]]:
         """Return multiprocessing's own entries, and the program's, in the order of registration.
 
-        None where the `Process` that is being started runs them itself.
+        Nothing where the `Process` that is being started runs them itself.
         """
         if self.is_of(fork.who):
             return [], []

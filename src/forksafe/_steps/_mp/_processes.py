@@ -74,7 +74,7 @@ class IdentityStep(Step):
         for name in self.modules:
             if fork.identity or getattr(sys.modules.get(name), "_parent_process", None):
                 # The objects are made here: in the child that would copy a dozen pages more.
-                return _changes(fork)
+                return _changes(fork) or NOTHING
         return NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
