@@ -30,11 +30,11 @@ import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _thread import _count, get_ident
 
-from . import _reset
 from ._fork_event import ForkEvent, _with_bodies, tell, this_process
 from ._fork_event._threads import forget_vanished_threads
 from ._fork_event._typing import Any, Callable, Iterable, OnHazard
 from ._fork_event._who import EXEC, who_forks
+from ._reset import note, reset
 from ._steps import STEPS, _watchdog
 from ._steps._streams import flush
 
@@ -132,28 +132,27 @@ def after_fork_in_child() -> None:
         forget_vanished_threads()
     _events.clear()
     event = ForkEvent()
-    event.signals.block()
-    _reset.reset(event)
+    event.block()
+    reset(event)
 
 
-def asking(*, drop_connections: bool, **options: Any) -> ForkEvent | None:
-    """Put the next fork of this thread in place; None where that was done already."""
+def asks(event: ForkEvent) -> bool:
+    """Make this the next fork of this thread; not where another one was about to be that."""
     thread = get_ident()
-    outer = _events.get(thread)
+    event.outer = outer = _events.get(thread)
     if outer is not None and not outer.begun:
-        return None  # a wrapper around os.fork that ends in safe_fork() again
-    options["drop_connections"] = drop_connections or ForkEvent.drop_connections
-    _events[thread] = ForkEvent(asked=True, outer=outer, **options)
-    return _events[thread]
+        return False  # a wrapper around os.fork that ends in safe_fork() again
+    event.asked = True
+    _events[thread] = event
+    return True
 
 
 def over(event: ForkEvent) -> None:
     """Forget a fork of this thread, which has come to its end or never began."""
     thread = get_ident()
     if _events.get(thread) is event:
-        if event.outer is None:
-            del _events[thread]
-        else:
+        del _events[thread]
+        if event.outer is not None:
             _events[thread] = event.outer
 
 
@@ -163,14 +162,16 @@ def _before() -> None:
     if event is None or event.begun:
         if event is None and not _installed:
             return
-        event = _events[thread] = ForkEvent(outer=event)
+        outer, event = event, ForkEvent()
+        event.outer = outer
+        _events[thread] = event
     event.begun = True
     event.left_alone = not (event.asked or _installed)
     if event.left_alone:
         return
     try:
-        event.who = who_forks(sys._getframe().f_back)
-        event.left_alone = event.who is EXEC
+        event.launch = who_forks(sys._getframe().f_back)
+        event.left_alone = event.launch is EXEC
         if not event.left_alone:
             event.parent = os.getpid()
             if _watch is not None:
@@ -179,13 +180,13 @@ def _before() -> None:
                 _freeze()
             # The first counts threads that Python started, the second those that run it: a C
             # library can have its own, and call back.
-            event.alone = not _count() and len(sys._current_frames()) < 2
+            event.beside_threads = bool(_count()) or len(sys._current_frames()) > 1
             flush(event)
-            if event.signals.program is None:
-                event.signals.block(event.outer.signals if event.outer else None)
-            _reset.note(event)
+            if event.mask is None:
+                event.block(event.outer)
+            note(event)
     except BaseException as exc:  # of a signal handler: the program has to get it
-        if not event.signals.raised(exc):
+        if not event.is_of_handler(exc):
             raise
 
 
@@ -208,11 +209,14 @@ def _meet_handlers() -> None:
 
 
 def _after_in_parent() -> object:
-    event = _events.get(get_ident())
+    thread = get_ident()
+    event = _events.get(thread)
     if event is None or not event.begun:
         return None
     try:
-        over(event)
+        del _events[thread]
+        if event.outer is not None:
+            _events[thread] = event.outer
         for take_back in event.undo:
             try:
                 take_back()
@@ -220,9 +224,8 @@ def _after_in_parent() -> object:
                 tell(exc, f"forksafe, after a fork: {take_back!r}")
         event.ended = True
     except BaseException as exc:  # of a handler, as above
-        event.signals.raised(exc)
-    still = event.left_alone or event.signals.kept
-    return None if still else event.signals.release_in_hook(child=False)
+        event.is_of_handler(exc)
+    return None if event.left_alone or event.keeps_mask else event.release_in_hook(False)
 
 
 def _after_in_child() -> object:
@@ -233,7 +236,7 @@ def _after_in_child() -> object:
         if not _installed:
             return None
         event = ForkEvent()  # no `before` half: the fork was made in C
-    return None if event.left_alone else _reset.reset(event)
+    return None if event.left_alone else reset(event)
 
 
 # In the child the hooks run in the order of their registration. That of `threading` comes first: it

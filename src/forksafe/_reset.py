@@ -1,20 +1,34 @@
 """Running the steps: their notes before a fork, their resets in the child.
 
-The cost of a fork is pages that are written to, by the child and by the parent after it. Running
-any function of Python writes to a few. So `note` looks first, in its own frame, whether a step has
-anything to do, and most often it has not: that spares the child the step.
+The cost of a fork is pages that are written to: by the child, by the parent after it, and by the
+parent before the next one. Any use of an object writes to its page, and a function of Python has a
+few of its own. So `note` goes through one table, in its own frame, to see which steps have anything
+to do. Most have not.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from _operator import attrgetter
 
 from ._fork_event import NOTHING, ForkEvent, Step, UnknownLayout, tell, this_process
 from ._fork_event._threads import end_turn, look
+from ._fork_event._typing import Any, Iterator
 from ._steps import STEPS
 from ._steps._mp import finish
 
+def _rows(step: Step) -> Iterator[tuple[Step, bool, str | None, Any, str | None]]:
+    """Yield what a step looks at, as `Step.on` and `Step.looks` have it, and if it takes notes."""
+    notes = type(step).note is not Step.note
+    for attribute in step.on:
+        yield step, notes, None, attrgetter(attribute), None
+    for look in step.looks:
+        module, path, *key = look.split(":")
+        yield step, notes, module, attrgetter(path), key[0] if key else None
+
+
+_TABLE = [row for step in STEPS for row in _rows(step)]
 # The last reset of this process; formatted only when asked for.
 _last: tuple[ForkEvent, dict[Step, object]] | None = None
 # What was told already: a layout that a parent did not know is no news from each of its children.
@@ -25,22 +39,26 @@ def note(event: ForkEvent) -> None:
     """Let every step look at the parent; then look at the stacks of its threads."""
     event.notes = notes = {}
     loaded = sys.modules
-    for step in STEPS:
-        for module in step.modules:
-            if module in loaded:
-                break
+    thing: Any
+    for step, takes_notes, module, attributes, key in _TABLE:
+        if module is None:
+            thing = event
+        elif module in loaded:
+            thing = loaded[module]
         else:
-            if step.modules:
-                continue
-        if event.alone and step.only_beside_threads:
             continue
         try:
-            noted = step.note(event)
+            found = attributes(thing)
+            if not (found if key is None else key in found) or step in notes:
+                continue
+            if step.modules and loaded.keys().isdisjoint(step.modules):
+                continue
+            noted = step.note(event) if takes_notes else None
         except Exception:
             noted = None  # the reset does without, and meets in the child what was wrong
         if noted is not NOTHING:
             notes[step] = noted
-    if not event.alone:
+    if event.beside_threads:
         event.undo += (end_turn,)
         event.stacks = look()
 
@@ -58,7 +76,7 @@ def reset(event: ForkEvent) -> object:
     _last = event, outcomes
     this_process.whole = (this_process.forks, os.getpid())
     this_process.mark = outcomes  # an object like no other
-    if not event.alone:
+    if event.beside_threads:
         end_turn()
     for step, noted in notes.items():
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from _thread import _count
+from _functools import partial
 from itertools import starmap
 from types import FrameType, FunctionType
 
-from . import _hook
-from ._fork_event import _with_bodies
+from ._fork_event import ForkEvent, _with_bodies
 from ._fork_event._typing import Any, Iterable, OnHazard
+from ._hook import HAVE_FORK, asks, over
 
 _os_fork: Any = getattr(os, "fork", None)
 
@@ -42,62 +43,64 @@ def safe_fork(
 
     Source: fork(2); cpython gh-101320.
     """
-    caller = sys._getframe().f_back
+    event = ForkEvent()
+    if drop_connections:
+        event.drop_connections = True
     if on_hazard == "ignore":
-        return fork(caller, [], drop_connections=drop_connections)
+        return fork(sys._getframe().f_back, event)
     from ._audit import _policy
 
     hazards = _policy.before(on_hazard, allow, drops=drop_connections)
-    pid = fork(caller, [], drop_connections=drop_connections)
+    pid = fork(sys._getframe().f_back, event)
     if pid:
         _policy.after(hazards)
     return pid
 
 
-def fork(caller: FrameType | None, made: list[int], **options: Any) -> int:
-    """Fork with the reset, in the name of `caller`; `options` are those of `ForkEvent`.
+def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = None) -> int:
+    """Fork with the reset, in the name of `caller`.
 
     `made` takes what the fork returns, also where a signal handler raises in here.
     """
     __tracebackhide__ = True
-    if not _hook.HAVE_FORK:
+    if not HAVE_FORK:
         raise NotImplementedError("this platform has no os.fork(): use multiprocessing instead")
     if sys.version_info >= (3, 15) and caller is not None:
         _warn_before(caller)
-    if _with_bodies.spans is None and _count():
+    if _count() and _with_bodies.spans is None:
         try:
             _with_bodies.load()
         except (ImportError, OSError):
             pass  # no descriptor is left: the locks of other threads stay as they are
-    event = _hook.asking(**options)
-    if event is None:
+    if not asks(event):
         return int(_os_fork())
     # Looked up now: gevent and others replace os.fork, and their part must be done too.
     function = _os_fork if os.fork is safe_fork else os.fork
     try:
-        # In C from the fork until the list has the pid: no handler runs in between.
-        named = sys.version_info >= (3, 12) and _count() and caller
-        extend = _in_the_name_of(named) if named else list.extend
-        extend(made, starmap(function, ((),)))
-        if event.signals.late is not None:
-            raise event.signals.late
-        return made[0]
+        if made is not None:  # in C until it has the pid: no handler runs in between
+            function = partial(made.extend, starmap(function, ((),)))
+        if sys.version_info >= (3, 12) and _count() and caller is not None:
+            function = partial(_in_the_name_of(caller), function)
+        pid = function()
+        if event.late is not None:
+            raise event.late
+        return made[0] if made else int(pid)
     finally:
         if not event.ended:  # the kernel has refused, or handlers have raised in all of the hooks
             try:
-                _hook.over(event)
+                over(event)
             finally:
-                if not event.signals.kept:
-                    event.signals.release()
+                if not event.keeps_mask:
+                    event.release()
 
 
 def _in_the_name_of(caller: FrameType) -> Any:
-    """Return a function that extends a list, and runs at the line of `caller`.
+    """Return a function that calls one, at the line of `caller`.
 
     Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
     """
-    extend: Any = lambda made, forks: made.extend(forks)  # noqa: E731 - it has just one line
-    code = extend.__code__.replace(
+    call: Any = lambda function: function()  # noqa: E731 - it has just one line
+    code = call.__code__.replace(
         co_filename=caller.f_code.co_filename,
         co_name=caller.f_code.co_name,
         co_firstlineno=caller.f_lineno or 0,

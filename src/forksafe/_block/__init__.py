@@ -13,7 +13,7 @@ from functools import cache
 from itertools import chain, starmap
 
 from .. import _safe_fork
-from .._fork_event._signals import Signals
+from .._fork_event import ForkEvent
 from .._fork_event._typing import Any, Iterable, OnHazard
 from ..exceptions import ChildFailedError
 from ._child_end import Report, end
@@ -97,24 +97,25 @@ class forked:
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
         pipe: list[int] = []
-        signals = Signals()
-        signals.kept = True
-        options = {"drop_connections": self._drop_connections, "identity": identity}
+        event = ForkEvent()
+        event.keeps_mask, event.identity = True, identity
+        if self._drop_connections:
+            event.drop_connections = True
         try:
             # A handler that raises must find the child's pid known here, or nobody would stop it,
             # and must not carry the child out of the block before it is in it. In C until the list
             # has the pipe: another thread may take a signal that is blocked here.
-            signals.block()
+            event.block()
             pipe.extend(chain.from_iterable(starmap(os.pipe, ((),))))
             self._report = Report(pipe[1])
-            if _safe_fork.fork(sys._getframe(1), made, signals=signals, **options):
+            if _safe_fork.fork(sys._getframe(1), event, made):
                 fork._watch(made[0], pipe[0])
                 os.close(pipe.pop())
                 if hazards:
                     policy.after(hazards)
             else:
                 self._report.pid = os.getpid()
-            signals.release()
+            event.release()
         except BaseException as exc:
             if os.getpid() != fork._owner:
                 end(exc, self._report)
@@ -122,7 +123,7 @@ class forked:
                 if made and not fork._fds:
                     # A handler has raised: another thread took its signal.
                     fork._watch(made[0], pipe[0])
-                signals.release()
+                event.release()
             finally:
                 if fork._fds:
                     self._let_go(fork)

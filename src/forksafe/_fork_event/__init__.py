@@ -16,24 +16,24 @@ import sys
 from ._signals import Signals
 from ._threads import Stacks
 from ._typing import Any, Callable, Iterable, Never
-from ._who import PLAIN, Who
+from ._who import Launch
 
 
-class ForkEvent:
+class ForkEvent(Signals):
     """What is known of one fork, and what its child is to be."""
 
     # install() sets these two here, for every fork.
     drop_connections = False  # whether the child lets go of the parent's connections
     free_locks = True  # whether locks that another thread provably held are freed in the child
 
-    asked = False  # whether safe_fork() or forked() asked for it
+    asked = False  # whether safe_fork() or forked() asks for it
     outer: ForkEvent | None = None  # the fork of the same thread that this one interrupts
     identity: Any = None  # for forked(): the process object that the child is to be known by
     begun = False  # whether its `before` hook has run
     left_alone = False  # whether it is none of ours: its child is about to exec, or nobody asked
-    who: Who = PLAIN
+    launch: Launch | None = None  # where ``Process.start()`` forks
     parent = 0  # the pid of the process that forks; 0 where no `before` hook ran
-    alone = False  # whether this is the only thread: nothing changes from note to fork then
+    beside_threads = True  # whether there are others: then anything can change from note to fork
     unflushed: tuple[Any, ...] = ()  # standard streams that did not take what waited in them
     reentered: tuple[Any, ...] = ()  # standard streams that this very thread was writing to
     stacks: Stacks | None = None  # what the other threads, and this one, were in the middle of
@@ -44,13 +44,9 @@ class ForkEvent:
     deferred = False  # whether a Process runs its registry itself, and then the end of the reset
     ended = False  # whether the last of its hooks has done all
 
-    def __init__(self, **options: Any) -> None:
-        self.signals = Signals()
-        vars(self).update(options)
 
-
-class this_process:
-    """Tells this process from the ones that it was forked from. It has no instance."""
+class _ThisProcess:
+    """Tells this process from the ones that it was forked from."""
 
     forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
     # That count, and the pid, when all was last known to be in order.
@@ -60,12 +56,18 @@ class this_process:
     mark: object = object()
     # At-fork hooks of the standard library that run after ours in the child, since their modules
     # were imported after forksafe: the reset frees their locks before the program's callbacks run.
-    later_hooks: Any = (
-        ("logging", "_after_at_fork_child_reinit_locks"),
-        ("concurrent.futures.thread", "_global_shutdown_lock"),
-        ("concurrent.futures.thread", "_threads_queues"),
+    later_hooks = tuple(
+        (module, attribute)
+        for module, attribute in (
+            ("logging", "_after_at_fork_child_reinit_locks"),
+            ("concurrent.futures.thread", "_global_shutdown_lock"),
+            ("concurrent.futures.thread", "_threads_queues"),
+        )
+        if module not in sys.modules
     )
-    later_hooks = tuple(each for each in later_hooks if each[0] not in sys.modules)
+
+
+this_process = _ThisProcess()
 
 
 class UnknownLayout(Exception):
@@ -90,25 +92,30 @@ def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
         raise failure
 
 
-# What `Step.note` returns where the child has nothing to do. The reset is then spared.
-NOTHING: Any = object()
+NOTHING: Any = object()  # for `Step.note`
 
 
 class Step:
     """One subsystem. Subclasses have one instance, in the list that states the order."""
 
     name: str = ""  # how last_reset() and the documentation call it
-    # Those that hold the state. While none is loaded the step is skipped. Empty: it always runs.
-    modules: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()  # those that hold the state: while none is loaded, there is none
+    # The step is skipped while all these are empty, or None, or not loaded: attributes of the
+    # `ForkEvent`, and of modules ("module:path.of.attributes"; behind another colon, a key in it).
+    # To look that up in C writes to fewer pages than the shortest function in Python.
+    on: tuple[str, ...] = ()
+    looks: tuple[str, ...] = ()
     # What steps take from the child: it may have finalizers, which must not run inside the fork.
     kept: list[object] = []  # noqa: RUF012 - of all steps
-    only_beside_threads = False  # whether it is skipped where this is the only thread
 
     def loaded(self) -> bool:
-        return not self.modules or any(module in sys.modules for module in self.modules)
+        return not self.modules or not sys.modules.keys().isdisjoint(self.modules)
 
     def note(self, fork: ForkEvent) -> Any:
-        """Look, before the fork, at what the child cannot see. `ForkEvent.undo` is to undo it."""
+        """Look, before the fork, at what the child cannot see. `ForkEvent.undo` is to undo it.
+
+        Return `NOTHING` where there is nothing to do after all, and the child is spared the step.
+        """
         return None
 
     def reset(self, fork: ForkEvent, note: Any) -> bool | str:

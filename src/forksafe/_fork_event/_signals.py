@@ -1,7 +1,7 @@
 """The signals of the forking thread: put off before the fork, due after it, none of them lost.
 
-A handler must never run in a half-reset child, so all that can be put off is blocked. What a
-handler raises inside an at-fork hook (KeyboardInterrupt, SystemExit) the interpreter reports and
+A handler must never run in a half-reset child, so the signals that Python handles are blocked. What
+a handler raises inside an at-fork hook (KeyboardInterrupt, SystemExit) the interpreter reports and
 *drops*. So signals that came in meanwhile are taken off the kernel and handed to the interpreter as
 the hook's last act: their handlers run when ``os.fork()`` has returned, in the program's own frame.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import sys
+from itertools import compress
 from opcode import opmap
 from types import CodeType, FrameType, MethodType
 
@@ -25,13 +26,14 @@ c: Any = __import__("_signal")
 
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
-_DEFERRED: set[int] = c.valid_signals() - {getattr(c, name, 0) for name in _SYNCHRONOUS}
+_DEFERRED = sorted(c.valid_signals() - {getattr(c, name, 0) for name in _SYNCHRONOUS})
 
 # Windows has none of them.
 _BLOCK: int = getattr(c, "SIG_BLOCK", 0)
 _SETMASK: int = getattr(c, "SIG_SETMASK", 0)
 _sigmask: Any = getattr(c, "pthread_sigmask", lambda how, mask: set())
 _sigtimedwait: Any = getattr(c, "sigtimedwait", None)
+_sigpending: Any = c.sigpending if _sigtimedwait else tuple
 
 # Both mark a signal as arrived without running its handler in the same call.
 _trip: Any = c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
@@ -56,23 +58,27 @@ if sys.implementation.name == "pypy":
 
 
 class Signals:
-    program: Collection[int] | None = None  # the program's mask; None: nothing is blocked
+    """The part of a `ForkEvent` that has to do with signals."""
+
+    mask: Collection[int] | None = None  # the program's; None: nothing is blocked
     late: BaseException | None = None  # of a handler on PyPy, for safe_fork() to raise
-    kept = False  # whether who asked for the fork restores the mask in the parent
+    keeps_mask = False  # whether who asked for the fork restores it in the parent
     _found: Collection[int] = ()  # what was there when it was blocked
     _again: tuple[int, ...] = ()  # signals whose handlers are to run again
 
     def block(self, outer: Signals | None = None) -> None:
-        """Block all that can be put off. `outer`: of the fork that this one interrupts."""
+        """Block what can be put off. `outer`: the fork that this one interrupts."""
         self._found = _sigmask(_BLOCK, ())
-        known = outer.program if outer else None
-        self.program = self._found if known is None else known
-        _sigmask(_BLOCK, _DEFERRED)  # handlers may raise in here: by now the mask can be restored
+        known = outer.mask if outer else None
+        self.mask = self._found if known is None else known
+        # Those that have a handler: to tell of the old mask, each call makes a set of all that are
+        # blocked. By now it can be restored: handlers may raise in here.
+        _sigmask(_BLOCK, compress(_DEFERRED, map(callable, map(c.getsignal, _DEFERRED))))
 
     def release(self) -> None:
         """Restore the mask, outside of hooks; handlers of pending signals run, and may raise."""
-        if self.program is not None:
-            self.program = None
+        if self.mask is not None:
+            self.mask = None
             _sigmask(_SETMASK, self._found)
 
     def release_in_hook(self, child: bool) -> object:
@@ -81,23 +87,22 @@ class Signals:
         The hook is to return the result, and to hold on to it nowhere else: when the interpreter
         drops it, with no Python frame of ours left, the handlers become due.
         """
-        due = [*self._again]
-        self._again = ()
-        if self.program is not None:
-            mask = self.program if child else self._found
-            self.program = None
-            for number in c.sigpending() if _sigtimedwait else ():
+        due, self._again = self._again, ()
+        if self.mask is not None:
+            mask = self.mask if child else self._found
+            self.mask = None
+            for number in _sigpending():
                 # Any other stays pending, or is the kernel's business.
                 waits = number not in mask and callable(c.getsignal(number))
                 if waits and _sigtimedwait((number,), 0) is not None:
-                    due.append(number)
+                    due += (number,)
             try:
                 _sigmask(_SETMASK, mask)
             except BaseException as exc:  # PyPy has no sigtimedwait(): handlers run right here
                 self.late = exc
         return [_arrived(number) for number in due] if due else None
 
-    def raised(self, exc: BaseException) -> bool:
+    def is_of_handler(self, exc: BaseException) -> bool:
         """Tell whether a signal handler raised this, here in a hook; if so, it will run again."""
         number = _signal_of(exc)
         if number is not None and _sigtimedwait is None:

@@ -33,11 +33,7 @@ def loaded(names: tuple[str, ...]) -> list[ModuleType]:
     return [module for module in map(sys.modules.get, names) if module is not None]
 
 
-class Who:
-    """Somebody who forks."""
-
-
-class Launch(Who):
+class Launch:
     """The fork inside ``Process.start()``."""
 
     def __init__(self, family: str, registry: object, standard: bool) -> None:
@@ -46,8 +42,7 @@ class Launch(Who):
         self.standard = standard  # it is sure to: the class overrides nothing on the way there
 
 
-PLAIN = Who()
-EXEC = Who()  # a child that is about to exec
+EXEC: Any = object()  # a child that is about to exec
 
 # Functions whose child is about to exec. A table: add a line.
 _EXECUTES = (
@@ -75,13 +70,16 @@ _COROUTINE = 0x80  # inspect.CO_COROUTINE
 _DEPTH = 16  # frames: wrappers of wrappers of os.fork are no deeper
 
 
-def who_forks(frame: FrameType | None) -> Who:
-    """Tell who forks. `frame` runs ``os.fork()``; None: C code does, in a thread without Python."""
+def who_forks(frame: FrameType | None) -> Launch | None:
+    """Return a `Launch` or `EXEC`; None for any other who forks.
+
+    `frame` runs ``os.fork()``. None: C code does, in a thread without Python.
+    """
     if frame is not None and "uvloop" in sys.modules:
         # Its subprocess_exec(), awaited by the program: who calls os.fork() stands at a call.
         code = frame.f_code
         if code.co_flags & _COROUTINE and code.co_code[frame.f_lasti] == _AWAITS:
-            return EXEC
+            return EXEC  # type: ignore[no-any-return]
     wrappers = [_code(f) for f in (os.fork, os.forkpty) if type(f) is not _BUILTIN]
     forking = True  # every frame so far forks on behalf of its caller
     for _ in range(_DEPTH):
@@ -91,7 +89,7 @@ def who_forks(frame: FrameType | None) -> Who:
         paths = _BY_NAME.get(code.co_name)
         if paths is not None and forking:
             if any(code is find(module, path) for module, path in paths):
-                return EXEC
+                return EXEC  # type: ignore[no-any-return]
             for module in loaded(NAMES):
                 launch = _launch(frame, module.__name__)
                 if launch is not None:
@@ -104,7 +102,7 @@ def who_forks(frame: FrameType | None) -> Who:
                 break
             forking = False
         frame = frame.f_back
-    return PLAIN
+    return None
 
 
 def _code(function: Any) -> CodeType | None:

@@ -12,7 +12,7 @@ import stat
 import sys
 from itertools import compress
 
-from .._fork_event import NOTHING, ForkEvent, Step
+from .._fork_event import ForkEvent, Step
 from .._fork_event._typing import Any
 from .._libraries._connections import ROWS, Row
 
@@ -24,9 +24,10 @@ PYPY = sys.implementation.name == "pypy"
 class ConnectionsStep(Step):
     name = "connections"
     modules = tuple(row.path.partition(":")[0] for row in ROWS)
+    on = ("drop_connections",)
 
     def note(self, fork: ForkEvent) -> Found:
-        return _find() if fork.drop_connections else NOTHING
+        return _find()
 
     def reset(self, fork: ForkEvent, note: Found | None) -> bool:
         if not fork.drop_connections:

@@ -20,9 +20,8 @@ from _io import _IOBase, _RawIOBase
 from _weakref import ref
 from itertools import compress
 
-from .._fork_event import NOTHING, ForkEvent, Step, _who
+from .._fork_event import ForkEvent, Step, _who
 from .._fork_event._typing import Any, Callable, Never
-from .._fork_event._who import Launch
 from ._temp_dirs import identity
 
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
@@ -42,15 +41,16 @@ _grown_old: list[ref[Any]] = []
 
 class ExitHandlersStep(Step):
     name = "exit handlers"
+    on = ("identity", "launch")
 
     def note(self, fork: ForkEvent) -> Any:
         # Here and not in the child, where the walk would copy the page of each.
-        return _parents() if _concerns(fork) else NOTHING
+        return _parents()
 
     def reset(self, fork: ForkEvent, note: Any) -> bool:
-        if not _concerns(fork):
+        if fork.identity is None and fork.launch is None:
             return False
-        if note is None or not fork.alone:  # another thread may have made some since
+        if note is None or fork.beside_threads:  # another thread may have made some since
             note = _parents()
         utils, finalizers, handlers = note
         if finalizers is not None:
@@ -65,10 +65,6 @@ class ExitHandlersStep(Step):
                 util._exiting = False  # where the parent forks at its own end
             _inherit(handlers)
         return True
-
-
-def _concerns(fork: ForkEvent) -> bool:
-    return fork.identity is not None or isinstance(fork.who, Launch)
 
 
 def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:

@@ -14,7 +14,7 @@ import sys
 from _thread import LockType, RLock, get_ident
 from threading import Condition
 
-from .._fork_event import NOTHING, ForkEvent, Step, expect
+from .._fork_event import ForkEvent, Step, expect
 from .._fork_event._threads import UNREADABLE, Stacks, interest, others_can_be_read
 from .._fork_event._typing import Any
 from .._fork_event._with_bodies import free, free_lock
@@ -44,11 +44,8 @@ class ImportsStep(Step):
 
     name = "imports"
     modules = (_BOOTSTRAP,)
-
-    def note(self, fork: ForkEvent) -> Any:
-        # Other threads may begin an import until the fork.
-        under_way = getattr(sys.modules[_BOOTSTRAP], "_module_locks", True)
-        return NOTHING if fork.alone and not under_way else None
+    on = ("beside_threads",)  # they may begin an import until the fork
+    looks = (f"{_BOOTSTRAP}:_module_locks",)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         locks = _import_locks()
@@ -114,7 +111,7 @@ def _import_locks() -> dict[str, Any]:
 
 class LocksStep(Step):
     name = "locks"
-    only_beside_threads = True
+    on = ("beside_threads",)
 
     def __init__(self) -> None:
         # The locks of the standard library's modules, each with the id of its module's globals.
@@ -179,7 +176,7 @@ class ConditionsStep(Step):
     """
 
     name = "conditions"
-    only_beside_threads = True
+    on = ("beside_threads",)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now

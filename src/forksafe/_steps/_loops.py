@@ -21,8 +21,9 @@ import sys
 
 from .._fork_event import NOTHING, ForkEvent, Step, UnknownLayout, expect, mend_each, this_process
 from .._fork_event._signals import as_main_thread, c
-from .._fork_event._typing import Any
+from .._fork_event._typing import Any, Callable
 
+_PYPY = sys.implementation.name == "pypy"
 _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"
 _SELECTORS = ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
@@ -32,6 +33,7 @@ _first: object = None
 
 _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
 _PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
+_set_wakeup_fd: Callable[[int], int] = c.set_wakeup_fd
 
 # What was taken away since the loops were made, in this process or in the ones before it.
 _suspended: dict[int, Any] = {}
@@ -39,20 +41,22 @@ _suspended: dict[int, Any] = {}
 
 class WakeupFdStep(Step):
     name = "wakeup fd"
+    on = ("begun",)  # always: nothing tells whether it is set
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        if sys.implementation.name != "pypy":
-            return bool(c.set_wakeup_fd(-1) != -1)  # no way to ask without setting
+        if not _PYPY:
+            return _set_wakeup_fd(-1) != -1
         with as_main_thread:
-            return bool(c.set_wakeup_fd(-1) != -1)
+            return _set_wakeup_fd(-1) != -1
 
 
 class EventLoopsStep(Step):
     name = "event loops"
     modules = (_MODULE,)
+    looks = (f"{_MODULE}:__name__",)
 
     def note(self, fork: ForkEvent) -> Any:
-        base = vars(sys.modules[_MODULE]).get("BaseSelectorEventLoop")
+        base: Any = getattr(sys.modules[_MODULE], "BaseSelectorEventLoop", None)
         if getattr(base, "_selector", None) is not _selector:
             _begin(this_process.mark)
         # asyncio's own hook forgets these loops in the child, from 3.12 on (cpython gh-66285).

@@ -20,20 +20,20 @@ from .._fork_event._signals import in_handler
 from .._fork_event._typing import Any, Iterator
 
 _HANDLERS = "logging.handlers"
+_NAMES = ("stdout", "stderr", "__stdout__", "__stderr__")
 
 # In C: gevent puts functions in its place that let other greenlets run.
 _poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
+_OUT = getattr(select, "POLLOUT", 0)
 
 
 class StreamsStep(Step):
     name = "std streams"
-
-    def note(self, fork: ForkEvent) -> Any:
-        return NOTHING if fork.alone and not fork.unflushed else None
+    on = ("beside_threads", "unflushed")
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         reentered = [id(stream) for stream in fork.reentered]
-        streams = fork.unflushed if fork.alone else _streams(of_handlers=True)
+        streams = _streams(True) if fork.beside_threads else fork.unflushed
         found = [layers(stream) for stream in streams if id(stream) not in reentered]
         for text, buffer in filter(None, found):
             _start_afresh(text, buffer)
@@ -42,9 +42,23 @@ class StreamsStep(Step):
 
 def flush(fork: ForkEvent) -> None:
     """Flush, in the parent, before signals are blocked, what the child does not start afresh."""
-    for stream in _streams(of_handlers=fork.alone):
+    streams = _streams(not fork.beside_threads)
+    poll: Any = _poll() if _poll else None
+    files: list[Any] = []
+    for stream in streams:
         try:
-            if _takes(stream):
+            file = stream.fileno()
+            poll.register(file, _OUT)
+        except Exception:
+            file = None  # there is none, or no poll()
+        files.append(file)
+    try:
+        taking = dict(poll.poll(0))  # a regular file always takes a write
+    except Exception:
+        taking = dict.fromkeys(files)
+    for stream, file in zip(streams, files):
+        try:
+            if file is None or file in taking or layers(stream) is None:
                 stream.flush()
             elif in_handler(sys._getframe()):
                 fork.reentered += (stream,)  # it may be inside this stream's write, which waits
@@ -54,15 +68,6 @@ def flush(fork: ForkEvent) -> None:
             fork.reentered += (stream,)
         except Exception:  # closed, a full disk: the next write will tell
             fork.unflushed += (stream,)
-
-
-def _takes(stream: Any) -> bool:
-    """Tell whether the file below a stream takes a write now; a regular file always does."""
-    if _poll is None or layers(stream) is None:
-        return True
-    poll = _poll()
-    poll.register(stream.fileno(), select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
@@ -80,8 +85,7 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
 
 def _streams(of_handlers: bool) -> list[Any]:
     """Return stdout and stderr, and those of all handlers that `logging` knows, if asked for."""
-    get = vars(sys).get
-    streams = [get("stdout"), get("stderr"), get("__stdout__"), get("__stderr__")]
+    streams = [getattr(sys, name, None) for name in _NAMES]
     if of_handlers:
         streams += [getattr(each, "__dict__", {}).get("stream") for each in _log_handlers()]
     # By id: a stream's __eq__() and __hash__() may be the program's.
@@ -89,7 +93,12 @@ def _streams(of_handlers: bool) -> list[Any]:
 
 
 def _log_handlers() -> list[Any]:
-    known = getattr(sys.modules.get("logging"), "_handlerList", ())
+    logging = sys.modules.get("logging")
+    known = getattr(logging, "_handlerList", ())
+    if len(known) == 1 and getattr(logging, "lastResort", 0) is getattr(
+        logging, "_defaultLastResort", 1
+    ):
+        return []  # the usual case: it is that one, which has no stream of its own
     return [reference() for reference in list(known) if callable(reference)]
 
 
@@ -112,6 +121,7 @@ def _start_afresh(text: io.TextIOWrapper | None, buffer: Any) -> None:
 class LogHandlersStep(Step):
     name = "log handlers"
     modules = (_HANDLERS,)
+    looks = (f"{_HANDLERS}:__name__",)
 
     def note(self, fork: ForkEvent) -> Any:
         return None if any(True for _ in waiting_handlers()) else NOTHING

@@ -20,14 +20,13 @@ from .._fork_event._typing import Any, Callable
 class TempDirsStep(Step):
     name = "temporary directories"
     modules = ("tempfile",)
+    looks = ("weakref:finalize._registry",)  # tempfile imports that
 
     def __init__(self) -> None:
         self._heirs: list[_Heir] = []  # of what this process has inherited
         self._lifeline: Lifeline | None = None  # of the directories that it has made
 
     def note(self, fork: ForkEvent) -> Any:
-        if not sys.modules["weakref"].finalize._registry:  # tempfile imports that
-            return NOTHING
         # Here and not in the child, where a walk would copy the page of each finalizer.
         infos = [info for info, _ in live_directories()]
         if self._lifeline is None and any(type(info.func) is not _Heir for info in infos):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import time
 
-from .._fork_event import NOTHING, ForkEvent, Step
+from .._fork_event import ForkEvent, Step
 from .._fork_event._typing import Any
 
 _faulthandler: Any = __import__("faulthandler")  # PyPy's has neither function
@@ -24,13 +24,11 @@ _armed: tuple[float, dict[str, Any], float] | None = None
 
 class WatchdogStep(Step):
     name = "watchdog"
+    looks = (f"{__name__}:_armed",)
 
-    def note(self, fork: ForkEvent) -> Any:
-        if _armed is None:
-            return NOTHING
+    def note(self, fork: ForkEvent) -> None:
         _cancel()
         fork.undo += (_set_again,)
-        return None
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _armed

@@ -57,12 +57,10 @@ def _fail_future(future: Any, error: Exception) -> None:
 class PoolsStep(Step):
     name = "pools"
     modules = _who.submodules("pool")
+    looks = tuple(f"{module}:_finalizer_registry" for module in RegistryStep.modules)
 
     def note(self, fork: ForkEvent) -> Any:
-        for util in _who.loaded(RegistryStep.modules):
-            if getattr(util, "_finalizer_registry", None):
-                return live_pools() or NOTHING
-        return NOTHING
+        return live_pools() or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[tuple[Any, int]] | None) -> bool:
         pools = live_pools() if note is None else note
@@ -141,6 +139,10 @@ def _fail_result(result: Any, value: _Lost) -> None:
 class ProcessExecutorsStep(Step):
     name = "process executors"
     modules = (_MODULE,)
+    looks = (
+        "multiprocessing.util:_afterfork_registry.data",
+        f"{_MODULE}:_threads_wakeups.data",
+    )
 
     # Of the after-fork registry, which may have thousands of entries, when it held no call queue.
     _newest: object = ()

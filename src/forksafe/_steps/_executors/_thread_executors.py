@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 
-from ..._fork_event import NOTHING, ForkEvent, Step, expect, mend_each
+from ..._fork_event import ForkEvent, Step, expect, mend_each
 from ..._fork_event._threads import interest
 from ..._fork_event._typing import Any, Iterable
 from . import fail
@@ -45,12 +45,12 @@ class ThreadExecutor:
 class ThreadExecutorsStep(Step):
     name = "thread pools"
     modules = (_MODULE,)
+    on = ("beside_threads",)
+    looks = (f"{_MODULE}:_threads_queues.data",)
 
     def note(self, fork: ForkEvent) -> Any:
         # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours. Queued
         # work is noted as well: a thread may take it before the fork.
-        if fork.alone and not sys.modules[_MODULE]._threads_queues.data:
-            return NOTHING
         found = live_thread_executors()
         return found, [item for one in found for item in _queued(one.queue)]
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import sys
 from itertools import chain
 
-from ..._fork_event import NOTHING, ForkEvent, Step, _who, expect, tell, this_process
+from ..._fork_event import ForkEvent, Step, UnknownLayout, _who, tell, this_process
 from ..._fork_event._signals import as_main_thread
 from ..._fork_event._typing import Any
-from ..._fork_event._who import PLAIN, Launch
+from ..._fork_event._who import Launch
 
 # Its key (an index, the object's id, the callback), and a weak reference to the object.
 Entry = tuple[tuple[int, int, Any], Any]
@@ -25,25 +25,26 @@ _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5
 class RegistryStep(Step):
     name = "registry"
     modules = _who.submodules("util")
+    on = ("launch",)
+    looks = (
+        *(f"{module}:_afterfork_registry.data" for module in modules),
+        *(f"{module}:_finalizer_registry" for module in modules),
+    )
 
-    def note(self, fork: ForkEvent) -> Any:
-        for util in _who.loaded(self.modules):
-            entries = getattr(getattr(util, "_afterfork_registry", None), "data", True)
-            if entries or getattr(util, "_finalizer_registry", True):
-                return None
-        return None if isinstance(fork.who, Launch) else NOTHING
+    def note(self, fork: ForkEvent) -> list[Registry]:
+        return registries()
 
-    def reset(self, fork: ForkEvent, note: None) -> bool:
-        families = registries()
+    def reset(self, fork: ForkEvent, note: list[Registry] | None) -> bool:
+        families = registries() if note is None else note
         noted = [one.in_order(fork) for one in families]  # before any callback registers another
         for one, (own, programs) in zip(families, noted):
-            if not one.is_of(fork.who):
+            if fork.launch is None or not one.is_of(fork.launch):
                 one.finalizers.clear()
                 run_own(fork, own)
                 fork.callbacks += (programs,)
                 if len(families) > 1:
                     _join_finalizers(one, families)
-            elif fork.who.standard:  # type: ignore[attr-defined] # it is a Launch
+            elif fork.launch.standard:
                 _take_the_run(fork, one, families)
         return bool(families)
 
@@ -56,19 +57,19 @@ class Registry:
         self._registry = getattr(util, "_afterfork_registry", None)
         self.entries: Any = getattr(self._registry, "data", None)
         self.finalizers: Any = getattr(util, "_finalizer_registry", None)
-        known = isinstance(self.entries, dict) and isinstance(self.finalizers, dict)
-        expect(known, f"{util.__name__} without its registries")
+        if type(self.entries) is not dict or type(self.finalizers) is not dict:
+            raise UnknownLayout(f"{util.__name__} without its registries")
 
-    def is_of(self, who: object) -> bool:
+    def is_of(self, launch: Launch) -> bool:
         """Tell whether the `Process` that is being started runs this registry itself."""
-        return isinstance(who, Launch) and who.registry is self._registry
+        return launch.registry is self._registry
 
     def in_order(self, fork: ForkEvent) -> tuple[list[Entry], list[Entry]]:
         """Return multiprocessing's own entries, and the program's, in the order of registration.
 
         Nothing where the `Process` that is being started runs them itself.
         """
-        if self.is_of(fork.who):
+        if fork.launch is not None and self.is_of(fork.launch):
             return [], []
         # The keys are (index, id, callback), and no two indexes are the same.
         entries = sorted(self.entries.items())
@@ -89,7 +90,7 @@ def registries() -> list[Registry]:
     found: dict[int, Registry] = {}
     for util in _who.loaded(RegistryStep.modules):
         found.setdefault(id(getattr(util, "_afterfork_registry", None)), Registry(util))
-    return list(found.values())
+    return [*found.values()]
 
 
 def _is_own(callback: Any) -> bool:
@@ -114,7 +115,7 @@ def finish(fork: ForkEvent) -> object:
     Returns:
         What is due when no frame of ours is left: see `Signals.release_in_hook`.
     """
-    due = fork.signals.release_in_hook(child=True)
+    due = fork.release_in_hook(True)
     if not any(fork.callbacks):
         return due
     for module, attribute in this_process.later_hooks:
@@ -136,12 +137,12 @@ def finish(fork: ForkEvent) -> object:
                         callback(obj)
             running = False
         except BaseException as exc:
-            if not fork.signals.raised(exc):
+            if not fork.is_of_handler(exc):
                 _raised(fork, exc, callback)
     fork.callbacks = ()
-    due = [due, fork.signals.release_in_hook(child=True)]
-    if fork.signals.late is not None and not fork.asked:  # PyPy: nobody is there to raise it
-        tell(fork.signals.late, "forksafe, in a forked child: a signal handler")
+    due = [due, fork.release_in_hook(True)]
+    if fork.late is not None and not fork.asked:  # PyPy: nobody is there to raise it
+        tell(fork.late, "forksafe, in a forked child: a signal handler")
     return due
 
 
@@ -160,7 +161,7 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
         for util in theirs.utils():
             if util._run_after_forkers is run:
                 util._run_after_forkers = original
-        fork.who = PLAIN  # the rest is as at any fork
+        fork.launch = None  # the rest is as at any fork
         own, programs = theirs.in_order(fork)
         run_own(fork, own)
         fork.callbacks = (programs, *fork.callbacks)

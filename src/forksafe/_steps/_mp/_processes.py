@@ -25,7 +25,6 @@ from types import ModuleType
 
 from ..._fork_event import NOTHING, ForkEvent, Step, _who, expect
 from ..._fork_event._typing import Any, Iterator
-from ..._fork_event._who import Launch
 from ..._fork_event._with_bodies import free_lock
 from .._temp_dirs import Lifeline
 
@@ -43,12 +42,7 @@ _FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "
 class ChildrenStep(Step):
     name = "children"
     modules = _who.submodules("process")
-
-    def note(self, fork: ForkEvent) -> Any:
-        for name in self.modules:
-            if getattr(sys.modules.get(name), "_children", None):
-                return None
-        return NOTHING
+    looks = tuple(f"{module}:_children" for module in modules)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
@@ -69,13 +63,12 @@ def children() -> Iterator[tuple[ModuleType, set[object]]]:
 class IdentityStep(Step):
     name = "identity"
     modules = ("multiprocessing.process", "multiprocess.process")
+    on = ("identity",)
+    looks = tuple(f"{module}:_parent_process" for module in modules)
 
     def note(self, fork: ForkEvent) -> Any:
-        for name in self.modules:
-            if fork.identity or getattr(sys.modules.get(name), "_parent_process", None):
-                # The objects are made here: in the child that would copy a dozen pages more.
-                return _changes(fork) or NOTHING
-        return NOTHING
+        # The objects are made here: in the child that would copy a dozen pages more.
+        return _changes(fork) or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         changes = _changes(fork) if note is None else note
@@ -105,7 +98,7 @@ def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any]]:
 
 def _others(fork: ForkEvent, names: tuple[str, ...]) -> Iterator[ModuleType]:
     """Yield these modules but that whose ``Process`` is being started: it knows its child."""
-    family = fork.who.family if isinstance(fork.who, Launch) else None
+    family = fork.launch.family if fork.launch else None
     return (each for each in _who.loaded(names) if each.__name__ != f"{family}.process")
 
 
@@ -134,13 +127,7 @@ def _watch(parent: Any) -> None:
 class ScratchDirStep(Step):
     name = "scratch directory"
     modules = _who.submodules("util")  # which makes the directory
-
-    def note(self, fork: ForkEvent) -> Any:
-        for name in ChildrenStep.modules:
-            current = getattr(sys.modules.get(name), "_current_process", None)
-            if current is not None and "tempdir" in current._config:
-                return None
-        return NOTHING
+    looks = tuple(f"{each}:_current_process._config:tempdir" for each in ChildrenStep.modules)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         had = False
@@ -154,27 +141,28 @@ class ScratchDirStep(Step):
 class TrackerStep(Step):
     name = "resource tracker"
     modules = tuple(_TRACKERS)
+    looks = (
+        *(f"{module}:{tracker}._pid" for module, tracker in _TRACKERS.items()),
+        *(f"{module}:__dict__:_fork_intent" for module in modules),
+    )
 
     def __init__(self) -> None:
         self._held: set[tuple[str, int]] = set()  # for which tracker, by which process, a lifeline
 
-    def note(self, fork: ForkEvent) -> Any:
-        needed = False
+    def note(self, fork: ForkEvent) -> None:
         for name, tracker, intent in _trackers():
             if intent is not None:
                 # It stays set in the child, where the tracker's own hook may run after ours.
                 put_back: Any = lambda local=intent: setattr(local, "preserve_fd", False)  # noqa: E731
                 fork.undo += (put_back,)
-                intent.preserve_fd = needed = True
+                intent.preserve_fd = True
             if getattr(tracker, "_pid", None) is not None:
-                needed = True
                 key = name, os.getpid()
                 if key not in self._held and hasattr(type(tracker), "__del__"):  # which waits
                     util: Any = sys.modules[name.partition(".")[0] + ".util"]
                     mine = Lifeline(), tracker
                     util.Finalize(None, _at_exit, mine, exitpriority=_EXIT_PRIORITY)
                     self._held.add(key)
-        return None if needed else NOTHING
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
@@ -205,6 +193,7 @@ def _trackers() -> Iterator[tuple[str, Any, Any]]:
 class ForkServerStep(Step):
     name = "forkserver"
     modules = _who.submodules("forkserver")
+    looks = tuple(f"{module}:__name__" for module in modules)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
