@@ -1229,13 +1229,15 @@ def test_a_look_under_which_a_thread_has_run_is_made_again(monkeypatch: pytest.M
     from forksafe._fork_event import _threads
 
     first, second, moved = threading.Lock(), threading.Lock(), threading.Event()
+    held = threading.Lock()
     first.acquire()
     second.acquire()
 
     def work() -> None:
-        first.acquire()
-        moved.set()
-        second.acquire()
+        with held:
+            first.acquire()
+            moved.set()
+            second.acquire()
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -18,17 +18,18 @@ from ._fork_event._typing import Any, Iterator
 from ._steps import STEPS
 from ._steps._mp import finish
 
-def _rows(step: Step) -> Iterator[tuple[Step, bool, str | None, Any, str | None]]:
-    """Yield what a step looks at, as `Step.on` and `Step.looks` have it, and if it takes notes."""
-    notes = type(step).note is not Step.note
+
+def _rows(step: Step) -> Iterator[tuple[Step, Any, str | None, Any, str | None]]:
+    """Yield what a step looks at, as `Step.on` and `Step.looks` have it, and how it takes notes."""
+    take = None if type(step).note is Step.note else step.note
     for attribute in step.on:
-        yield step, notes, None, attrgetter(attribute), None
-    for look in step.looks:
-        module, path, *key = look.split(":")
-        yield step, notes, module, attrgetter(path), key[0] if key else None
+        yield step, take, None, attrgetter(attribute), None
+    for path in step.looks:
+        module, attributes, *key = map(sys.intern, path.split(":"))
+        yield step, take, module, attrgetter(attributes), key[0] if key else None
 
 
-_TABLE = [row for step in STEPS for row in _rows(step)]
+_EARLY, _LATE = ([r for step in STEPS if step.late == late for r in _rows(step)] for late in (0, 1))
 # The last reset of this process; formatted only when asked for.
 _last: tuple[ForkEvent, dict[Step, object]] | None = None
 # What was told already: a layout that a parent did not know is no news from each of its children.
@@ -36,31 +37,35 @@ _told: set[str] = set()
 
 
 def note(event: ForkEvent) -> None:
-    """Let every step look at the parent; then look at the stacks of its threads."""
+    """Let every step look at the parent, and look at the stacks of its threads in between."""
     event.notes = notes = {}
     loaded = sys.modules
     thing: Any
-    for step, takes_notes, module, attributes, key in _TABLE:
-        if module is None:
-            thing = event
-        elif module in loaded:
-            thing = loaded[module]
-        else:
-            continue
-        try:
-            found = attributes(thing)
-            if not (found if key is None else key in found) or step in notes:
-                continue
-            if step.modules and loaded.keys().isdisjoint(step.modules):
-                continue
-            noted = step.note(event) if takes_notes else None
-        except Exception:
-            noted = None  # the reset does without, and meets in the child what was wrong
-        if noted is not NOTHING:
-            notes[step] = noted
-    if event.beside_threads:
-        event.undo += (end_turn,)
-        event.stacks = look()
+    try:
+        for rows in (_EARLY, _LATE):
+            if rows is _LATE and event.beside_threads:
+                event.stacks = look()
+            for step, take, module, attributes, key in rows:
+                if module is None:
+                    thing = event
+                elif module in loaded:
+                    thing = loaded[module]
+                else:
+                    continue
+                try:
+                    found = attributes(thing)
+                    if not (found if key is None else key in found) or step in notes:
+                        continue
+                    if step.modules and loaded.keys().isdisjoint(step.modules):
+                        continue
+                    noted = take(event) if take else None
+                except Exception:
+                    noted = None  # the reset does without, and meets in the child what was wrong
+                if noted is not NOTHING:
+                    # Attributes that the parent has looked up are at hand in the child.
+                    notes[step] = step.reset, noted
+    finally:
+        end_turn()
 
 
 def reset(event: ForkEvent) -> object:
@@ -71,16 +76,17 @@ def reset(event: ForkEvent) -> object:
     global _last
     notes = event.notes
     if notes is None:
-        notes = dict.fromkeys(step for step in STEPS if step.loaded())
+        notes = {step: (step.reset, None) for step in STEPS if step.loaded()}
     outcomes: dict[Step, object] = {}
     _last = event, outcomes
     this_process.whole = (this_process.forks, os.getpid())
     this_process.mark = outcomes  # an object like no other
-    if event.beside_threads:
-        end_turn()
-    for step, noted in notes.items():
+    for step in STEPS:
+        if step not in notes:
+            continue
+        make_whole, noted = notes[step]
         try:
-            outcomes[step] = step.reset(event, noted)
+            outcomes[step] = make_whole(event, noted)
         except BaseException as exc:
             outcomes[step] = exc
             text = f"forksafe, in a forked child: step {step.name!r}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from _thread import _count
-from _functools import partial
 from itertools import starmap
 from types import FrameType, FunctionType
 
@@ -77,11 +76,13 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
     # Looked up now: gevent and others replace os.fork, and their part must be done too.
     function = _os_fork if os.fork is safe_fork else os.fork
     try:
+        arguments: tuple[Any, ...] = ()
         if made is not None:  # in C until it has the pid: no handler runs in between
-            function = partial(made.extend, starmap(function, ((),)))
+            function, arguments = made.extend, (starmap(function, ((),)),)
         if sys.version_info >= (3, 12) and _count() and caller is not None:
-            function = partial(_in_the_name_of(caller), function)
-        pid = function()
+            pid = _in_the_name_of(caller)(function, arguments)
+        else:
+            pid = function(*arguments)
         if event.late is not None:
             raise event.late
         return made[0] if made else int(pid)
@@ -94,17 +95,25 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
                     event.release()
 
 
+_call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line
+_named: tuple[Any, Any] = (
+    None,
+    None,
+)  # the last caller's file, name and line, and what was made of it
+
+
 def _in_the_name_of(caller: FrameType) -> Any:
-    """Return a function that calls one, at the line of `caller`.
+    """Return `_call` at the line of `caller`.
 
     Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
     """
-    call: Any = lambda function: function()  # noqa: E731 - it has just one line
-    code = call.__code__.replace(
-        co_filename=caller.f_code.co_filename,
-        co_name=caller.f_code.co_name,
-        co_firstlineno=caller.f_lineno or 0,
-    )
+    global _named
+    place = (caller.f_code.co_filename, caller.f_code.co_name, caller.f_lineno or 0)
+    known, code = _named
+    if place != known:
+        names = ("co_filename", "co_name", "co_firstlineno")
+        code = _call.__code__.replace(**dict(zip(names, place)))
+        _named = place, code
     return FunctionType(code, caller.f_globals)
 
 

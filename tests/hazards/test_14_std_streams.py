@@ -198,6 +198,7 @@ def _difference(expected: list[Any], found: list[Any]) -> str:
 
 def program_layers(fork: Forker) -> None:
     """The child has the very streams of the parent, as they were set up."""
+    import os
     import sys
     import threading
 
@@ -205,9 +206,8 @@ def program_layers(fork: Forker) -> None:
     sys.stdout.reconfigure(encoding="utf-16-le", errors="backslashreplace", newline="\r\n")
     sys.stdout.reconfigure(line_buffering=True)
     sys.stdout.write("one\ntwo")
-    go_on = threading.Event()
-    other = threading.Thread(target=go_on.wait)
-    other.start()
+    read, write = os.pipe()
+    threading.Thread(target=os.read, args=(read, 1)).start()  # it may be inside of any C code
 
     def state() -> list[object]:
         out, err = sys.stdout, sys.stderr
@@ -238,7 +238,7 @@ def program_layers(fork: Forker) -> None:
         assert fork.run(in_child, end="_exit") == before
         assert state() == before
     finally:
-        go_on.set()
+        os.write(write, b"x")
     with open(path, encoding="utf-16-le", newline="") as file:
         text = file.read()
     assert text == "one\r\ntwo \u20ac \\ud800\r\n", repr(text)
@@ -246,20 +246,41 @@ def program_layers(fork: Forker) -> None:
 
 def program_alone(fork: Forker) -> None:
     """Without another thread the flush does all, and the streams' pages stay shared."""
+    import forksafe
+
+    assert _of_both(fork, lambda: (forksafe.last_reset() or {})["std streams"]) == "not needed"
+
+
+def program_beside_sleepers(fork: Forker) -> None:
+    """The other threads have nothing to do, in a queue, an event, an executor."""
+    import queue
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    threading.Thread(target=queue.Queue().get, daemon=True).start()
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    executor = ThreadPoolExecutor()
+    assert executor.submit(abs, -1).result() == 1
+    time.sleep(0.2)
+    assert _of_both(fork, lambda: "") == ""
+
+
+def _of_both(fork: Forker, then: Callable[[], str]) -> str:
+    """Have parent and child print a line each; return what the child returns then."""
     import sys
 
     path = _to_file(1)
     print("parent")
 
     def in_child() -> str:
-        import forksafe
-
         print("child")
         sys.stdout.flush()
-        return (forksafe.last_reset() or {})["std streams"]
+        return then()
 
-    assert fork.run(in_child, end="_exit") == "not needed"
+    told: str = fork.run(in_child, end="_exit")
     assert _content(path) == "parent\nchild\n"
+    return told
 
 
 def program_full(fork: Forker) -> None:
@@ -460,6 +481,11 @@ def test_the_streams_stay_what_they_are(style: str) -> None:
 def test_alone_there_is_nothing_to_do(style: str) -> None:
     """But the flush."""
     healthy(program_alone, style)
+
+
+def test_beside_threads_that_sleep(style: str) -> None:
+    """In a queue, in an event, in an executor."""
+    healthy(program_beside_sleepers, style)
 
 
 def test_streams_of_other_kinds_are_left_alone(style: str) -> None:

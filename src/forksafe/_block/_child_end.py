@@ -62,7 +62,7 @@ def end(exc: BaseException | None, report: Report) -> Never:
         if exc is not None:
             with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
                 code = _exit_code(exc, report)
-        _exit_handlers.end_by(lambda: _finish(code, report))
+        _exit_handlers.end_by(_finish, code, report)
         _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
         _try(atexit._run_exitfuncs)
     finally:
@@ -153,9 +153,10 @@ def _flush(files: Iterable[Any]) -> list[BaseException]:
     errors: list[BaseException] = []
     for file in files:
         try:
-            with suppress(ValueError):  # closed
-                if file is not None:
-                    file.flush()
+            if file is not None:
+                file.flush()
+        except ValueError:
+            pass  # closed
         except Exception as error:
             errors.append(error)
     return errors

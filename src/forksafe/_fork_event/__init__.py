@@ -37,9 +37,11 @@ class ForkEvent(Signals):
     unflushed: tuple[Any, ...] = ()  # standard streams that did not take what waited in them
     reentered: tuple[Any, ...] = ()  # standard streams that this very thread was writing to
     stacks: Stacks | None = None  # what the other threads, and this one, were in the middle of
-    notes: dict[Step, Any] | None = None  # by step, what it noted
+    notes: dict[Step, Any] | None = None  # by step, its `reset`, and what it noted
     undo: tuple[Callable[[], None], ...] = ()  # takes back in the parent what the notes changed
-    callbacks: tuple[list[Any], ...] = ()  # the program's own, to run when the process is whole
+    callbacks: tuple[
+        dict[Any, Any], ...
+    ] = ()  # the program's own, to run when the process is whole
     raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
     deferred = False  # whether a Process runs its registry itself, and then the end of the reset
     ended = False  # whether the last of its hooks has done all
@@ -93,6 +95,8 @@ def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
 
 
 NOTHING: Any = object()  # for `Step.note`
+# What steps take from the child: it may have finalizers, which must not run inside the fork.
+KEPT: list[object] = []
 
 
 class Step:
@@ -105,8 +109,9 @@ class Step:
     # To look that up in C writes to fewer pages than the shortest function in Python.
     on: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
-    # What steps take from the child: it may have finalizers, which must not run inside the fork.
-    kept: list[object] = []  # noqa: RUF012 - of all steps
+    # Whether to look behind the look at the other threads: until the fork none of them runs then.
+    # Such a note must not release the GIL.
+    late = False
 
     def loaded(self) -> bool:
         return not self.modules or not sys.modules.keys().isdisjoint(self.modules)

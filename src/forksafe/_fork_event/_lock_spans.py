@@ -42,7 +42,8 @@ _table: Any = getattr(dis, "_parse_exception_table", None)  # since 3.11
 _LOCALS = set() if sys.version_info >= (3, 13) else {"locals", "vars", "dir", "eval", "exec"}
 
 # By id, as the hash of a code object takes all that is in it; and what ends that with the object.
-found: dict[int, tuple[tuple[Span, ...], ref[CodeType]]] = {}
+found: dict[int, tuple[Span, ...]] = {}
+_references: dict[int, ref[CodeType]] = {}
 
 
 def analyse(code: CodeType) -> tuple[Span, ...]:
@@ -56,8 +57,21 @@ def analyse(code: CodeType) -> tuple[Span, ...]:
         except Exception:  # noqa: S110 - no compiler's code; nothing is raised inside os.fork()
             pass
     key = id(code)
-    found[key] = spans, ref(code, lambda _: found.pop(key, None))
+    found[key] = spans
+    _references[key] = ref(code, lambda _: (found.pop(key, None), _references.pop(key, None)))
     return spans
+
+
+def calls(code: CodeType, path: Path) -> list[int]:
+    """Return the offsets of the calls of what `path` leads to: a name, and attributes of it."""
+    analysis = Analysis(code)
+    offsets, loaded = [], False
+    for value, name, offset in zip(analysis.values, analysis.names, analysis.offsets):
+        if loaded and name.startswith("CALL"):
+            offsets.append(offset)
+            loaded = False
+        loaded = loaded or value[1:] == path
+    return offsets
 
 
 class Analysis:

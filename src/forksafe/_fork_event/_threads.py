@@ -9,55 +9,77 @@ in C, whose ``before`` half never ran.
 
 from __future__ import annotations
 
+import select
 import sys
 import time
 from _thread import get_ident
 from types import CodeType, FrameType
 
+from . import _with_bodies
 from ._typing import Any, Callable, Iterator, Mapping
 from ._who import find
 from ._with_bodies import Held, settle, walk
 
-# Seconds without the GIL before each further look, from the last on. A thread that was given a
-# lock, and waits for the GIL, shows in a moment that it has the lock. All are spent only where this
-# thread holds a lock that another waits for, in a way that its stack does not show.
-_PAUSES = (0.032, 0.016, 0.008, 0.004, 0.002, 0.001, 0.0005)
+# Seconds without the GIL before each further look. Behind the first, threads that were waiting for
+# it wait anew. A thread that was given a lock, and waits for the GIL, shows in a moment that it has
+# the lock. All are spent only where this thread holds a lock that another waits for, in a way that
+# its stack does not show.
+_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, None)
 
 # The functions of interest while they are not loaded; and those that are, by id, as the hash of a
 # code object takes all that is in it. The object is kept for that.
-_waiting: dict[str, tuple[str, ...]] = {}
+_waiting: dict[str, tuple[tuple[str, ...], bool, tuple[str, ...]]] = {}
 _known: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
+_of_others: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
+_SLEEPS: set[tuple[int, int]] = set()  # a function by id, and an instruction at which it sleeps
 
 
-def interest(*paths: str, variables: tuple[str, ...] = ("self",)) -> None:
-    """Have the look find threads inside of functions, such as ``"module:Class.method"``."""
-    _waiting.update(dict.fromkeys(paths, variables))
+def interest(
+    *paths: str,
+    variables: tuple[str, ...] = ("self",),
+    others: bool = True,
+    sleeps: tuple[str, ...] = (),
+) -> None:
+    """Have the look find threads inside of functions, such as ``"module:Class.method"``.
+
+    `variables`: which ones of each are wanted. `others`: whether of any thread but this. `sleeps`:
+    the call at which a thread has nothing to do, as a name, and attributes of it.
+    """
+    _waiting.update(dict.fromkeys(paths, (variables, others, sleeps)))
 
 
 class Stacks:
     """What one look saw, of the other threads and of this one."""
 
     def __init__(self, me: int, frames: Mapping[int, FrameType | None]) -> None:
-        # By the path of a function: a thread's ident, and the variables wanted of it.
-        self.others: dict[str, list[tuple[Any, ...]]] = {}
-        self.own: dict[str, list[tuple[Any, ...]]] = {}
+        # By the path of a function: the variables wanted of it, for each thread that is inside.
+        self.others: dict[str, list[list[Any]]] = {}
+        self.own: dict[str, list[list[Any]]] = {}
         self.held: list[Held] = []
         self.own_held: list[Held] = []
-        self.own_globals: set[int] = set()  # of the functions that this thread is inside of, by id
+        # Whether every other thread has nothing to do, and so is not inside of any C code but that.
+        self.asleep = readable = others_can_be_read()
         for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
             code = find(*path.split(":"))
             if code is not None:
-                _known[id(code)] = path, _waiting.pop(path), code
+                variables, others, sleeps = _waiting.pop(path)
+                _known[id(code)] = path, variables, code
+                if others:
+                    _of_others[id(code)] = _known[id(code)]
+                if sleeps and _with_bodies.spans is not None:
+                    _SLEEPS.update((id(code), at) for at in _with_bodies.spans.calls(code, sleeps))
         for thread, frame in frames.items():
-            mine = thread == me
-            if mine or others_can_be_read():
-                into, held = (self.own, self.own_held) if mine else (self.others, self.held)
-                for path, *values in walk(frame, held, _known):
-                    into.setdefault(path, []).append((thread, *values))
-            if mine:
-                self.own_globals = {id(each.f_globals) for each in stack_of(frame)}
-        own = {id(one.lock) for one in self.own_held}
-        self.held = [one for one in self.held if id(one.lock) not in own]
+            if thread == me:
+                for path, *values in walk(frame, self.own_held, _known):
+                    self.own.setdefault(path, []).append(values)
+            elif readable and frame is not None:
+                if (id(frame.f_code), frame.f_lasti) not in _SLEEPS:
+                    self.asleep = False
+                for path, *values in walk(frame, self.held, _of_others):
+                    self.others.setdefault(path, []).append(values)
+        if self.held:
+            own = {id(one.lock) for one in self.own_held}
+            self.held = [one for one in self.held if id(one.lock) not in own]
 
 
 def stack_of(frame: FrameType | None) -> Iterator[FrameType]:
@@ -74,47 +96,56 @@ UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be 
 # Tells whether the frames of other threads can be read without a crash.
 others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
-# In C: gevent's lets other greenlets run.
-_time: Any = time
-_sleep: Any = _time.sleep if type(_time.sleep) is type(len) else int
+# In C: gevent's let other greenlets run.
+_sleep: Any = time.sleep if type(time.sleep) is type(len) else int
+_select: Any = select.select if type(select.select) is type(len) else None
 # The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
 # busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
-# the GIL asks for it after the switch interval, so that is longer meanwhile.
+# the GIL asks for it after the switch interval, so that is longer meanwhile; from when it begins to
+# wait, or another thread has got it.
 _LONG = 0.05  # seconds
+_set_interval = sys.setswitchinterval
 _usual = 0.0  # what it was before; 0 while it is nobody's turn
 
 
 def look() -> Stacks:
-    """Look at all stacks, and begin a turn: `end_turn` is to be called in parent and child."""
+    """Look at all stacks, and begin a turn: `end_turn` is to be called."""
     global _usual
     me = get_ident()
-    _sleep(0)  # who waits for the GIL already has it before the turn, and then waits anew
     if not _usual:
         _usual = sys.getswitchinterval()
-        sys.setswitchinterval(max(_usual, _LONG))
-    foreign, pauses = dict[int, Any](), [*_PAUSES]
-    while True:
-        places = _places(me)
+        _set_interval(max(_usual, _LONG))
+    if _select is not None:
+        _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
+    foreign: dict[int, Any] = {}
+    for pause in _PAUSES:
         frames = sys._current_frames()
+        places = _places(me, frames)
         stacks = Stacks(me, frames)
         frames.clear()  # this very frame is among them: a cycle, which would keep all the others
+        settled = not stacks.held or settle(stacks.held, foreign)
         # Where a thread has run meanwhile, 1 of 1,000 children had a lock that it had just taken.
-        if (settle(stacks.held, foreign) and places == _places(me)) or not pauses:
-            return stacks
-        _sleep(pauses.pop())
+        frames = sys._current_frames()
+        settled = settled and places == _places(me, frames)
+        frames.clear()
+        if pause is None or (settled and (pause or stacks.asleep)):
+            break
+        _sleep(pause)
+    return stacks
 
 
-def _places(me: int) -> list[tuple[int, int]]:
-    frames = sys._current_frames() if others_can_be_read() else {}
-    frames.pop(me, None)  # this very frame: a cycle, as above
-    return [(id(frame), frame.f_lasti) for frame in frames.values()]
+def _places(me: int, frames: Mapping[int, FrameType]) -> list[tuple[int, int]]:
+    if not others_can_be_read():
+        return []
+    return [(id(frame), frame.f_lasti) for ident, frame in frames.items() if ident != me]
 
 
 def end_turn() -> None:
+    """End the turn, at the end of what is done before a fork: who waits for the GIL goes on to."""
     global _usual
     if _usual:
         interval, _usual = _usual, 0.0
-        sys.setswitchinterval(interval)
+        _set_interval(interval)
 
 
 def forget_vanished_threads() -> None:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import os
 import sys
 from _thread import LockType, RLock
-from threading import Condition
+from threading import Condition, Event, Thread
 from types import FrameType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
 
 from ._typing import Any, Mapping
 
 _HOME = os.path.dirname(os.__file__) + os.sep
 # gevent and eventlet put classes of their own there.
-_KNOWN = sys.implementation.name == "cpython" and all(
+READS = sys.implementation.name == "cpython" and all(
     type(getattr(lock, "acquire", None)) is MethodDescriptorType for lock in (LockType, RLock)
 )
 _KEEPS_LOCALS = sys.version_info < (3, 13) and sys.implementation.name == "cpython"
@@ -33,6 +33,9 @@ _OPTIMIZED = 1  # inspect.CO_OPTIMIZED: a function, not the body of a class
 # by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
 _WAIT: Any = getattr(Condition.wait, "__code__", None)
 _ASLEEP: set[int] = set()
+_EVENT: Any = getattr(Event.wait, "__code__", None)  # whose lock is that of the same Condition
+# The outermost function but one of a thread, whose lock every child makes anew.
+_OUTERMOST: Any = getattr(getattr(Thread, "_bootstrap_inner", None), "__code__", None)
 
 spans: Any = None  # the module `_lock_spans`
 _NONE: Mapping[int, Any] = {}
@@ -41,15 +44,11 @@ _NONE: Mapping[int, Any] = {}
 def load() -> None:
     """Load what the proof needs, which takes longer than all the rest; not inside of a fork."""
     global spans
-    if not _KNOWN or spans is not None:
+    if not READS or spans is not None:
         return
     from . import _lock_spans
 
-    wait = _lock_spans.Analysis(_WAIT)
-    takes = [i for i, value in enumerate(wait.values) if value[1:] == ("waiter", "acquire")]
-    for take in takes[1:]:
-        calls = (i for i, name in enumerate(wait.names) if i > take and name.startswith("CALL"))
-        _ASLEEP.add(wait.offsets[next(calls)])
+    _ASLEEP.update(_lock_spans.calls(_WAIT, ("waiter", "acquire"))[1:])
     spans = _lock_spans
 
 
@@ -85,27 +84,31 @@ def walk(
     """
     inside = []
     known = _NONE if spans is None else spans.found
-    sleeps_in: Any = None
+    wait: FrameType | None = None  # that of Condition.wait(), where the thread sleeps
     releasing: list[tuple[FrameType, tuple[str, ...]]] = []
     while frame is not None:
         code = frame.f_code
+        if code is _OUTERMOST:
+            break
         key = id(code)
         if key in functions:
             name, variables, _ = functions[key]
             inside.append((name, *locals_of(frame, *variables)))
         position = frame.f_lasti
+        found = known[key] if key in known else () if spans is None else spans.analyse(code)
         if position in _ASLEEP and code is _WAIT:
-            (sleeps_in,) = locals_of(frame, "self")
-        found = known[key][0] if key in known else () if spans is None else spans.analyse(code)
+            wait, found = frame, ()
+        elif code is _EVENT and wait is not None:
+            found = ()
         for start, end, path, sure in found:
             if not start <= position < end:
                 continue
             if sure is None:
                 releasing.append((frame, path))
                 continue
-            thing = _resolve(frame, path)
-            lock = None if thing is sleeps_in else _lock_of(thing)
-            if lock is None or lock is _lock_of(sleeps_in):
+            lock = _lock_of(_resolve(frame, path))
+            sleeps_in = None if wait is None else _lock_of(*locals_of(wait, "self"))
+            if lock is None or lock is sleeps_in:
                 continue
             for at, released in releasing:  # in functions that the body has called
                 sure = sure and bool(released) and _lock_of(_resolve(at, released)) is not lock

@@ -15,7 +15,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
-from .._fork_event import Step, expect
+from .._fork_event import KEPT, expect
 from .._fork_event._typing import Any
 
 
@@ -43,7 +43,7 @@ def _expect(thing: Any, *names: str) -> None:
 def _replace(thing: Any, **new: Any) -> None:
     """Set attributes of `thing` that it has, and keep alive what they were."""
     _expect(thing, *new)
-    Step.kept.append([getattr(thing, name) for name in new])
+    KEPT.append([getattr(thing, name) for name in new])
     for name, value in new.items():
         setattr(thing, name, value)
 
@@ -59,7 +59,7 @@ def _engine(engine: Any) -> None:
         engine.pool = pool.recreate()
     finally:
         pool.logger = logger
-    Step.kept.append(pool)
+    KEPT.append(pool)
 
 
 def is_in_memory(engine: Any) -> bool:
@@ -90,7 +90,7 @@ def _psycopg_pool(pool: Any) -> None:
     state = vars(pool)
     _expect(pool, *_POOL, "_lock", "_pool", "_waiting", "_workers", "_nconns", "_nconns_min")
     _expect(pool, "_open", "_check_open_getconn")
-    Step.kept.append(dict(state))
+    KEPT.append(dict(state))
     is_async = hasattr(pool, "__aenter__")
     for task in (*pool._workers, pool._sched_runner) if is_async else ():
         # One may be about to connect, and would go on with that in both processes.
@@ -159,7 +159,7 @@ def _httpcore_pool(pool: Any) -> None:
 
 
 def _aiohttp(connector: Any) -> None:
-    Step.kept.append(connector._conns.copy())
+    KEPT.append(connector._conns.copy())
     connector._conns.clear()
 
 

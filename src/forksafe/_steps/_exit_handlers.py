@@ -25,6 +25,7 @@ from .._fork_event._typing import Any, Callable, Never
 from ._temp_dirs import identity
 
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
+_UTILS = _who.submodules("util")
 _Generator = type(_ for _ in ())
 _Function = type(lambda: None)
 _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
@@ -32,7 +33,7 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 
 # In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: Callable[[], object] = int  # which does nothing
+_end: tuple[Callable[..., object], Any] = int, ()  # which does nothing
 _inherited_log_handlers: list[Any] = []
 _inherited_files: set[tuple[int, Any]] | None = None
 _own_are_young = False
@@ -59,7 +60,7 @@ class ExitHandlersStep(Step):
             # A ``Process`` clears atexit in its child, where this registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
-            atexit.register(lambda: _end())  # after all that the child registers
+            atexit.register(_end_process)  # after all that the child registers
             for util in utils:
                 atexit.register(util._exit_function)
                 util._exiting = False  # where the parent forks at its own end
@@ -75,7 +76,7 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
     """
     global _frozen
     utils: dict[Any, Any] = {}
-    for util in _who.loaded(_who.submodules("util")):
+    for util in _who.loaded(_UTILS):
         utils.setdefault(getattr(util, "_exit_function", None), util)
     utils.pop(None, None)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
@@ -90,10 +91,15 @@ def _all_log_handlers() -> list[Any]:
     return list(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
-def end_by(end: Callable[[], Never]) -> None:
+def _end_process() -> None:
+    end, arguments = _end
+    end(*arguments)
+
+
+def end_by(end: Callable[..., Never], *arguments: Any) -> None:
     """Say how this process ends behind its own exit handlers, which it is about to run."""
     global _end
-    _end = end
+    _end = end, arguments
 
 
 def _inherit(log_handlers: list[Any]) -> None:

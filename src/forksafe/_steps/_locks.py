@@ -14,19 +14,21 @@ import sys
 from _thread import LockType, RLock, get_ident
 from threading import Condition
 
-from .._fork_event import ForkEvent, Step, expect
-from .._fork_event._threads import UNREADABLE, Stacks, interest, others_can_be_read
+from .._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, expect
+from .._fork_event._threads import UNREADABLE, Stacks, interest, others_can_be_read, stack_of
 from .._fork_event._typing import Any
-from .._fork_event._with_bodies import free, free_lock
+from .._fork_event._with_bodies import READS, free, free_lock
 
 _BOOTSTRAP = "_frozen_importlib"
 _STANDARD: Any = getattr(sys, "stdlib_module_names", None)  # since 3.10
 _HOME = os.path.dirname(os.__file__)
+# At-fork hooks of the standard library take these, and free them in the child.
+_HOOKED = ("_global_shutdown_lock",)
 _DEQUE = type(Condition()._waiters)  # type: ignore[attr-defined] # private
 _MARK = "_forksafe_process"
 _WAIT = "threading:Condition.wait"
 _BARRIER = "threading:Barrier.wait"
-interest(_WAIT, variables=("self", "waiter"))
+interest(_WAIT, variables=("self", "waiter"), others=False, sleeps=("waiter", "acquire"))
 interest(_BARRIER)
 
 # Replaced by every reset beside other threads; a Condition that bears it is of this process.
@@ -44,8 +46,8 @@ class ImportsStep(Step):
 
     name = "imports"
     modules = (_BOOTSTRAP,)
-    on = ("beside_threads",)  # they may begin an import until the fork
     looks = (f"{_BOOTSTRAP}:_module_locks",)
+    late = True
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         locks = _import_locks()
@@ -82,7 +84,7 @@ def _forget(names: list[str], mine: set[str]) -> None:
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
             # Else it is not there yet, or already whole.
-            Step.kept.append(sys.modules.pop(name))
+            KEPT.append(sys.modules.pop(name))
             package, _, child = name.rpartition(".")
             namespace = getattr(sys.modules.get(package), "__dict__", {})
             if namespace.get(child) is module:
@@ -93,7 +95,7 @@ def _forget(names: list[str], mine: set[str]) -> None:
         loader = getattr(getattr(module, "__spec__", None), "loader", None)
         extension = type(loader).__name__ == "ExtensionFileLoader"
         if name.startswith(packages) and name not in mine and not extension:
-            Step.kept.append(sys.modules.pop(name))
+            KEPT.append(sys.modules.pop(name))
 
 
 def _import_locks() -> dict[str, Any]:
@@ -112,35 +114,39 @@ def _import_locks() -> dict[str, Any]:
 class LocksStep(Step):
     name = "locks"
     on = ("beside_threads",)
+    late = True
 
     def __init__(self) -> None:
         # The locks of the standard library's modules, each with the id of its module's globals.
-        self._of_modules: list[tuple[Any, int]] = []
+        self._of_modules: dict[Any, int] = {}
         self._seen: set[str] = set()
         self._count = 0  # of modules, when they were looked into
 
-    def note(self, fork: ForkEvent) -> None:
-        self._look_into_modules()
+    def note(self, fork: ForkEvent) -> Any:
+        if len(sys.modules) != self._count:
+            self._look_into_modules()
+        # Most are free, and the child does not touch their pages. A lock without a GIL, or of
+        # PyPy's, is looked at there.
+        known = READS and others_can_be_read()
+        taken = [lock for lock in self._of_modules if not (known and _is_free(lock))]
+        stacks: Any = fork.stacks
+        if taken:
+            own = {id(frame.f_globals) for frame in stack_of(sys._getframe())}
+            mine = {id(one.lock) for one in stacks.own_held}
+            taken = [e for e in taken if self._of_modules[e] not in own and id(e) not in mine]
+        proven = [one for one in stacks.held if fork.free_locks or one.of_standard_library]
+        return (taken, proven) if taken or proven or not known else NOTHING
 
-    def reset(self, fork: ForkEvent, note: None) -> bool | str:
-        stacks = fork.stacks
-        if stacks is None:
+    def reset(self, fork: ForkEvent, note: Any) -> bool | str:
+        if note is None:
             return False
-        mine = {id(one.lock) for one in stacks.own_held}
-        count = 0
-        for lock, module in self._of_modules:
-            if module not in stacks.own_globals and id(lock) not in mine:
-                count += free_lock(lock)
-        for one in stacks.held:
-            if fork.free_locks or one.of_standard_library:
-                count += free(one)
+        taken, proven = note
+        count = sum(map(free_lock, taken)) + sum(map(free, proven))
         if count:
             return f"done: {count} freed"
         return False if others_can_be_read() else UNREADABLE
 
     def _look_into_modules(self) -> None:
-        if len(sys.modules) == self._count:
-            return
         self._count = len(sys.modules)
         for name in set(sys.modules) - self._seen:
             module = sys.modules.get(name)
@@ -150,11 +156,16 @@ class LocksStep(Step):
             self._seen.add(name)
             if module is not None and is_standard(name, module):
                 namespace = getattr(module, "__dict__", {})
-                for value in list(namespace.values()):
+                for key, value in list(namespace.items()):
                     ours = type(value) is type and value.__module__ == name
                     for each in list(vars(value).values()) if ours else (value,):
-                        if isinstance(each, (LockType, RLock)):
-                            self._of_modules.append((each, id(namespace)))
+                        if isinstance(each, (LockType, RLock)) and key not in _HOOKED:
+                            self._of_modules[each] = id(namespace)
+
+
+def _is_free(lock: Any) -> bool:
+    """Tell whether no other thread has a lock; one cannot ask a re-entrant one up to 3.13."""
+    return "unlocked" in repr(lock) or (type(lock) is RLock and lock._is_owned())
 
 
 def is_standard(name: str, module: Any) -> bool:
@@ -177,21 +188,23 @@ class ConditionsStep(Step):
 
     name = "conditions"
     on = ("beside_threads",)
+    late = True
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         global _now
         plain = vars(Condition).get("_waiters")
-        expect(plain in (None, _waiters), "threading.Condition._waiters is no plain attribute")
+        if plain not in (None, _waiters):
+            raise UnknownLayout("threading.Condition._waiters is no plain attribute")
         _now = object()
         stacks = fork.stacks
         if stacks is None:  # the fork was made in C
             stacks = Stacks(get_ident(), {get_ident(): sys._getframe()})
-        for _, condition, waiter in stacks.own.get(_WAIT, ()):
+        for condition, waiter in stacks.own.get(_WAIT, ()):
             _take_out(vars(condition), waiter)
         Condition._waiters = _waiters  # type: ignore[attr-defined]
         # A Barrier also counts who waits.
-        waiting = [barrier for _, barrier in stacks.own.get(_BARRIER, ())]
-        for _, barrier in stacks.others.get(_BARRIER, ()):
+        waiting = [barrier for (barrier,) in stacks.own.get(_BARRIER, ())]
+        for (barrier,) in stacks.others.get(_BARRIER, ()):
             counts = getattr(barrier, "_count", None), getattr(barrier, "_state", None)
             expect([type(each) for each in counts] == [int, int], "a Barrier without its counts")
             barrier._count = sum(one is barrier for one in waiting)

@@ -19,7 +19,16 @@ import errno
 import os
 import sys
 
-from .._fork_event import NOTHING, ForkEvent, Step, UnknownLayout, expect, mend_each, this_process
+from .._fork_event import (
+    KEPT,
+    NOTHING,
+    ForkEvent,
+    Step,
+    UnknownLayout,
+    expect,
+    mend_each,
+    this_process,
+)
 from .._fork_event._signals import as_main_thread, c
 from .._fork_event._typing import Any, Callable
 
@@ -71,9 +80,7 @@ class EventLoopsStep(Step):
             for number, handler in handlers:
                 c.signal(number, _default(number))
                 _suspended[number] = handler
-        Step.kept.extend(
-            loops
-        )  # asyncio's hook would drop them inside the fork, to close themselves
+        KEPT.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
         mend_each(_claim, loops)
         return bool(loops or handlers)
 
@@ -173,7 +180,7 @@ def _refresh(loop: Any, selector: Any) -> None:
             if exc.errno not in (errno.EBADF, errno.EPERM):
                 raise
     if known[0] is types[1]:  # pragma: no cover # a kqueue does not survive a fork: kqueue(2)
-        Step.kept.append(selector._selector)  # whose number is not this process's
+        KEPT.append(selector._selector)  # whose number is not this process's
         selector._selector = fresh._selector
         return
     if known[0] is types[0]:

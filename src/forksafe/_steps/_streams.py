@@ -15,7 +15,7 @@ import io
 import select
 import sys
 
-from .._fork_event import NOTHING, ForkEvent, Step
+from .._fork_event import KEPT, NOTHING, ForkEvent, Step
 from .._fork_event._signals import in_handler
 from .._fork_event._typing import Any, Iterator
 
@@ -30,19 +30,48 @@ _OUT = getattr(select, "POLLOUT", 0)
 class StreamsStep(Step):
     name = "std streams"
     on = ("beside_threads", "unflushed")
+    late = True
 
-    def reset(self, fork: ForkEvent, note: None) -> bool:
-        reentered = [id(stream) for stream in fork.reentered]
-        streams = _streams(True) if fork.beside_threads else fork.unflushed
-        found = [layers(stream) for stream in streams if id(stream) not in reentered]
-        for text, buffer in filter(None, found):
-            _start_afresh(text, buffer)
-        return any(found)
+    def note(self, fork: ForkEvent) -> tuple[bool, list[Any]]:
+        idle = fork.stacks is not None and fork.stacks.asleep
+        if idle:
+            flush(fork)  # what others have written since, if anything
+        return idle, _to_start_afresh(fork)
+
+    def reset(self, fork: ForkEvent, note: tuple[bool, list[Any]] | None) -> bool:
+        idle, found = note or (False, _to_start_afresh(fork))
+        for init, text, buffer, raw, size in found:
+            # __init__() on a live object gives it an empty buffer and a new lock, and leaves the
+            # file open. The TextIOWrapper keeps its settings. Its pending text is the parent's, so
+            # we flush it while the buffer points at a sink, and then point it back at the file.
+            try:
+                if text is not None and not idle:
+                    init(buffer, io.BytesIO(), 512)
+                    text.flush()
+            finally:
+                init(buffer, raw, size)
+        return bool(found)
+
+
+def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
+    """Return, of each stream that the child starts afresh, the layers and the buffer's size."""
+    reentered = [id(stream) for stream in fork.reentered]
+    found = []
+    for stream in _streams() if fork.beside_threads else fork.unflushed:
+        known = layers(stream)
+        if known is not None and id(stream) not in reentered:
+            text, buffer = known
+            size = 0
+            if hasattr(buffer, "__sizeof__"):  # not on PyPy; nothing else tells the buffer's size
+                size = buffer.__sizeof__() - type(buffer).__basicsize__
+            size = size if size > 0 else io.DEFAULT_BUFFER_SIZE
+            found.append((type(buffer).__init__, text, buffer, buffer.raw, size))
+    return found
 
 
 def flush(fork: ForkEvent) -> None:
-    """Flush, in the parent, before signals are blocked, what the child does not start afresh."""
-    streams = _streams(not fork.beside_threads)
+    """Flush the streams, in the parent, where that need not wait."""
+    streams = _streams()
     poll: Any = _poll() if _poll else None
     files: list[Any] = []
     for stream in streams:
@@ -83,11 +112,10 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
         return None
 
 
-def _streams(of_handlers: bool) -> list[Any]:
-    """Return stdout and stderr, and those of all handlers that `logging` knows, if asked for."""
+def _streams() -> list[Any]:
+    """Return stdout and stderr, and those of all handlers that `logging` knows."""
     streams = [getattr(sys, name, None) for name in _NAMES]
-    if of_handlers:
-        streams += [getattr(each, "__dict__", {}).get("stream") for each in _log_handlers()]
+    streams += [getattr(each, "__dict__", {}).get("stream") for each in _log_handlers()]
     # By id: a stream's __eq__() and __hash__() may be the program's.
     return list({id(each): each for each in streams if each is not None}.values())
 
@@ -102,22 +130,6 @@ def _log_handlers() -> list[Any]:
     return [reference() for reference in list(known) if callable(reference)]
 
 
-def _start_afresh(text: io.TextIOWrapper | None, buffer: Any) -> None:
-    # __init__() on a live object gives it an empty buffer and a new lock, and leaves the file open.
-    # The TextIOWrapper keeps its settings. Its pending text is the parent's, so we flush it while
-    # the buffer points at a sink, and then point the buffer back at the file.
-    init: Any = type(buffer).__init__
-    raw, size = buffer.raw, 0
-    if hasattr(buffer, "__sizeof__"):  # not on PyPy; nothing else tells the buffer's size
-        size = buffer.__sizeof__() - type(buffer).__basicsize__
-    init(buffer, io.BytesIO(), 512)
-    try:
-        if text is not None:
-            text.flush()
-    finally:
-        init(buffer, raw, size if size > 0 else io.DEFAULT_BUFFER_SIZE)
-
-
 class LogHandlersStep(Step):
     name = "log handlers"
     modules = (_HANDLERS,)
@@ -130,7 +142,7 @@ class LogHandlersStep(Step):
         found = list(waiting_handlers())
         for handler, attribute in found:
             had = getattr(handler, attribute)
-            Step.kept.append(had)  # records hold objects of the program's
+            KEPT.append(had)  # records hold objects of the program's
             if attribute == "buffer":
                 handler.buffer = []
             elif attribute == "sock" or hasattr(type(handler), "createSocket"):

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 
-from ..._fork_event import NOTHING, ForkEvent, Step, _who, expect, mend_each
+from ..._fork_event import KEPT, NOTHING, ForkEvent, Step, _who, expect, mend_each
 from ..._fork_event._typing import Any, Never
 from ..._fork_event._with_bodies import free_lock
 from .._mp import Registry, RegistryStep, registries
@@ -29,7 +29,7 @@ _MODULE = "concurrent.futures.process"
 
 def fail(items: list[Any], broken: type[Exception], message: str) -> None:
     """Fail the futures of work that nobody does in this process."""
-    Step.kept.append(items)
+    KEPT.append(items)
     # Each by an exception of its own (cpython gh-101267).
     mend_each(lambda item: _fail_future(item.future, broken(message)), items)
 
@@ -45,7 +45,7 @@ def _fail_future(future: Any, error: Exception) -> None:
         future.set_running_or_notify_cancel()
     if not future.done():
         callbacks, future._done_callbacks = future._done_callbacks, []
-        Step.kept.append(callbacks)
+        KEPT.append(callbacks)
         future.set_exception(error)
         # The program's callbacks were made for the parent, and may take locks that a vanished
         # thread holds. asyncio's only schedules a call in the loop of the task that waits.
@@ -108,7 +108,7 @@ def _refuse_work(found: tuple[Any, int]) -> None:
         f"create a pool in this child (process {os.getpid()}) instead"
     )
     state = vars(pool)
-    Step.kept.append((state["_cache"], state.get("_terminate")))
+    KEPT.append((state["_cache"], state.get("_terminate")))
     for result in list(state["_cache"].values()):
         _fail_result(result, _Lost(f"the work of this result is lost: {message}"))
 
@@ -230,7 +230,7 @@ def _mend(live: LiveExecutor) -> None:
         f"create a ProcessPoolExecutor in this child (process {os.getpid()}) instead"
     )
     lost = list(live.pending.values())
-    Step.kept.append(live)
+    KEPT.append(live)
     live.wakeup._closed = True  # or the child would write to the parent's thread
     if hasattr(live.wakeup, "_lock"):  # since 3.14
         live.wakeup._lock = threading.Lock()
@@ -239,11 +239,11 @@ def _mend(live: LiveExecutor) -> None:
         _start_later(live)
     else:
         # The weak reference dies before the executor, so that its callback never runs.
-        Step.kept.append(live.thread.executor_reference)
+        KEPT.append(live.thread.executor_reference)
         live.thread.executor_reference = lambda: None
     if live.executor is not None:
         state = vars(live.executor)
-        Step.kept.append(dict(state))
+        KEPT.append(dict(state))
         state.update(_broken_state(message))
     fail(lost, sys.modules[_MODULE].BrokenProcessPool, message)
 

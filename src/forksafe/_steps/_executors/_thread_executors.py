@@ -12,9 +12,10 @@ import gc
 import os
 import sys
 import threading
+from _thread import get_ident
 
-from ..._fork_event import ForkEvent, Step, expect, mend_each
-from ..._fork_event._threads import interest
+from ..._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, expect
+from ..._fork_event._threads import Stacks, interest
 from ..._fork_event._typing import Any, Iterable
 from . import fail
 
@@ -23,7 +24,8 @@ _SUBMIT = f"{_MODULE}:ThreadPoolExecutor.submit"
 _RUN = f"{_MODULE}:_WorkItem.run"
 _WORKER = f"{_MODULE}:_worker"
 interest(_SUBMIT, _RUN)
-interest(_WORKER, variables=("work_queue", "work_item"))
+interest(_WORKER, variables=("work_queue", "work_item"), sleeps=("work_queue", "get"))
+_STATE = {"_threads", "_work_queue", "_shutdown", "_idle_semaphore", "_shutdown_lock"}
 
 
 class ThreadExecutor:
@@ -34,12 +36,6 @@ class ThreadExecutor:
         self.queue = queue
         self.threads: list[Any] = []
         self.own: Any = None  # this thread, where it is one of them
-        # For the child: made in the parent, where that copies no pages. New locks, not freed ones:
-        # this very thread may be inside submit(), under a signal handler, and release its one.
-        self.fresh: dict[str, Any] = {
-            "_idle_semaphore": threading.Semaphore(0),
-            "_shutdown_lock": threading.Lock(),
-        }
 
 
 class ThreadExecutorsStep(Step):
@@ -47,37 +43,59 @@ class ThreadExecutorsStep(Step):
     modules = (_MODULE,)
     on = ("beside_threads",)
     looks = (f"{_MODULE}:_threads_queues.data",)
+    late = True
 
     def note(self, fork: ForkEvent) -> Any:
-        # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours. Queued
-        # work is noted as well: a thread may take it before the fork.
-        found = live_thread_executors()
-        return found, [item for one in found for item in _queued(one.queue)]
+        # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours.
+        found, lost = _find(fork)
+        for one in found:
+            _check(one)
+        return (found, lost) if found else NOTHING
 
-    def reset(self, fork: ForkEvent, note: tuple[list[Any], list[Any]] | None) -> bool:
-        noted, waiting = note or (live_thread_executors(), [])
-        module = sys.modules[_MODULE]
-        others = {} if fork.stacks is None else fork.stacks.others
-        # Another thread may be in the first submit() of one.
-        starting = [ThreadExecutor(one, one._work_queue) for _, one in others.get(_SUBMIT, ())]
-        found = {id(one.queue): one for one in (*starting, *noted)}
+    def reset(self, fork: ForkEvent, note: tuple[list[ThreadExecutor], list[Any]] | None) -> bool:
+        found, lost = note or _find(fork)
         if not found:
             return False
-        Step.kept.append(found)
-        lost = [*waiting, *_running(fork, found)]
-        try:
-            mend_each(lambda one: _start_afresh(lost, one), found.values())
-        finally:
-            # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
-            module._threads_queues.clear()
-            lost = [item for item in lost if type(item) is module._WorkItem]
-            if lost:
-                message = (
-                    f"this work was given to a thread of process {os.getppid()}, and process "
-                    f"{os.getpid()}, forked from it, has no such thread: submit it again here"
-                )
-                fail(lost, module.BrokenThreadPool, message)
+        KEPT.append(found)
+        module = sys.modules[_MODULE]
+        stacks = fork.stacks
+        # Else a thread was in one of its methods. This very one may be, under a signal handler, and
+        # will release the lock that it has taken.
+        idle = stacks is not None and stacks.asleep and note is not None
+        idle = idle and not {_SUBMIT} & {*stacks.own, *stacks.others}  # type: ignore[union-attr]
+        failure: Exception | None = None
+        for one in found:
+            try:
+                _start_afresh(one, idle, lost)
+            except UnknownLayout as exc:
+                failure = exc
+        # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
+        module._threads_queues.data.clear()
+        if lost:
+            message = (
+                f"this work was given to a thread of process {os.getppid()}, and process "
+                f"{os.getpid()}, forked from it, has no such thread: submit it again here"
+            )
+            fail(_work(lost), module.BrokenThreadPool, message)
+        if failure is not None:
+            raise failure
         return True
+
+
+def _find(fork: ForkEvent) -> tuple[list[ThreadExecutor], list[Any]]:
+    """Return the executors that have threads, and their work, queued or running."""
+    others = {} if fork.stacks is None else fork.stacks.others
+    # Another thread may be in the first submit() of one.
+    starting = [ThreadExecutor(one, one._work_queue) for (one,) in others.get(_SUBMIT, ())]
+    found = {id(one.queue): one for one in (*starting, *live_thread_executors())}
+    busy = [one.queue for one in found.values() if not one.queue.empty()]
+    queued = [item for queue in busy for item in _queued(queue)]
+    running = [] if fork.stacks is None else _running(fork.stacks, found)
+    return list(found.values()), _work([*queued, *running]) if queued or running else []
+
+
+def _work(items: list[Any]) -> list[Any]:
+    return [item for item in items if type(item) is sys.modules[_MODULE]._WorkItem]
 
 
 def live_thread_executors() -> list[ThreadExecutor]:
@@ -88,7 +106,11 @@ def live_thread_executors() -> list[ThreadExecutor]:
     queues: Any = getattr(module, "_threads_queues", None)
     expect(hasattr(queues, "data"), f"{_MODULE}._threads_queues is no mapping with weak keys")
     found: dict[int, ThreadExecutor] = {}
-    for thread, queue in list(queues.items()):
+    me = get_ident()
+    for reference, queue in list(queues.data.items()):
+        thread = reference()
+        if thread is None:
+            continue
         one = found.get(id(queue))
         if one is None:
             # A weak reference is first among its arguments; a thread that has ended has none.
@@ -96,29 +118,27 @@ def live_thread_executors() -> list[ThreadExecutor]:
             known = isinstance(executor, module.ThreadPoolExecutor)
             one = found[id(queue)] = ThreadExecutor(executor if known else None, queue)
         one.threads.append(thread)
-        if thread is threading.current_thread():
+        if thread._ident == me:
             one.own = thread
     return list(found.values())
 
 
-def _running(fork: ForkEvent, found: dict[int, ThreadExecutor]) -> list[Any]:
+def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
     """Return, among other things, the work that other threads had taken.
 
     Since 3.13 work can be nowhere: the queue hands it to a thread that waits, in C, before that
     thread runs (so in half of 60 children under load). That shows by more threads that wait than
     count as idle; the work itself is then among the youngest objects.
     """
-    if fork.stacks is None:
-        return []
-    workers = fork.stacks.others.get(_WORKER, ())
+    workers = stacks.others.get(_WORKER, ())
     # A worker has taken its work, and maybe not begun it.
-    items = [item for *_, item in (*fork.stacks.others.get(_RUN, ()), *workers)]
-    waiting = [id(queue) for _, queue, item in workers if item is None]
+    items = [item for *_, item in (*stacks.others.get(_RUN, ()), *workers) if item is not None]
+    waiting = [id(queue) for queue, item in workers if item is None]
     if sys.version_info >= (3, 13):
         for key, one in found.items():
             idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
             if idle is not None and waiting.count(key) > idle:
-                own = [id(item) for _, item in fork.stacks.own.get(_RUN, ())]
+                own = [id(item) for (item,) in stacks.own.get(_RUN, ())]
                 young = gc.get_objects(generation=0)
                 return items + [item for item in young if id(item) not in own]
     return items
@@ -134,30 +154,32 @@ def _queued(queue: Any) -> Iterable[Any]:
 
 
 def _check(one: ThreadExecutor) -> None:
-    in_c = getattr(sys.modules.get("_queue"), "SimpleQueue", None)  # not on PyPy
-    known = type(one.queue) in (in_c, getattr(sys.modules["queue"], "_PySimpleQueue", None))
-    expect(known, f"an executor's queue is {type(one.queue)!r}")
+    kind = type(one.queue).__name__  # the first from C, the second on PyPy
+    expect(kind in ("SimpleQueue", "_PySimpleQueue"), f"an executor's queue is a {kind}")
     if one.executor is not None:
         state = vars(one.executor)
-        known = state.keys() >= {"_threads", "_work_queue", "_shutdown", *one.fresh}
-        expect(known, "ThreadPoolExecutor with other attributes")
+        expect(state.keys() >= _STATE, "ThreadPoolExecutor with other attributes")
+        expect(hasattr(state["_idle_semaphore"], "_value"), "a Semaphore without its value")
         expect(state["_work_queue"] is one.queue, "an executor with two queues")
 
 
-def _start_afresh(lost: list[Any], one: ThreadExecutor) -> None:
+def _start_afresh(one: ThreadExecutor, idle: bool, lost: list[Any]) -> None:
     """Put an executor in the state before its first thread; add its queued work to what is lost."""
-    _check(one)
-    if not one.queue.empty():
+    if not idle:
+        _check(one)
         lost += _queued(one.queue)
     state = {} if one.executor is None else vars(one.executor)
-    Step.kept.append(dict(state))
+    KEPT.append(dict(state))
     if one.own is None:
-        one.fresh.update(_threads=set(), _work_queue=type(one.queue)())
+        state.update(_threads=set(), _work_queue=type(one.queue)())
     else:  # the thread goes on, and knows this queue
-        one.fresh["_threads"] = {one.own}
+        state["_threads"] = {one.own}
         one.queue.__init__()  # PyPy's is in Python, and its old lock may be held for ever
         while not one.queue.empty():
             one.queue.get_nowait()
         if state.get("_shutdown", True):
             one.queue.put(None)  # so that the thread still ends
-    state.update(one.fresh)
+    if not idle:
+        state.update(_idle_semaphore=threading.Semaphore(0), _shutdown_lock=threading.Lock())
+    elif one.executor is not None:
+        state["_idle_semaphore"]._value = 0

@@ -17,8 +17,9 @@ from ..._fork_event._signals import as_main_thread
 from ..._fork_event._typing import Any
 from ..._fork_event._who import Launch
 
-# Its key (an index, the object's id, the callback), and a weak reference to the object.
-Entry = tuple[tuple[int, int, Any], Any]
+# By a key (an index, the object's id, the callback) a weak reference to the object.
+Entries = dict[tuple[int, int, Any], Any]
+_FAMILIES = _who.NAMES
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
 
@@ -64,25 +65,28 @@ class Registry:
         """Tell whether the `Process` that is being started runs this registry itself."""
         return launch.registry is self._registry
 
-    def in_order(self, fork: ForkEvent) -> tuple[list[Entry], list[Entry]]:
+    def in_order(self, fork: ForkEvent) -> tuple[Entries, Entries]:
         """Return multiprocessing's own entries, and the program's, in the order of registration.
 
         Nothing where the `Process` that is being started runs them itself.
         """
         if fork.launch is not None and self.is_of(fork.launch):
-            return [], []
-        # The keys are (index, id, callback), and no two indexes are the same.
-        entries = sorted(self.entries.items())
-        mine = set(filter(_is_own, {callback for (_, _, callback), _ in entries}))
-        if not mine:
-            return [], entries
-        own = [entry for entry in entries if entry[0][2] in mine]
-        return own, [entry for entry in entries if entry[0][2] not in mine]
+            return {}, {}
+        programs = self.entries.copy()  # by index, as they were put there
+        mine = set(filter(_is_own, {callback for _, _, callback in programs}))
+        own = [key for key in programs if key[2] in mine] if mine else []
+        return {key: programs.pop(key) for key in own}, programs
 
     def utils(self) -> list[Any]:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
         utils = _who.loaded(RegistryStep.modules)
         return [u for u in utils if getattr(u, "_afterfork_registry", None) is self._registry]
+
+
+def _is_own(callback: Any) -> bool:
+    """Tell whether a registered callback is multiprocessing's, or one of its kin."""
+    module = getattr(callback, "__module__", None)
+    return isinstance(module, str) and module.partition(".")[0] in _FAMILIES
 
 
 def registries() -> list[Registry]:
@@ -93,14 +97,8 @@ def registries() -> list[Registry]:
     return [*found.values()]
 
 
-def _is_own(callback: Any) -> bool:
-    """Tell whether a registered callback is multiprocessing's, or one of its kin."""
-    module = getattr(callback, "__module__", None)
-    return isinstance(module, str) and module.partition(".")[0] in _who.NAMES
-
-
-def run_own(fork: ForkEvent, entries: list[Entry]) -> None:
-    for (_index, _ident, callback), reference in entries:
+def run_own(fork: ForkEvent, entries: Entries) -> None:
+    for (_index, _ident, callback), reference in entries.items():
         obj = reference()
         if obj is not None:
             try:
@@ -125,7 +123,7 @@ def finish(fork: ForkEvent) -> object:
             free()
         elif free is not None:  # the hook is to clear another one
             setattr(sys.modules[module], attribute, free.copy())
-    callbacks = chain.from_iterable(fork.callbacks)
+    callbacks = chain.from_iterable(entries.items() for entries in fork.callbacks)
     running = True
     while running:
         callback: Any = None

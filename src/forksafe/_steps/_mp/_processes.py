@@ -23,7 +23,7 @@ import time
 from itertools import count
 from types import ModuleType
 
-from ..._fork_event import NOTHING, ForkEvent, Step, _who, expect
+from ..._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, _who, expect
 from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._with_bodies import free_lock
 from .._temp_dirs import Lifeline
@@ -47,7 +47,7 @@ class ChildrenStep(Step):
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
         for process, found in strangers:
-            Step.kept.append(found)
+            KEPT.append(found)
             process._children = set()  # type: ignore[attr-defined] # its shape was checked
         return bool(strangers)
 
@@ -86,8 +86,8 @@ def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any]]:
     changes = []
     for process in _others(fork, IdentityStep.modules):
         current: Any = getattr(process, "_current_process", None)
-        known = hasattr(current, "_name") and hasattr(process, "_parent_process")
-        expect(known, f"{process.__name__} without _current_process, or _parent_process")
+        if not (hasattr(current, "_name") and hasattr(process, "_parent_process")):
+            raise UnknownLayout(f"{process.__name__} without _current_process, or _parent_process")
         identity = fork.identity if process.__name__ == "multiprocessing.process" else None
         if identity is not None or process._parent_process is not None:
             pid = fork.parent or os.getppid()
@@ -96,10 +96,12 @@ def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any]]:
     return changes
 
 
-def _others(fork: ForkEvent, names: tuple[str, ...]) -> Iterator[ModuleType]:
-    """Yield these modules but that whose ``Process`` is being started: it knows its child."""
-    family = fork.launch.family if fork.launch else None
-    return (each for each in _who.loaded(names) if each.__name__ != f"{family}.process")
+def _others(fork: ForkEvent, names: tuple[str, ...]) -> list[ModuleType]:
+    """Return these modules but that whose ``Process`` is being started: it knows its child."""
+    modules = _who.loaded(names)
+    if fork.launch is None:
+        return modules
+    return [each for each in modules if each.__name__ != f"{fork.launch.family}.process"]
 
 
 def _watch(parent: Any) -> None:
