@@ -92,7 +92,7 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
                 over(event)
             finally:
                 if not event.keeps_mask:
-                    event.release()
+                    event.restore_mask()
 
 
 _call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line

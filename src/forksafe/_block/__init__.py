@@ -115,7 +115,7 @@ class forked:
                     policy.after(hazards)
             else:
                 self._report.pid = os.getpid()
-            event.release()
+            event.restore_mask()
         except BaseException as exc:
             if os.getpid() != fork._owner:
                 end(exc, self._report)
@@ -123,7 +123,7 @@ class forked:
                 if made and not fork._fds:
                     # A handler has raised: another thread took its signal.
                     fork._watch(made[0], pipe[0])
-                event.release()
+                event.restore_mask()
             finally:
                 if fork._fds:
                     self._let_go(fork)

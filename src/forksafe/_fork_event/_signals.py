@@ -75,7 +75,7 @@ class Signals:
         # blocked. By now it can be restored: handlers may raise in here.
         _sigmask(_BLOCK, compress(_DEFERRED, map(callable, map(c.getsignal, _DEFERRED))))
 
-    def release(self) -> None:
+    def restore_mask(self) -> None:
         """Restore the mask, outside of hooks; handlers of pending signals run, and may raise."""
         if self.mask is not None:
             self.mask = None
