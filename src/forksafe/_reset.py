@@ -19,14 +19,12 @@ from ._steps import STEPS
 from ._steps._mp import finish
 
 
-def _rows(step: Step) -> Iterator[tuple[Step, Any, str | None, Any, str | None]]:
-    """Yield what a step looks at, as `Step.on` and `Step.looks` have it, and how it takes notes."""
+def _rows(step: Step) -> Iterator[tuple[Step, Any, str, Any, str]]:
+    """Yield where a step looks, as `Step.looks` has it, and how it takes notes then."""
     take = None if type(step).note is Step.note else step.note
-    for attribute in step.on:
-        yield step, take, None, attrgetter(attribute), None
-    for path in step.looks:
-        module, attributes, *key = map(sys.intern, path.split(":"))
-        yield step, take, module, attrgetter(attributes), key[0] if key else None
+    for where in step.looks:
+        module, path, key = f"{where}::".split(":")[:3]
+        yield step, take, sys.intern(module), attrgetter(path), sys.intern(key)
 
 
 _EARLY, _LATE = ([r for step in STEPS if step.late == late for r in _rows(step)] for late in (0, 1))
@@ -40,21 +38,17 @@ def note(event: ForkEvent) -> None:
     """Let every step look at the parent, and look at the stacks of its threads in between."""
     event.notes = notes = {}
     loaded = sys.modules
-    thing: Any
     try:
         for rows in (_EARLY, _LATE):
             if rows is _LATE and event.beside_threads:
                 event.stacks = look()
             for step, take, module, attributes, key in rows:
-                if module is None:
-                    thing = event
-                elif module in loaded:
-                    thing = loaded[module]
-                else:
+                thing: Any = loaded.get(module) if module else event
+                if thing is None:
                     continue
                 try:
                     found = attributes(thing)
-                    if not (found if key is None else key in found) or step in notes:
+                    if not (key in found if key else found) or step in notes:
                         continue
                     if step.modules and loaded.keys().isdisjoint(step.modules):
                         continue
@@ -65,7 +59,8 @@ def note(event: ForkEvent) -> None:
                     # Attributes that the parent has looked up are at hand in the child.
                     notes[step] = step.reset, noted
     finally:
-        end_turn()
+        if event.beside_threads:
+            end_turn()
 
 
 def reset(event: ForkEvent) -> object:

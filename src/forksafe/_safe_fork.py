@@ -74,8 +74,9 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
     if not asks(event):
         return int(_os_fork())
     # Looked up now: gevent and others replace os.fork, and their part must be done too.
-    function = _os_fork if os.fork is safe_fork else os.fork
+    function: Any = _os_fork if os.fork is safe_fork else os.fork
     try:
+        pid: Any
         arguments: tuple[Any, ...] = ()
         if made is not None:  # in C until it has the pid: no handler runs in between
             function, arguments = made.extend, (starmap(function, ((),)),)
@@ -96,10 +97,8 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
 
 
 _call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line
-_named: tuple[Any, Any] = (
-    None,
-    None,
-)  # the last caller's file, name and line, and what was made of it
+# The last caller's file, name and line, and what was made of it.
+_named: tuple[Any, Any] = (None, None)
 
 
 def _in_the_name_of(caller: FrameType) -> Any:
@@ -108,13 +107,11 @@ def _in_the_name_of(caller: FrameType) -> Any:
     Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
     """
     global _named
-    place = (caller.f_code.co_filename, caller.f_code.co_name, caller.f_lineno or 0)
-    known, code = _named
-    if place != known:
-        names = ("co_filename", "co_name", "co_firstlineno")
-        code = _call.__code__.replace(**dict(zip(names, place)))
-        _named = place, code
-    return FunctionType(code, caller.f_globals)
+    file, name, line = caller.f_code.co_filename, caller.f_code.co_name, caller.f_lineno or 0
+    if _named[0] != (file, name, line):
+        code = _call.__code__.replace(co_filename=file, co_name=name, co_firstlineno=line)
+        _named = (file, name, line), code
+    return FunctionType(_named[1], caller.f_globals)
 
 
 def _warn_before(caller: FrameType) -> None:

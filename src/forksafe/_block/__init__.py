@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from functools import cache
 from itertools import chain, starmap
 
 from .. import _safe_fork
@@ -93,7 +92,11 @@ class forked:
             # The child leaves its parent's temporary files alone: it ends by os._exit().
             how = ("temporary-file",), self._drop_connections
             hazards = policy.before(self._on_hazard, self._allow, *how)
-        identity = _process_type()(name=self._name)
+        from multiprocessing.process import BaseProcess  # here: it tells names, and is not small
+
+        identity: Any = BaseProcess(name=self._name)
+        if self._name is None:
+            identity._name = identity.name.replace("Base", "Forked")
         self._fork = fork = Fork(identity.name)
         made: list[int] = []
         pipe: list[int] = []
@@ -164,11 +167,3 @@ class forked:
             finally:
                 while fork._fds:
                     os.close(fork._fds.pop())
-
-
-@cache
-def _process_type() -> Any:
-    """Return the type of what the child is known by: multiprocessing tells names."""
-    from multiprocessing.process import BaseProcess
-
-    return type("ForkedProcess", (BaseProcess,), {})

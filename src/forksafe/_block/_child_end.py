@@ -8,7 +8,6 @@ something at their end, streams. What it inherited is left to the parent: ``os._
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import sys
 import threading
@@ -62,7 +61,7 @@ def end(exc: BaseException | None, report: Report) -> Never:
         if exc is not None:
             with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
                 code = _exit_code(exc, report)
-        _exit_handlers.end_by(_finish, code, report)
+        _exit_handlers.end_by(lambda: _finish(code, report))
         _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
         _try(atexit._run_exitfuncs)
     finally:
@@ -118,7 +117,7 @@ def _end_what_is_own() -> None:
     files = [each for each in objects if type(each).__module__ == "_io"]
     others = [each for each in objects if type(each).__module__ != "_io"]
     _flush(files)  # into a GzipFile, for one, that has its own end to write then
-    for each in _holders_first(others):
+    for each in reversed(others):  # the youngest first, which mostly hold older ones
         if not (each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False)):
             _try(type(each).__del__, each)
     for problem in _flush(files):
@@ -129,23 +128,6 @@ def _end_what_is_own() -> None:
     current = measuring.current() if measuring is not None else None
     if current is not None and current.get_option("run:parallel"):
         current.save()
-
-
-def _holders_first(objects: list[Any]) -> list[Any]:
-    """Sort objects as reference counts would end them: each before what it holds."""
-    if len(objects) < 2:
-        return objects
-    from graphlib import CycleError, TopologicalSorter  # here: most children have none
-
-    named = {id(each): each for each in objects}
-    held: TopologicalSorter[int] = TopologicalSorter()
-    for key, each in named.items():
-        attributes = getattr(each, "__dict__", None)
-        held.add(key, *{*map(id, gc.get_referents(each, attributes))} & named.keys() - {key})
-    try:
-        return [named[key] for key in held.static_order()][::-1]
-    except CycleError:
-        return objects  # as the collector does with a cycle
 
 
 def _flush(files: Iterable[Any]) -> list[BaseException]:

@@ -104,14 +104,11 @@ class Step:
 
     name: str = ""  # how last_reset() and the documentation call it
     modules: tuple[str, ...] = ()  # those that hold the state: while none is loaded, there is none
-    # The step is skipped while all these are empty, or None, or not loaded: attributes of the
-    # `ForkEvent`, and of modules ("module:path.of.attributes"; behind another colon, a key in it).
-    # To look that up in C writes to fewer pages than the shortest function in Python.
-    on: tuple[str, ...] = ()
+    # The step is skipped while all these are empty, or None, or not loaded: what attributes of
+    # modules lead to, as "module:path.of.attributes", without a module of the `ForkEvent`; behind
+    # another colon, a key in it. To look that up in C writes to fewer pages than any Python does.
     looks: tuple[str, ...] = ()
-    # Whether to look behind the look at the other threads: until the fork none of them runs then.
-    # Such a note must not release the GIL.
-    late = False
+    late = False  # whether it looks behind the look at other threads, and lets none of them run
 
     def loaded(self) -> bool:
         return not self.modules or not sys.modules.keys().isdisjoint(self.modules)

@@ -64,14 +64,10 @@ def analyse(code: CodeType) -> tuple[Span, ...]:
 
 def calls(code: CodeType, path: Path) -> list[int]:
     """Return the offsets of the calls of what `path` leads to: a name, and attributes of it."""
-    analysis = Analysis(code)
-    offsets, loaded = [], False
-    for value, name, offset in zip(analysis.values, analysis.names, analysis.offsets):
-        if loaded and name.startswith("CALL"):
-            offsets.append(offset)
-            loaded = False
-        loaded = loaded or value[1:] == path
-    return offsets
+    found = Analysis(code)
+    places = [place for place, name in enumerate(found.names) if name.startswith("CALL")]
+    loads = [place for place, value in enumerate(found.values) if value[1:] == path]
+    return [found.offsets[places[bisect_left(places, load)]] for load in loads]
 
 
 class Analysis:

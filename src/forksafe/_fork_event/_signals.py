@@ -18,7 +18,7 @@ from itertools import compress
 from opcode import opmap
 from types import CodeType, FrameType, MethodType
 
-from ._typing import AbstractContextManager, Any, Collection
+from ._typing import Any, Collection
 
 # Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
 # member, and importing it costs as much as all of forksafe.
@@ -40,17 +40,12 @@ _trip: Any = c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt
 _RAISES = {opmap.get(name) for name in ("RAISE_VARARGS", "RERAISE")}
 
 
-class _Already:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exc: object) -> None:
-        pass
+def _nothing(*args: object) -> None: ...
 
 
 # To set signal handlers and the wakeup fd in the child, within an at-fork hook. The forking thread
 # is the main one by then; PyPy makes it so only when the hooks have run.
-as_main_thread: AbstractContextManager[Any] = _Already()
+as_main_thread: Any = type("_Already", (), dict.fromkeys(("__enter__", "__exit__"), _nothing))()
 if sys.implementation.name == "pypy":
     import __pypy__  # type: ignore[import-not-found] # PyPy's own
 
@@ -100,7 +95,13 @@ class Signals:
                 _sigmask(_SETMASK, mask)
             except BaseException as exc:  # PyPy has no sigtimedwait(): handlers run right here
                 self.late = exc
-        return [_arrived(number) for number in due] if due else None
+        if not due:
+            return None
+        # A class for each: the finalizer must be a C function, found on the type. One in Python
+        # would run the handler in its own frame, and an exception there is dropped again. A bound
+        # method calls its function with what it is bound to, whatever that is.
+        trips = (staticmethod(MethodType(_trip, number)) for number in due)
+        return [type("_Arrived", (), {"__del__": trip})() for trip in trips]
 
     def is_of_handler(self, exc: BaseException) -> bool:
         """Tell whether a signal handler raised this, here in a hook; if so, it will run again."""
@@ -110,13 +111,6 @@ class Signals:
         elif number is not None:
             self._again += (number,)
         return number is not None
-
-
-def _arrived(number: int) -> object:
-    # A class for each: the finalizer must be a C function, found on the type. A Python one would
-    # run the handler in its own frame, and an exception there is dropped again. A bound method
-    # calls its function with what it is bound to, whatever that is.
-    return type("_Arrived", (), {"__del__": staticmethod(MethodType(_trip, number))})()
 
 
 def _signal_of(exc: BaseException) -> int | None:

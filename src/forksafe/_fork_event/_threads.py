@@ -24,28 +24,25 @@ from ._with_bodies import Held, settle, walk
 # it wait anew. A thread that was given a lock, and waits for the GIL, shows in a moment that it has
 # the lock. All are spent only where this thread holds a lock that another waits for, in a way that
 # its stack does not show.
-_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, None)
+_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 # The functions of interest while they are not loaded; and those that are, by id, as the hash of a
 # code object takes all that is in it. The object is kept for that.
-_waiting: dict[str, tuple[tuple[str, ...], bool, tuple[str, ...]]] = {}
+_waiting: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 _known: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
-_of_others: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
-_SLEEPS: set[tuple[int, int]] = set()  # a function by id, and an instruction at which it sleeps
+# Where a thread has nothing to do: in which function, by id, at which instruction.
+_sleeping: dict[tuple[int, int], CodeType] = {}
 
 
 def interest(
-    *paths: str,
-    variables: tuple[str, ...] = ("self",),
-    others: bool = True,
-    sleeps: tuple[str, ...] = (),
+    *paths: str, variables: tuple[str, ...] = ("self",), sleeps: tuple[str, ...] = ()
 ) -> None:
     """Have the look find threads inside of functions, such as ``"module:Class.method"``.
 
-    `variables`: which ones of each are wanted. `others`: whether of any thread but this. `sleeps`:
-    the call at which a thread has nothing to do, as a name, and attributes of it.
+    `variables`: those wanted of each; none: the function is of no interest. `sleeps`: the call at
+    which a thread has nothing to do, as a name and attributes of it.
     """
-    _waiting.update(dict.fromkeys(paths, (variables, others, sleeps)))
+    _waiting.update(dict.fromkeys(paths, (variables, sleeps)))
 
 
 class Stacks:
@@ -62,20 +59,20 @@ class Stacks:
         for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
             code = find(*path.split(":"))
             if code is not None:
-                variables, others, sleeps = _waiting.pop(path)
-                _known[id(code)] = path, variables, code
-                if others:
-                    _of_others[id(code)] = _known[id(code)]
+                variables, sleeps = _waiting.pop(path)
+                if variables:
+                    _known[id(code)] = path, variables, code
                 if sleeps and _with_bodies.spans is not None:
-                    _SLEEPS.update((id(code), at) for at in _with_bodies.spans.calls(code, sleeps))
+                    offsets = _with_bodies.spans.calls(code, sleeps)
+                    _sleeping.update(((id(code), offset), code) for offset in offsets)
         for thread, frame in frames.items():
             if thread == me:
                 for path, *values in walk(frame, self.own_held, _known):
                     self.own.setdefault(path, []).append(values)
             elif readable and frame is not None:
-                if (id(frame.f_code), frame.f_lasti) not in _SLEEPS:
+                if (id(frame.f_code), frame.f_lasti) not in _sleeping:
                     self.asleep = False
-                for path, *values in walk(frame, self.held, _of_others):
+                for path, *values in walk(frame, self.held, _known):
                     self.others.setdefault(path, []).append(values)
         if self.held:
             own = {id(one.lock) for one in self.own_held}
@@ -97,8 +94,9 @@ UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be 
 others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
 # In C: gevent's let other greenlets run.
-_sleep: Any = time.sleep if type(time.sleep) is type(len) else int
-_select: Any = select.select if type(select.select) is type(len) else None
+_IN_C: Any = type(len)
+_sleep: Any = time.sleep if type(time.sleep) is _IN_C else int
+_select: Any = select.select if type(select.select) is _IN_C else lambda *_: None
 # The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
 # busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
 # the GIL asks for it after the switch interval, so that is longer meanwhile; from when it begins to
@@ -115,10 +113,10 @@ def look() -> Stacks:
     if not _usual:
         _usual = sys.getswitchinterval()
         _set_interval(max(_usual, _LONG))
-    if _select is not None:
-        _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
+    _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
     foreign: dict[int, Any] = {}
-    for pause in _PAUSES:
+    pauses = iter(_PAUSES)
+    while True:
         frames = sys._current_frames()
         places = _places(me, frames)
         stacks = Stacks(me, frames)
@@ -128,10 +126,10 @@ def look() -> Stacks:
         frames = sys._current_frames()
         settled = settled and places == _places(me, frames)
         frames.clear()
+        pause = next(pauses, None)
         if pause is None or (settled and (pause or stacks.asleep)):
-            break
+            return stacks
         _sleep(pause)
-    return stacks
 
 
 def _places(me: int, frames: Mapping[int, FrameType]) -> list[tuple[int, int]]:

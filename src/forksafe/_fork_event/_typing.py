@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable as Iterable
     from collections.abc import Iterator as Iterator
     from collections.abc import Mapping as Mapping
-    from contextlib import AbstractContextManager as AbstractContextManager
     from typing import Any as Any
     from typing import Literal
 
@@ -17,5 +16,4 @@ if TYPE_CHECKING:
 
     OnHazard = Literal["ignore", "warn", "raise"]
 else:
-    Any = Callable = Collection = Iterable = Iterator = Mapping = object
-    AbstractContextManager = Never = OnHazard = object
+    Any = Callable = Collection = Iterable = Iterator = Mapping = Never = OnHazard = object

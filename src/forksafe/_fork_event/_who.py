@@ -28,6 +28,11 @@ def submodules(submodule: str) -> tuple[str, ...]:
     return tuple(f"{name}.{submodule}" for name in NAMES)
 
 
+def paths(submodule: str, *attributes: str) -> tuple[str, ...]:
+    """Return what `Step.looks` has for these attributes of `submodule` in every family."""
+    return tuple(f"{name}:{each}" for each in attributes for name in submodules(submodule))
+
+
 def loaded(names: tuple[str, ...]) -> list[ModuleType]:
     """Return the modules among `names` that are loaded, in order."""
     return [module for module in map(sys.modules.get, names) if module is not None]

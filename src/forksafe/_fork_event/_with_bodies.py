@@ -31,7 +31,7 @@ _OPTIMIZED = 1  # inspect.CO_OPTIMIZED: a function, not the body of a class
 
 # Where a thread in Condition.wait() sleeps, and has released the lock: behind the first acquire(),
 # by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
-_WAIT: Any = getattr(Condition.wait, "__code__", None)
+WAIT: Any = getattr(Condition.wait, "__code__", None)
 _ASLEEP: set[int] = set()
 _EVENT: Any = getattr(Event.wait, "__code__", None)  # whose lock is that of the same Condition
 # The outermost function but one of a thread, whose lock every child makes anew.
@@ -48,7 +48,7 @@ def load() -> None:
         return
     from . import _lock_spans
 
-    _ASLEEP.update(_lock_spans.calls(_WAIT, ("waiter", "acquire"))[1:])
+    _ASLEEP.update(_lock_spans.calls(WAIT, ("waiter", "acquire"))[1:])
     spans = _lock_spans
 
 
@@ -96,7 +96,7 @@ def walk(
             inside.append((name, *locals_of(frame, *variables)))
         position = frame.f_lasti
         found = known[key] if key in known else () if spans is None else spans.analyse(code)
-        if position in _ASLEEP and code is _WAIT:
+        if position in _ASLEEP and code is WAIT:
             wait, found = frame, ()
         elif code is _EVENT and wait is not None:
             found = ()

@@ -24,7 +24,7 @@ PYPY = sys.implementation.name == "pypy"
 class ConnectionsStep(Step):
     name = "connections"
     modules = tuple(row.path.partition(":")[0] for row in ROWS)
-    on = ("drop_connections",)
+    looks = (":drop_connections",)
 
     def note(self, fork: ForkEvent) -> Found:
         return _find()

@@ -33,7 +33,7 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 
 # In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: tuple[Callable[..., object], Any] = int, ()  # which does nothing
+_end: Callable[[], object] = int  # which does nothing
 _inherited_log_handlers: list[Any] = []
 _inherited_files: set[tuple[int, Any]] | None = None
 _own_are_young = False
@@ -42,7 +42,7 @@ _grown_old: list[ref[Any]] = []
 
 class ExitHandlersStep(Step):
     name = "exit handlers"
-    on = ("identity", "launch")
+    looks = (":identity", ":launch")
 
     def note(self, fork: ForkEvent) -> Any:
         # Here and not in the child, where the walk would copy the page of each.
@@ -60,12 +60,27 @@ class ExitHandlersStep(Step):
             # A ``Process`` clears atexit in its child, where this registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
-            atexit.register(_end_process)  # after all that the child registers
+            atexit.register(lambda: _end())  # after all that the child registers
             for util in utils:
                 atexit.register(util._exit_function)
                 util._exiting = False  # where the parent forks at its own end
-            _inherit(handlers)
+            self._inherit(handlers)
         return True
+
+    def _inherit(self, log_handlers: list[Any]) -> None:
+        """Take all that is there now for the parent's."""
+        global _inherited_log_handlers, _inherited_files, _own_are_young
+        _inherited_log_handlers = log_handlers
+        _grown_old.clear()
+        # The third threshold of the incremental collector is 0.
+        _own_are_young = _GENERATIONS and not _frozen and gc.get_threshold()[2] > 0
+        if _own_are_young:
+            gc.freeze()
+            gc.unfreeze()
+            if _keep not in gc.callbacks:
+                gc.callbacks.append(_keep)
+        else:
+            _inherited_files = _open_files()
 
 
 def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
@@ -91,31 +106,10 @@ def _all_log_handlers() -> list[Any]:
     return list(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
-def _end_process() -> None:
-    end, arguments = _end
-    end(*arguments)
-
-
-def end_by(end: Callable[..., Never], *arguments: Any) -> None:
+def end_by(end: Callable[[], Never]) -> None:
     """Say how this process ends behind its own exit handlers, which it is about to run."""
     global _end
-    _end = end, arguments
-
-
-def _inherit(log_handlers: list[Any]) -> None:
-    """Take all that is there now for the parent's."""
-    global _inherited_log_handlers, _inherited_files, _own_are_young
-    _inherited_log_handlers = log_handlers
-    _grown_old.clear()
-    # The third threshold of the incremental collector is 0.
-    _own_are_young = _GENERATIONS and not _frozen and gc.get_threshold()[2] > 0
-    if _own_are_young:
-        gc.freeze()
-        gc.unfreeze()
-        if _keep not in gc.callbacks:
-            gc.callbacks.append(_keep)
-    else:
-        _inherited_files = _open_files()
+    _end = end
 
 
 def _keep(phase: str, info: dict[str, int]) -> None:

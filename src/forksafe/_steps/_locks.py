@@ -15,9 +15,9 @@ from _thread import LockType, RLock, get_ident
 from threading import Condition
 
 from .._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, expect
-from .._fork_event._threads import UNREADABLE, Stacks, interest, others_can_be_read, stack_of
+from .._fork_event._threads import UNREADABLE, interest, others_can_be_read, stack_of
 from .._fork_event._typing import Any
-from .._fork_event._with_bodies import READS, free, free_lock
+from .._fork_event._with_bodies import READS, WAIT, free, free_lock, locals_of
 
 _BOOTSTRAP = "_frozen_importlib"
 _STANDARD: Any = getattr(sys, "stdlib_module_names", None)  # since 3.10
@@ -26,9 +26,8 @@ _HOME = os.path.dirname(os.__file__)
 _HOOKED = ("_global_shutdown_lock",)
 _DEQUE = type(Condition()._waiters)  # type: ignore[attr-defined] # private
 _MARK = "_forksafe_process"
-_WAIT = "threading:Condition.wait"
 _BARRIER = "threading:Barrier.wait"
-interest(_WAIT, variables=("self", "waiter"), others=False, sleeps=("waiter", "acquire"))
+interest("threading:Condition.wait", variables=(), sleeps=("waiter", "acquire"))
 interest(_BARRIER)
 
 # Replaced by every reset beside other threads; a Condition that bears it is of this process.
@@ -113,7 +112,7 @@ def _import_locks() -> dict[str, Any]:
 
 class LocksStep(Step):
     name = "locks"
-    on = ("beside_threads",)
+    looks = (":beside_threads",)
     late = True
 
     def __init__(self) -> None:
@@ -165,7 +164,7 @@ class LocksStep(Step):
 
 def _is_free(lock: Any) -> bool:
     """Tell whether no other thread has a lock; one cannot ask a re-entrant one up to 3.13."""
-    return "unlocked" in repr(lock) or (type(lock) is RLock and lock._is_owned())
+    return "unlocked" in repr(lock) or getattr(lock, "_is_owned", bool)()
 
 
 def is_standard(name: str, module: Any) -> bool:
@@ -187,24 +186,27 @@ class ConditionsStep(Step):
     """
 
     name = "conditions"
-    on = ("beside_threads",)
+    looks = (":beside_threads",)
     late = True
 
-    def reset(self, fork: ForkEvent, note: None) -> bool:
+    def note(self, fork: ForkEvent) -> list[list[Any]]:
+        # This very thread's own waits.
+        frames = stack_of(sys._getframe())
+        return [locals_of(frame, "self", "waiter") for frame in frames if frame.f_code is WAIT]
+
+    def reset(self, fork: ForkEvent, note: list[list[Any]] | None) -> bool:
         global _now
         plain = vars(Condition).get("_waiters")
         if plain not in (None, _waiters):
             raise UnknownLayout("threading.Condition._waiters is no plain attribute")
         _now = object()
-        stacks = fork.stacks
-        if stacks is None:  # the fork was made in C
-            stacks = Stacks(get_ident(), {get_ident(): sys._getframe()})
-        for condition, waiter in stacks.own.get(_WAIT, ()):
+        for condition, waiter in self.note(fork) if note is None else note:
             _take_out(vars(condition), waiter)
         Condition._waiters = _waiters  # type: ignore[attr-defined]
         # A Barrier also counts who waits.
-        waiting = [barrier for (barrier,) in stacks.own.get(_BARRIER, ())]
-        for (barrier,) in stacks.others.get(_BARRIER, ()):
+        own, others = (fork.stacks.own, fork.stacks.others) if fork.stacks else ({}, {})
+        waiting = [barrier for (barrier,) in own.get(_BARRIER, ())]
+        for (barrier,) in others.get(_BARRIER, ()):
             counts = getattr(barrier, "_count", None), getattr(barrier, "_state", None)
             expect([type(each) for each in counts] == [int, int], "a Barrier without its counts")
             barrier._count = sum(one is barrier for one in waiting)

@@ -19,16 +19,7 @@ import errno
 import os
 import sys
 
-from .._fork_event import (
-    KEPT,
-    NOTHING,
-    ForkEvent,
-    Step,
-    UnknownLayout,
-    expect,
-    mend_each,
-    this_process,
-)
+from .._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, expect, this_process
 from .._fork_event._signals import as_main_thread, c
 from .._fork_event._typing import Any, Callable
 
@@ -50,7 +41,7 @@ _suspended: dict[int, Any] = {}
 
 class WakeupFdStep(Step):
     name = "wakeup fd"
-    on = ("begun",)  # always: nothing tells whether it is set
+    looks = (":begun",)  # always: nothing tells whether it is set
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         if not _PYPY:
@@ -81,7 +72,8 @@ class EventLoopsStep(Step):
                 c.signal(number, _default(number))
                 _suspended[number] = handler
         KEPT.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
-        mend_each(_claim, loops)
+        for loop in loops:
+            _claim(loop)
         return bool(loops or handlers)
 
     def leave(self) -> None:

@@ -29,7 +29,7 @@ _OUT = getattr(select, "POLLOUT", 0)
 
 class StreamsStep(Step):
     name = "std streams"
-    on = ("beside_threads", "unflushed")
+    looks = (":beside_threads", ":unflushed")
     late = True
 
     def note(self, fork: ForkEvent) -> tuple[bool, list[Any]]:

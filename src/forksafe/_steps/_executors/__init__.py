@@ -18,7 +18,7 @@ import threading
 from ..._fork_event import KEPT, NOTHING, ForkEvent, Step, _who, expect, mend_each
 from ..._fork_event._typing import Any, Never
 from ..._fork_event._with_bodies import free_lock
-from .._mp import Registry, RegistryStep, registries
+from .._mp import Registry, registries
 
 _ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
 _ASYNCIOS = "_chain_future.<locals>._call_set_state"
@@ -57,7 +57,7 @@ def _fail_future(future: Any, error: Exception) -> None:
 class PoolsStep(Step):
     name = "pools"
     modules = _who.submodules("pool")
-    looks = tuple(f"{module}:_finalizer_registry" for module in RegistryStep.modules)
+    looks = _who.paths("util", "_finalizer_registry")
 
     def note(self, fork: ForkEvent) -> Any:
         return live_pools() or NOTHING
@@ -139,10 +139,7 @@ def _fail_result(result: Any, value: _Lost) -> None:
 class ProcessExecutorsStep(Step):
     name = "process executors"
     modules = (_MODULE,)
-    looks = (
-        "multiprocessing.util:_afterfork_registry.data",
-        f"{_MODULE}:_threads_wakeups.data",
-    )
+    looks = "multiprocessing.util:_afterfork_registry.data", f"{_MODULE}:_threads_wakeups.data"
 
     # Of the after-fork registry, which may have thousands of entries, when it held no call queue.
     _newest: object = ()

@@ -41,8 +41,7 @@ class ThreadExecutor:
 class ThreadExecutorsStep(Step):
     name = "thread pools"
     modules = (_MODULE,)
-    on = ("beside_threads",)
-    looks = (f"{_MODULE}:_threads_queues.data",)
+    looks = (":beside_threads", f"{_MODULE}:_threads_queues.data")
     late = True
 
     def note(self, fork: ForkEvent) -> Any:

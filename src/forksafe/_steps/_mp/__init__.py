@@ -26,11 +26,7 @@ _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5
 class RegistryStep(Step):
     name = "registry"
     modules = _who.submodules("util")
-    on = ("launch",)
-    looks = (
-        *(f"{module}:_afterfork_registry.data" for module in modules),
-        *(f"{module}:_finalizer_registry" for module in modules),
-    )
+    looks = (":launch", *_who.paths("util", "_afterfork_registry.data", "_finalizer_registry"))
 
     def note(self, fork: ForkEvent) -> list[Registry]:
         return registries()

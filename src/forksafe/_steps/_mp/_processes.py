@@ -42,7 +42,7 @@ _FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "
 class ChildrenStep(Step):
     name = "children"
     modules = _who.submodules("process")
-    looks = tuple(f"{module}:_children" for module in modules)
+    looks = _who.paths("process", "_children")
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         strangers = [(process, found) for process, found in children() if found]
@@ -63,8 +63,7 @@ def children() -> Iterator[tuple[ModuleType, set[object]]]:
 class IdentityStep(Step):
     name = "identity"
     modules = ("multiprocessing.process", "multiprocess.process")
-    on = ("identity",)
-    looks = tuple(f"{module}:_parent_process" for module in modules)
+    looks = (":identity", *(f"{module}:_parent_process" for module in modules))
 
     def note(self, fork: ForkEvent) -> Any:
         # The objects are made here: in the child that would copy a dozen pages more.
@@ -129,7 +128,7 @@ def _watch(parent: Any) -> None:
 class ScratchDirStep(Step):
     name = "scratch directory"
     modules = _who.submodules("util")  # which makes the directory
-    looks = tuple(f"{each}:_current_process._config:tempdir" for each in ChildrenStep.modules)
+    looks = _who.paths("process", "_current_process._config:tempdir")
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         had = False
@@ -143,9 +142,10 @@ class ScratchDirStep(Step):
 class TrackerStep(Step):
     name = "resource tracker"
     modules = tuple(_TRACKERS)
-    looks = (
-        *(f"{module}:{tracker}._pid" for module, tracker in _TRACKERS.items()),
-        *(f"{module}:__dict__:_fork_intent" for module in modules),
+    looks = tuple(
+        f"{module}:{where}"
+        for module, tracker in _TRACKERS.items()
+        for where in (f"{tracker}._pid", "__dict__:_fork_intent")
     )
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ def _trackers() -> Iterator[tuple[str, Any, Any]]:
 class ForkServerStep(Step):
     name = "forkserver"
     modules = _who.submodules("forkserver")
-    looks = tuple(f"{module}:__name__" for module in modules)
+    looks = _who.paths("forkserver", "__name__")
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         done = False
