@@ -59,8 +59,10 @@ def note(event: ForkEvent) -> None:
                     # Attributes that the parent has looked up are at hand in the child.
                     notes[step] = step.reset, noted
     finally:
-        if event.beside_threads:
-            end_turn()
+        if event.stacks is not None and event.stacks.asleep:
+            end_turn()  # nobody waits for the GIL
+        elif event.beside_threads:
+            event.undo += (end_turn,)
 
 
 def reset(event: ForkEvent) -> object:
@@ -76,6 +78,8 @@ def reset(event: ForkEvent) -> object:
     _last = event, outcomes
     this_process.whole = (this_process.forks, os.getpid())
     this_process.mark = outcomes  # an object like no other
+    if event.undo and end_turn in event.undo:
+        end_turn()
     for step in STEPS:
         if step not in notes:
             continue

@@ -139,7 +139,7 @@ def _places(me: int, frames: Mapping[int, FrameType]) -> list[tuple[int, int]]:
 
 
 def end_turn() -> None:
-    """End the turn, at the end of what is done before a fork: who waits for the GIL goes on to."""
+    """End the turn, in parent and child, or before the fork if nobody would take it over."""
     global _usual
     if _usual:
         interval, _usual = _usual, 0.0
