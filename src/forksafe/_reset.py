@@ -28,6 +28,8 @@ def _rows(step: Step) -> Iterator[tuple[Step, Any, str, Any, str]]:
 
 
 _EARLY, _LATE = ([r for step in STEPS if step.late == late for r in _rows(step)] for late in (0, 1))
+# Where a thread has run meanwhile, 1 of 1,000 children had a lock that it had just taken.
+_LOOKS = 8
 # The last reset of this process; formatted only when asked for.
 _last: tuple[ForkEvent, dict[Step, object]] | None = None
 # What was told already: a layout that a parent did not know is no news from each of its children.
@@ -39,16 +41,20 @@ def note(event: ForkEvent) -> None:
     event.notes = notes = {}
     loaded = sys.modules
     try:
-        for rows in (_EARLY, _LATE):
+        for rows in (_EARLY, *(_LATE,) * (_LOOKS if event.beside_threads else 1)):
             if rows is _LATE and event.beside_threads:
+                if event.stacks is not None and event.stacks.are_true():
+                    break
                 event.stacks = look()
+            noted: Any = None
+            last: Step | None = None
             for step, take, module, attributes, key in rows:
                 thing: Any = loaded.get(module) if module else event
-                if thing is None:
+                if thing is None or step is last:
                     continue
                 try:
                     found = attributes(thing)
-                    if not (key in found if key else found) or step in notes:
+                    if not (key in found if key else found):
                         continue
                     if step.modules and loaded.keys().isdisjoint(step.modules):
                         continue
@@ -58,6 +64,7 @@ def note(event: ForkEvent) -> None:
                 if noted is not NOTHING:
                     # Attributes that the parent has looked up are at hand in the child.
                     notes[step] = step.reset, noted
+                    last = step
     finally:
         if event.stacks is not None and event.stacks.asleep:
             end_turn()  # nobody waits for the GIL

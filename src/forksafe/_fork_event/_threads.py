@@ -54,6 +54,7 @@ class Stacks:
         self.own: dict[str, list[list[Any]]] = {}
         self.held: list[Held] = []
         self.own_held: list[Held] = []
+        self.places = _places(me, frames)
         # Whether every other thread has nothing to do, and so is not inside of any C code but that.
         self.asleep = readable = others_can_be_read()
         for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
@@ -77,6 +78,13 @@ class Stacks:
         if self.held:
             own = {id(one.lock) for one in self.own_held}
             self.held = [one for one in self.held if id(one.lock) not in own]
+
+    def are_true(self) -> bool:
+        """Tell whether no other thread has moved since."""
+        frames = sys._current_frames()
+        places = _places(get_ident(), frames)
+        frames.clear()  # this very frame is among them: a cycle, which would keep all the others
+        return places == self.places
 
 
 def stack_of(frame: FrameType | None) -> Iterator[FrameType]:
@@ -118,14 +126,9 @@ def look() -> Stacks:
     pauses = iter(_PAUSES)
     while True:
         frames = sys._current_frames()
-        places = _places(me, frames)
         stacks = Stacks(me, frames)
-        frames.clear()  # this very frame is among them: a cycle, which would keep all the others
+        frames.clear()  # as below
         settled = not stacks.held or settle(stacks.held, foreign)
-        # Where a thread has run meanwhile, 1 of 1,000 children had a lock that it had just taken.
-        frames = sys._current_frames()
-        settled = settled and places == _places(me, frames)
-        frames.clear()
         pause = next(pauses, None)
         if pause is None or (settled and (pause or stacks.asleep)):
             return stacks
