@@ -38,19 +38,18 @@ _told: set[str] = set()
 
 def note(event: ForkEvent) -> None:
     """Let every step look at the parent, and look at the stacks of its threads in between."""
-    event.notes = notes = {}
     loaded = sys.modules
+    early: dict[Step, Any] = {}
     try:
         for rows in (_EARLY, *(_LATE,) * (_LOOKS if event.beside_threads else 1)):
             if rows is _LATE and event.beside_threads:
                 if event.stacks is not None and event.stacks.are_true():
                     break
                 event.stacks = look()
-            noted: Any = None
-            last: Step | None = None
+            event.notes = notes = early.copy()
             for step, take, module, attributes, key in rows:
                 thing: Any = loaded.get(module) if module else event
-                if thing is None or step is last:
+                if thing is None or step in notes:
                     continue
                 try:
                     found = attributes(thing)
@@ -64,7 +63,8 @@ def note(event: ForkEvent) -> None:
                 if noted is not NOTHING:
                     # Attributes that the parent has looked up are at hand in the child.
                     notes[step] = step.reset, noted
-                    last = step
+            if rows is _EARLY:
+                early = notes
     finally:
         if event.stacks is not None and event.stacks.asleep:
             end_turn()  # nobody waits for the GIL
