@@ -19,22 +19,9 @@ if TYPE_CHECKING:
     from ._hazard import Hazard
     from .exceptions import ChildFailedError, ForkHazardWarning, ForksafeError, UnsafeForkError
 
-__all__ = [
-    "ChildFailedError",
-    "Fork",
-    "ForkHazardWarning",
-    "ForksafeError",
-    "Hazard",
-    "UnsafeForkError",
-    "after_fork_in_child",
-    "audit",
-    "forked",
-    "install",
-    "installed",
-    "last_reset",
-    "safe_fork",
-    "uninstall",
-]
+__all__ = ["ChildFailedError", "Fork", "ForkHazardWarning", "ForksafeError", "Hazard",
+           "UnsafeForkError", "after_fork_in_child", "audit", "forked", "install", "installed",
+           "last_reset", "safe_fork", "uninstall"]  # fmt: skip
 
 __version__ = "0.1.0"
 

@@ -12,11 +12,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 Severity = Literal["action", "fixed", "advice"]
+SEVERITIES: tuple[Severity, ...] = ("action", "fixed", "advice")
+ACTION, FIXED, ADVICE = SEVERITIES
 _Row = tuple[Severity, str, str, str]
-ACTION: Literal["action"] = "action"
-FIXED: Literal["fixed"] = "fixed"
-ADVICE: Literal["advice"] = "advice"
-SEVERITIES = (ACTION, FIXED, ADVICE)
 
 
 def _row(severity: Severity, text: str, remedy: str = "", detail: str = "") -> _Row:
@@ -75,9 +73,9 @@ TEXTS = {
         "program does", "fork with forked(), end the child with os._exit(), or check os.getpid()"),
     "module": _row(ADVICE, "{}: {}", "", "{}"),
     "random-state": _row(ADVICE, "{}: {}", "", "{}"),
-    "memory": _row(ADVICE, "the process is {}{}", "install(freeze=True), in a server that "
-        "preloads; or gc.freeze() right before the first fork", "A fork takes 10 to 25 ms for the "
-        "page tables of each GiB."),
+    "memory": _row(ADVICE, "the process is {}, {} objects frozen", "install(freeze=True), in a "
+        "server that preloads; or gc.freeze() right before the first fork", "A fork takes 10 to 25 "
+        "ms for the page tables of each GiB."),
     "unknown": _row(ADVICE, "{} could not be looked at", "please report it", "The audit failed "
         "there with {}: {}"),
     "unknown layout": _row(ACTION, "{}: not as on any Python that forksafe knows, so that it is "
@@ -117,20 +115,12 @@ class Hazard:
     library: str = ""
 
     def __str__(self) -> str:
-        where = f" ({self.where})" if self.where else ""
-        return f"{self.kind}: {self.summary}{where}"
+        return f"{self.kind}: {self.summary}" + (f" ({self.where})" if self.where else "")
 
 
-def tell(
-    key: str,
-    subject: str,
-    where: str = "",
-    *what: object,
-    severity: Severity | None = None,
-    remedy: str | None = None,
-    detail: tuple[object, ...] = (),
-    library: str = "",
-) -> Hazard:
+def tell(key: str, subject: str, where: str = "", *what: object, severity: Severity | None = None,
+         remedy: str | None = None, detail: tuple[object, ...] = (),
+         library: str = "") -> Hazard:  # fmt: skip
     """Return the hazard of a row of `TEXTS`, whose summary and detail have places to fill."""
     usual, summary, does, more = TEXTS[key]
     severity = severity or usual
@@ -156,7 +146,5 @@ class AllowList:
 
     def __contains__(self, hazard: Hazard) -> bool:
         names = {hazard.subject, hazard.library or hazard.subject}
-        return any(
-            fnmatchcase(hazard.kind, kind) and any(fnmatchcase(name, subject) for name in names)
-            for kind, subject in self._rules
-        )
+        subjects = [subject for kind, subject in self._rules if fnmatchcase(hazard.kind, kind)]
+        return any(fnmatchcase(name, subject) for subject in subjects for name in names)

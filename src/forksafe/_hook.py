@@ -46,14 +46,9 @@ _watch: Callable[[], None] | None = None  # looks for hazards before each fork
 _events: dict[int, ForkEvent] = {}  # the innermost fork of each forking thread
 
 
-def install(
-    *,
-    freeze: bool = False,
-    on_hazard: OnHazard | None = None,
-    allow: Iterable[str] = (),
-    drop_connections: bool | None = None,
-    free_locks: bool | None = None,
-) -> None:
+def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: Iterable[str] = (),
+            drop_connections: bool | None = None,
+            free_locks: bool | None = None) -> None:  # fmt: skip
     """Give every later fork of this process the reset, whoever calls it.
 
     That is ``os.fork()``, ``os.forkpty()`` and ``pty.fork()``, in all code, children's included.

@@ -15,12 +15,8 @@ from ._hook import HAVE_FORK, asks, over
 _os_fork: Any = getattr(os, "fork", None)
 
 
-def safe_fork(
-    *,
-    on_hazard: OnHazard = "ignore",
-    allow: Iterable[str] = (),
-    drop_connections: bool = False,
-) -> int:
+def safe_fork(*, on_hazard: OnHazard = "ignore", allow: Iterable[str] = (),
+              drop_connections: bool = False) -> int:  # fmt: skip
     """Fork this process, with a child as whole as one made by ``multiprocessing.Process``.
 
     A drop-in for ``os.fork``; ``os.fork = forksafe.safe_fork`` works.

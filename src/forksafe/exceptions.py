@@ -27,14 +27,8 @@ class ChildFailedError(ForksafeError):
         traceback: The traceback that the child printed, its last 8 KiB, or empty.
     """
 
-    def __init__(
-        self,
-        pid: int,
-        exitcode: int,
-        name: str | None = None,
-        reason: str = "",
-        traceback: str = "",
-    ) -> None:
+    def __init__(self, pid: int, exitcode: int, name: str | None = None, reason: str = "",
+                 traceback: str = "") -> None:  # fmt: skip
         super().__init__(pid, exitcode, name, reason, traceback)
         self.pid, self.exitcode, self.name = pid, exitcode, name
         self.reason, self.traceback = reason, traceback

@@ -151,6 +151,9 @@ os.register_at_fork(before=lambda: time.sleep(0.2))
 """
 
 
+@pytest.mark.skipif(
+    WITHOUT_GIL, reason="without a GIL work that another thread has begun is not found"
+)
 def test_work_that_begins_behind_the_look(style: str, tmp_path: Any) -> None:
     """A hook that was registered before forksafe's runs after it."""
     (tmp_path / "sitecustomize.py").write_text(SLOW_HOOK)

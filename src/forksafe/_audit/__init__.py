@@ -45,18 +45,13 @@ def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[H
     """Do what `audit()` does; `drops` says that this fork's child lets go of connections."""
     scene = Scene((*_healed.WANTED, *_descriptors.WANTED), drops or ForkEvent.drop_connections)
     for name, part in (
-        ("log handlers", _healed.of_log_handlers),
-        ("event loops", _healed.of_event_loops),
-        ("pools", _healed.of_pools),
-        ("process executors", _healed.of_process_executors),
-        ("thread executors", _healed.of_thread_executors),
-        ("registry", _healed.of_registry),
-        ("descriptors", _descriptors.find),
-        ("threads", _threads.find),
-        ("native threads", _runtime.find_native_threads),
-        ("the rest", _runtime.find),
+        ("log handlers", _healed.of_log_handlers), ("event loops", _healed.of_event_loops),
+        ("pools", _healed.of_pools), ("process executors", _healed.of_process_executors),
+        ("thread executors", _healed.of_thread_executors), ("registry", _healed.of_registry),
+        ("descriptors", _descriptors.find), ("threads", _threads.find),
+        ("native threads", _runtime.find_native_threads), ("the rest", _runtime.find),
         *([("locks", _threads.find_locks)] if locks else []),
-    ):
+    ):  # fmt: skip
         scene.found += _look(name, part, scene)
     found = [hazard for hazard in scene.found if hazard not in allowed]
     return sorted(found, key=lambda h: (SEVERITIES.index(h.severity), KINDS.index(h.kind)))

@@ -58,9 +58,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
         for holder in scene.instances(path):
             holders.setdefault(_follow(holder, name), []).append((known, holder))
     told = {_follow(loop, end) for loop in scene.instances(_LOOPS) for end in ("_ssock", "_csock")}
-    for library, pool, name, connections, dropped in (
-        *_engines(scene), *_psycopg_pools(scene), *_redis_pools(scene)
-    ):  # fmt: skip
+    for library, pool, name, connections, dropped in _pools(scene):
         # SQLAlchemy has the connections of asyncio's libraries wrapped.
         mine = {id(getattr(one, "_connection", None) or one) for one in connections}
         told |= {fd for fd, found in holders.items() if any(id(one) in mine for _, one in found)}
@@ -96,8 +94,8 @@ def _follow(thing: Any, way: Any = "") -> int | None:
     return fd if isinstance(fd, int) and fd >= 0 else None
 
 
-# Whose pool, the pool, its name, its connections, and whether the child does without them.
-def _engines(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
+def _pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
+    """Yield whose pool, the pool, its name, its connections, and whether the child needs none."""
     held: dict[int, list[Any]] = {}
     for record in scene.instances(_RECORDS):
         if getattr(record, "dbapi_connection", None) is not None:
@@ -107,16 +105,10 @@ def _engines(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
         if id(engine.pool) in held and not is_in_memory(engine):  # that is the child's own copy
             name = engine.url.render_as_string(hide_password=True)
             yield "SQLAlchemy", engine, name, held[id(engine.pool)], False
-
-
-def _psycopg_pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
     for pool in scene.instances(*_PSYCOPG_POOLS):
         if not getattr(pool, "_closed", True):
-            lent = [one for one in scene.instances(*_PSYCOPG) if getattr(one, "_pool", 0) is pool]
-            yield "psycopg_pool", pool, pool.name, [*pool._pool, *lent], False
-
-
-def _redis_pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
+            used = [one for one in scene.instances(*_PSYCOPG) if getattr(one, "_pool", 0) is pool]
+            yield "psycopg_pool", pool, pool.name, [*pool._pool, *used], False
     for pool in scene.instances(*_REDIS):
         if hasattr(pool, "_available_connections"):
             idle = list(pool._available_connections)
@@ -138,8 +130,7 @@ def _socket(scene: Scene, fd: int, holders: list[tuple[Library, Any]]) -> Iterat
     """Yield what descriptor `fd` is; OSError unless it is a connected, or listening, socket."""
     blocking = os.get_blocking(fd)
     duplicate = os.dup(fd)  # so that nothing here can close the program's own
-    # With a default timeout set, socket() would make the shared file description non-blocking: for
-    # the program too. It does not where the type says that it is so already.
+    # With a default timeout, socket() makes it non-blocking for all, unless the type says it is.
     try:
         sock = socket.socket(-1, socket.SOCK_STREAM | _NONBLOCK, 0, fileno=duplicate)
     except BaseException:
@@ -162,7 +153,6 @@ def _socket(scene: Scene, fd: int, holders: list[tuple[Library, Any]]) -> Iterat
             return
     known, holder = holders[0]
     severity, remedy = known.severity, known.connect
-    prepared = _ROWS["gRPC"].settled
     proxies = [hazard.subject for hazard in scene.found if hazard.kind == "proxy"]
     if known.name == "multiprocessing" and peer in proxies:
         severity, remedy = FIXED, "nothing under forksafe: the child's proxies open their own"
@@ -171,7 +161,7 @@ def _socket(scene: Scene, fd: int, holders: list[tuple[Library, Any]]) -> Iterat
     elif not stream:
         severity = ADVICE
         remedy = remedy if known.name else "none, if only one process reads from it"
-    elif holder is None and peer.startswith("[::ffff:") and prepared:
+    elif holder is None and peer.startswith("[::ffff:") and (prepared := _ROWS["gRPC"].settled):
         # gRPC makes sockets for both families, and no other library is known for that.
         severity, remedy = ADVICE, f"none needed, if it is gRPC's: {prepared} is set"
     severity, remedy = scene.judge(severity, remedy, *(thing for _, thing in holders))
@@ -190,7 +180,7 @@ def _sqlite(scene: Scene, fd: int) -> Iterator[Hazard]:
         name = os.readlink(link) if os.path.islink(link) else f"(descriptor {fd})"
         # Which connection has it is not known; but all may be of some that is taken care of.
         owners = {id(getattr(one, "connection", None)): one for one in scene.instances(_DJANGO)}
-        owners.update((id(one), pool) for _, pool, _, all_, _ in _engines(scene) for one in all_)
+        owners.update((id(one), pool) for _, pool, _, all_, _ in _pools(scene) for one in all_)
         every = [owners.get(id(one)) for one in scene.instances(_SQLITE)] or [None]
         verdicts = [scene.judge(ACTION, TEXTS["database"][2], one) for one in every]
         severity, remedy = min(verdicts, key=lambda verdict: SEVERITIES.index(verdict[0]))
@@ -233,18 +223,15 @@ def _waiting(file: Any) -> int:
     """Return how many bytes or characters wait in a file; for a pipe that is not seen."""
     try:
         if not isinstance(file, io.TextIOWrapper):
-            # By how far it is ahead of its descriptor. A raw layer of the program's own is not
-            # asked: that would run its code.
+            # By how far it is ahead of its descriptor; a raw layer of the program's own is not run.
             regular = type(file.raw) is io.FileIO and not file.closed
             return int(file.tell() - file.raw.tell()) if regular else 0
-        # By what its memory refers to: bytes, text, or a list of them. Where it is open for reading
-        # as well, that may be what was read.
+        # By the bytes and text that its memory refers to; in one that reads, too, maybe its input.
         if PYPY or file.closed or file.readable() or not file.writable():
             return 0
         things = gc.get_referents(file)
         things += [part for thing in things if type(thing) is list for part in thing]
-        texts = [thing for thing in things if type(thing) in (bytes, str)]
         known = (file.encoding, file.errors, "", "\n", "\r", "\r\n")  # it was opened with these
-        return sum(len(text) for text in texts if text not in known)
+        return sum(len(x) for x in things if type(x) in (bytes, str) and x not in known)
     except (OSError, ValueError, AttributeError):
         return 0

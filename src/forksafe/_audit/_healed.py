@@ -1,14 +1,12 @@
 """What the steps of the reset heal, told by the steps' own finders.
 
-So the audit claims nothing that the reset does not do. A finder raises `UnknownLayout` where the
-reset would leave its subsystem alone.
+So the audit claims no more than the reset does; where that gives up, finders raise `UnknownLayout`.
 """
 
 from __future__ import annotations
 
 import os
 from _thread import get_ident
-from collections import Counter
 
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
@@ -30,10 +28,9 @@ def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
 def of_event_loops(scene: Scene) -> Iterator[Hazard]:
     for loop in scene.instances(_ASYNCIOS):
         name, state = path_of(loop), loop.__dict__
-        if state.get("_ssock") is None:
-            continue  # closed, or not made yet
-        is_ours = state.get("_thread_id") in (None, get_ident())
-        yield tell("event-loop", name, name) if is_ours else tell("event-loop running", name, name)
+        if state.get("_ssock") is not None:  # else it is closed, or not made yet
+            ours = state.get("_thread_id") in (None, get_ident())
+            yield tell("event-loop", name, name) if ours else tell("event-loop running", name, name)
     for loop in scene.instances(_UVLOOPS):
         if not loop.is_closed():
             yield tell("event-loop in C", path_of(loop), path_of(loop))
@@ -70,16 +67,15 @@ def of_thread_executors(scene: Scene) -> Iterator[Hazard]:
 
 
 def of_registry(scene: Scene) -> Iterator[Hazard]:
-    proxies: Counter[str] = Counter()
-    for one in _mp.registries():
-        for obj in [reference() for reference in list(one.entries.values())]:
-            thread = getattr(obj, "_thread", None)
-            if _is_a(obj, "managers:BaseProxy"):
-                proxies[address_of(getattr(getattr(obj, "_token", None), "address", "?"))] += 1
-            elif _is_a(obj, "queues:Queue") and thread is not None and thread.is_alive():
-                yield tell("queue", str(thread.name), path_of(obj), type(obj).__name__)
-    for address, count in proxies.items():
-        yield tell("proxy", address, f"manager at {address}", count)
+    proxies: list[str] = []
+    for obj in [refer() for one in _mp.registries() for refer in list(one.entries.values())]:
+        thread = getattr(obj, "_thread", None)
+        if _is_a(obj, "managers:BaseProxy"):
+            proxies.append(address_of(getattr(getattr(obj, "_token", None), "address", "?")))
+        elif _is_a(obj, "queues:Queue") and thread is not None and thread.is_alive():
+            yield tell("queue", str(thread.name), path_of(obj), type(obj).__name__)
+    for address in dict.fromkeys(proxies):
+        yield tell("proxy", address, f"manager at {address}", proxies.count(address))
 
 
 def _is_a(obj: Any, path: str) -> bool:

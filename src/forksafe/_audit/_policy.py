@@ -22,10 +22,8 @@ from . import look
 from ._threads import module_of
 
 Hazards = tuple[Hazard, ...]
-
 # Sets of hazards that were told, numbers aside: a port or a thread's number is no news.
 _told: set[frozenset[str]] = set()
-
 # What the hook is to call after its fork, by thread. Its registration is one of its own: it runs
 # after the one that restores the signals, and the interpreter reports what it raises.
 _found: dict[int, Callable[[], object]] = {}
@@ -38,10 +36,7 @@ if hasattr(os, "register_at_fork"):
 def before(
     on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = (), drops: bool = False
 ) -> Hazards:
-    """Look before a fork to which kinds are `harmless`, or refuse it; return what to tell `after`.
-
-    `on_hazard` and `allow` are as `safe_fork()` has them; `drops`: see `look`.
-    """
+    """Look before a fork, where kinds are `harmless`; refuse it, or return what to tell `after`."""
     _check(on_hazard)
     hazards = tuple(h for h in _actions(AllowList(allow), drops) if h.kind not in harmless)
     is_news = hazards and _key(hazards) not in _told
@@ -106,8 +101,7 @@ def _key(hazards: Hazards) -> frozenset[str]:
 def _warning(hazards: Hazards) -> tuple[str, type[Warning], FrameType]:
     """Return a warning's text and category, and the frame of who forks: the innermost not ours."""
     frame = sys._getframe(1)
-    package = __name__.partition(".")[0]
-    while frame.f_back and module_of(frame).partition(".")[0] == package:
+    while frame.f_back and module_of(frame).partition(".")[0] == "forksafe":
         frame = frame.f_back
     text = str(UnsafeForkError(hazards)).replace("not forked", "forked all the same", 1)
     return text, ForkHazardWarning, frame

@@ -38,7 +38,6 @@ _WATCHDOG = Library("faulthandler", "faulthandler.cancel_dump_traceback_later() 
                     "for it hangs the child at its exit; or arm it after the import of forksafe, "
                     "which then disarms it for each fork")  # fmt: skip
 _ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all there are
-
 # Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
 _HARMLESS = ("multiprocessing", "multiprocess", "billiard", "concurrent", "weakref", "logging",
              "threading", "tempfile", "forksafe")  # fmt: skip
@@ -177,16 +176,14 @@ def find(scene: Scene) -> Iterator[Hazard]:
         size = f"{int(pages) * os.sysconf('SC_PAGE_SIZE') >> 20} MiB resident"
     count = getattr(gc, "get_freeze_count", int)()
     is_frozen = count > 1000  # Python 3.12 freezes a few hundred of its own when it starts
-    frozen = f", {count} objects frozen"
-    yield tell("memory", "", "", size, frozen, remedy="" if PYPY or is_frozen else None)
+    yield tell("memory", "", "", size, count, remedy="" if PYPY or is_frozen else None)
     if is_frozen:
         yield tell("unknown frozen", "gc.freeze", "", count)
 
 
 def _exit_handlers() -> list[str]:
-    # atexit names nobody; but unregister() compares what it is given with every handler, and an
-    # object that equals nothing can note what it was compared with. `append` is C code, so that no
-    # other thread comes in between.
+    # atexit names nobody; but unregister() compares every handler with what it is given, which here
+    # notes them, and equals none. `append` is C code, so that no other thread comes in between.
     handlers: list[Any] = []
     probe: Any = type("_Probe", (), {"__eq__": handlers.append, "__hash__": None})
     atexit.unregister(probe())

@@ -12,7 +12,6 @@ import os
 from collections import deque
 from contextlib import suppress
 from functools import cached_property, partial
-from itertools import chain
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from .._fork_event import UnknownLayout
@@ -36,7 +35,7 @@ class Scene:
         self.mended: set[int] = set()  # the ids of objects that the child's reset mends
         self._types = {path: classes(path) for path in (*wanted, *(row.path for row in ROWS))}
         self._dropped = {t for row in ROWS for t in self._types[row.path]} if drops else set()
-        self._instances = instances(set(chain(*self._types.values())))
+        self._instances = instances({t for types in self._types.values() for t in types})
 
     def instances(self, *paths: str) -> list[Any]:
         """Return the instances of ``"module:Class"``, subclasses included."""
@@ -95,16 +94,11 @@ def address_of(address: Any) -> str:
 
 
 def descriptors() -> list[int] | None:
-    """Return the numbers of all open descriptors; None where there is no such list.
-
-    0, 1 and 2 are left out: under systemd and the like they are sockets, and meant to be shared.
-    """
+    """Return the numbers of all open descriptors above 2; None where there is no such list."""
     for directory in _LISTS:
-        try:
+        with suppress(OSError):  # there is none, or no descriptor is left to read it with
             found = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
-        except OSError:  # there is none, or no descriptor is left to read it with
-            continue
-        # Without fdescfs(5), FreeBSD's /dev/fd shows these three whatever is open.
-        if directory != "/dev/fd" or found[-1:] > [2]:
-            return [fd for fd in found if fd > 2]
+            # Without fdescfs(5), FreeBSD's /dev/fd shows just the first three, whatever is open.
+            if directory != "/dev/fd" or found[-1:] > [2]:
+                return [fd for fd in found if fd > 2]  # systemd's are sockets, meant to be shared
     return None

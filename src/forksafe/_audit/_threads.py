@@ -48,8 +48,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
     frames: Any = frames_of_others()
     threads = {thread.ident: thread for thread in (*active(), *before)}
     if frames is None:
-        me = threading.get_native_id()
-        frames = {ident: None for ident, t in threads.items() if t.native_id != me}
+        frames = {i: None for i, t in threads.items() if t.native_id != threading.get_native_id()}
     for ident, frame in frames.items():
         thread, calls = threads.get(ident), [*stack_of(frame)]
         # One that is about to start or to end runs no more than that.
@@ -77,8 +76,7 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
     target = _target(thread)
     owner = getattr(target, "__self__", None)
     if target is not None:
-        # Whose function it was started with is what counts: a library that watches threads
-        # (sentry-sdk and others do) has frames in those of everybody.
+        # Whose function it was started with counts: sentry-sdk and others have frames in every one.
         label = name_of(target)
         classes = (type(thread), *type(owner).__mro__)
         modules = [label.partition(":")[0], *(str(cls.__module__) for cls in classes)]
@@ -125,8 +123,7 @@ def verdict(
     if known.settled:
         return ADVICE, f"none needed: {known.settled} is set"
     if known.restarts:
-        of_module = ":" in known.restarts
-        restarts = loaded(known.restarts) if of_module else hasattr(type(owner), known.restarts)
+        restarts = loaded(known.restarts) or hasattr(type(owner), known.restarts)
         return ADVICE if restarts and (idle or not known.idle) else ACTION, known.remedy
     return known.severity, known.remedy
 
@@ -210,8 +207,7 @@ def _called(locks: dict[int, Any]) -> dict[int, str]:
                 values = object.__getattribute__(holder, "__dict__")
             kind = handler if handler and issubclass(kind, handler) else kind
             parts = {id(value): f".{key}" for key, value in list(values.items())}
-            for number in map(id, (*gc.get_referents(holder), *values.values())):
-                if number in locks:
-                    name = f"{kind.__module__}:{kind.__qualname__}{parts.get(number, '')}"
-                    found.setdefault(number, name)
+            for number in locks.keys() & map(id, (*gc.get_referents(holder), *values.values())):
+                name = f"{kind.__module__}:{kind.__qualname__}{parts.get(number, '')}"
+                found.setdefault(number, name)
     return found

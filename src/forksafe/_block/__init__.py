@@ -60,16 +60,9 @@ class forked:
     Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str | None = None,
-        check: bool = True,
-        grace: float = 5.0,
-        on_hazard: OnHazard = "ignore",
-        allow: Iterable[str] = (),
-        drop_connections: bool = False,
-    ) -> None:
+    def __init__(self, *, name: str | None = None, check: bool = True, grace: float = 5.0,
+                 on_hazard: OnHazard = "ignore", allow: Iterable[str] = (),
+                 drop_connections: bool = False) -> None:  # fmt: skip
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str or None, not {name!r}")
         if not (hasattr(grace, "__float__") and grace >= 0):

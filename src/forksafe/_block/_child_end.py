@@ -8,6 +8,7 @@ something at their end, streams. What it inherited is left to the parent: ``os._
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 import threading
@@ -68,9 +69,9 @@ def end(exc: BaseException | None, report: Report) -> Never:
         _finish(code, report)
 
 
-def _exit_code(exc: BaseException, report: Report) -> int:
+def _exit_code(exc: Any, report: Report) -> int:
     # As handle_system_exit() in CPython's pythonrun.c has it.
-    code = exc.code if isinstance(exc, SystemExit) else exc
+    code: Any = exc.code if isinstance(exc, SystemExit) else exc
     if code is None:
         return 0
     if isinstance(code, int):
@@ -117,7 +118,7 @@ def _end_what_is_own() -> None:
     files = [each for each in objects if type(each).__module__ == "_io"]
     others = [each for each in objects if type(each).__module__ != "_io"]
     _flush(files)  # into a GzipFile, for one, that has its own end to write then
-    for each in reversed(others):  # the youngest first, which mostly hold older ones
+    for each in _holders_first(others):
         if not (each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False)):
             _try(type(each).__del__, each)
     for problem in _flush(files):
@@ -130,6 +131,23 @@ def _end_what_is_own() -> None:
         current.save()
 
 
+def _holders_first(objects: list[Any]) -> list[Any]:
+    """Sort objects as reference counts would end them: each before what it holds."""
+    if len(objects) < 2:
+        return objects
+    from graphlib import CycleError, TopologicalSorter  # here: most children have none
+
+    named = {id(each): each for each in objects}
+    held: TopologicalSorter[int] = TopologicalSorter()
+    for key, each in named.items():
+        attributes = getattr(each, "__dict__", None)
+        held.add(key, *{*map(id, gc.get_referents(each, attributes))} & named.keys() - {key})
+    try:
+        return [named[key] for key in held.static_order()][::-1]
+    except CycleError:
+        return objects  # as the collector does with a cycle
+
+
 def _flush(files: Iterable[Any]) -> list[BaseException]:
     """Flush those that are open; return what the others raised."""
     errors: list[BaseException] = []
@@ -137,8 +155,7 @@ def _flush(files: Iterable[Any]) -> list[BaseException]:
         try:
             if file is not None:
                 file.flush()
-        except ValueError:
-            pass  # closed
         except Exception as error:
-            errors.append(error)
+            if not isinstance(error, ValueError):  # that is: it is closed
+                errors.append(error)
     return errors

@@ -32,11 +32,10 @@ class Fork:
     def __init__(self, name: str) -> None:
         self.name, self.pid = name, 0
         self.is_child, self.is_parent = True, False
-        self._owner = os.getpid()
+        self._owner, self._lost = os.getpid(), False
         # In the parent, until the block has ended: the pipe, then the pidfd if there are any.
         self._fds: list[int] = []
         self._exitcode: int | None = None
-        self._lost = False
 
     @property
     def exitcode(self) -> int | None:
@@ -110,13 +109,12 @@ class Fork:
     def __repr__(self) -> str:
         if self.is_child:
             return f"<Fork {self.name!r}, in the child>"
-        state = "running, when last asked"
+        known = self._fds and os.getpid() == self._owner
+        state = "running, when last asked" if known else "unknown"
         if self._lost:
             state = "reaped by other code"
         elif self._exitcode is not None:
             state = f"exit code {self._exitcode}"
-        elif not self._fds or os.getpid() != self._owner:
-            state = "unknown"
         return f"<Fork {self.name!r}, pid {self.pid}, {state}>"
 
     def _parent_only(self, what: str) -> None:

@@ -132,16 +132,14 @@ def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], ev
 
     def watch() -> None:
         kind, fork = _who_forks()
-        if os.getpid() != here:
-            return
-        if kind == "Manager" or (kind == "Process" and not every):
+        if os.getpid() == here and (kind == "Manager" or (kind == "Process" and not every)):
             passed.add(kind)
             print(f"forksafe audit: no worker's fork: {kind} in {fork}", file=sys.stderr)
-            return
-        try:
-            _leave(tell(fork))
-        finally:
-            _leave(2)
+        elif os.getpid() == here:
+            try:
+                _leave(tell(fork))
+            finally:
+                _leave(2)
 
     _hook.watch(watch)
     # install(on_hazard=...) in the program would have another one called.
@@ -159,16 +157,14 @@ def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], ev
 
 def _who_forks() -> tuple[str, str]:
     """Return what is made, a "Manager", a "Process" or a "fork", and by which line."""
-    every = stack_of(sys._getframe())
-    callers = [frame for frame in every if not module_of(frame).startswith("forksafe.")]
+    callers = [f for f in stack_of(sys._getframe()) if not module_of(f).startswith("forksafe.")]
     who, kind = _who.who_forks(callers[0]), "fork"
     if isinstance(who, _who.Launch):
         kind = "Process" if who.family != "billiard" else "fork"  # those are Celery's workers
         while module_of(callers[0]).startswith(f"{who.family}."):
             kind = "Manager" if module_of(callers.pop(0)) == f"{who.family}.managers" else kind
-    code = callers[0].f_code
-    place = f"{code.co_filename}:{callers[0].f_lineno}"
-    return kind, f"{module_of(callers[0])}.{code.co_name}, {place}"
+    frame, code = callers[0], callers[0].f_code
+    return kind, f"{module_of(frame)}.{code.co_name}, {code.co_filename}:{frame.f_lineno}"
 
 
 def _fail(text: str) -> NoReturn:

@@ -59,11 +59,10 @@ def run_style(style: str) -> dict[str, Any]:
     seen = {side: (int(trips), outcome) for side, trips, outcome in lines}
     missing = (0, end or "died without a word")
     (parent, p), (child, c) = (seen.get(side, missing) for side in ("parent", "child"))
-    outcome = f"both {p}" if p == c else f"parent {p}; child {c}"
-    if outcome == "both ok":
-        outcome = end or (f"exit status {code}" if code else "ok")
-    done = outcome == "ok"
-    return {"style": style, "parent": parent, "child": child, "outcome": outcome, "ok": done}
+    what = f"both {p}" if p == c else f"parent {p}; child {c}"
+    if what == "both ok":
+        what = end or (f"exit status {code}" if code else "ok")
+    return {"style": style, "parent": parent, "child": child, "outcome": what, "ok": what == "ok"}
 
 
 def _program(style: str) -> None:

@@ -16,7 +16,6 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
 from importlib.machinery import BuiltinImporter, SourceFileLoader
 from os.path import basename, dirname, exists, isdir, join, realpath
 from types import CodeType, ModuleType
@@ -51,10 +50,9 @@ def run(program: list[str], hook: dict[str, Any]) -> int:
         else:
             code, loader = _compile(full, installed), SourceFileLoader("__main__", full)
             _start(argv, dirname(realpath(name)), code, __loader__=loader, __file__=full)
-    except (SystemExit, Refused):
-        raise
     except BaseException as exc:
-        report(exc)
+        if not isinstance(exc, (SystemExit, Refused)):
+            report(exc)
         raise
     return 0
 
@@ -150,10 +148,10 @@ def _is_this(python: str) -> bool:
     return kind.lower() in ("python", sys.implementation.name) and version in ("", ours[0], ours)
 
 
-def cut(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def cut(words: list[str]) -> tuple[list[str], list[str]]:
     """Return the options before a program; and ``-m``, ``-c`` or "", its name, its arguments."""
     for index, word in enumerate(words):
-        own, rest = list(words[:index]), list(words[index + 1 :])
+        own, rest = words[:index], words[index + 1 :]
         if own and own[-1] in ("--allow", "--audit"):
             continue  # the word is that option's
         if word[:2] in ("-m", "-c"):
@@ -163,4 +161,4 @@ def cut(words: Sequence[str]) -> tuple[list[str], list[str]]:
             return own, ["", *rest] if rest else []
         if word == "-" or not word.startswith("-"):
             return own, ["", word, *rest]
-    return list(words), []
+    return words, []

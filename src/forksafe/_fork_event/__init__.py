@@ -47,6 +47,11 @@ class ForkEvent(Signals):
     ended = False  # whether the last of its hooks has done all
 
 
+_HOOKS = (("logging", "_after_at_fork_child_reinit_locks"),
+          ("concurrent.futures.thread", "_global_shutdown_lock"),
+          ("concurrent.futures.thread", "_threads_queues"))  # fmt: skip
+
+
 class _ThisProcess:
     """Tells this process from the ones that it was forked from."""
 
@@ -58,15 +63,7 @@ class _ThisProcess:
     mark: object = object()
     # At-fork hooks of the standard library that run after ours in the child, since their modules
     # were imported after forksafe: the reset frees their locks before the program's callbacks run.
-    later_hooks = tuple(
-        (module, attribute)
-        for module, attribute in (
-            ("logging", "_after_at_fork_child_reinit_locks"),
-            ("concurrent.futures.thread", "_global_shutdown_lock"),
-            ("concurrent.futures.thread", "_threads_queues"),
-        )
-        if module not in sys.modules
-    )
+    later_hooks = tuple(each for each in _HOOKS if each[0] not in sys.modules)
 
 
 this_process = _ThisProcess()
@@ -114,9 +111,9 @@ class Step:
         return not self.modules or not sys.modules.keys().isdisjoint(self.modules)
 
     def note(self, fork: ForkEvent) -> Any:
-        """Look, before the fork, at what the child cannot see. `ForkEvent.undo` is to undo it.
+        """Look, before the fork, at what the child cannot see; `NOTHING`: it is spared the step.
 
-        Return `NOTHING` where there is nothing to do after all, and the child is spared the step.
+        `ForkEvent.undo` takes what takes it back in the parent.
         """
         return None
 

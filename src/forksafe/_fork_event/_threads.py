@@ -48,7 +48,7 @@ def interest(
 class Stacks:
     """What one look saw, of the other threads and of this one."""
 
-    def __init__(self, me: int, frames: Mapping[int, FrameType | None]) -> None:
+    def __init__(self, me: int, frames: Mapping[int, FrameType]) -> None:
         # By the path of a function: the variables wanted of it, for each thread that is inside.
         self.others: dict[str, list[list[Any]]] = {}
         self.own: dict[str, list[list[Any]]] = {}
@@ -70,7 +70,7 @@ class Stacks:
             if thread == me:
                 for path, *values in walk(frame, self.own_held, _known):
                     self.own.setdefault(path, []).append(values)
-            elif readable and frame is not None:
+            elif readable:
                 if (id(frame.f_code), frame.f_lasti) not in _sleeping:
                     self.asleep = False
                 for path, *values in walk(frame, self.held, _known):
@@ -117,17 +117,15 @@ _usual = 0.0  # what it was before; 0 while it is nobody's turn
 def look() -> Stacks:
     """Look at all stacks, and begin a turn: `end_turn` is to be called."""
     global _usual
-    me = get_ident()
     if not _usual:
         _usual = sys.getswitchinterval()
         _set_interval(max(_usual, _LONG))
     _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
-    foreign: dict[int, Any] = {}
-    pauses = iter(_PAUSES)
+    foreign, pauses = dict[int, Any](), iter(_PAUSES)
     while True:
         frames = sys._current_frames()
-        stacks = Stacks(me, frames)
-        frames.clear()  # as below
+        stacks = Stacks(get_ident(), frames)
+        frames.clear()  # as above
         settled = not stacks.held or settle(stacks.held, foreign)
         pause = next(pauses, None)
         if pause is None or (settled and (pause or stacks.asleep)):

@@ -1,7 +1,7 @@
 """Who is forking? Read off the call stack, before the fork, since no state tells.
 
-The child of ``Process.start()`` runs the after-fork registry itself, and every callback would run
-twice if the reset did not leave that to it. A child that is about to exec is left alone.
+The child of ``Process.start()`` runs the after-fork registry itself, where each callback must run
+but once. A child that is about to exec is left alone.
 
 Only identity of code objects counts, never a name alone. And only a frame that is itself forking
 counts: a signal handler may interrupt ``Process.start()``, and fork. So from the fork outwards

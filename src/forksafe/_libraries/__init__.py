@@ -1,7 +1,6 @@
 """What is known of libraries that a fork hurts: one table, one row a library. Add a row.
 
-The audit reads it. How a child lets go of connections is in `_connections`. Nothing heavy is
-imported here, for the steps import that.
+The audit reads it; the steps read `_connections` beside it, so nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ class Library:
     Several words stand in one string; patterns are matched as file names are.
     """
 
-    severity: Any = "action"  # "advice": the library itself does what a fork calls for
     # Its threads: patterns, ``module:qualname``, of what they were started with; else modules whose
     # code they run; else patterns of their names, for those who run the code of others.
     targets = modules = names = ""
@@ -31,13 +29,14 @@ class Library:
     loaded = trouble = state = ""
     kind = "module"
     prepared = ""  # a variable, and behind "=" the values by which it is prepared for forks
-    # Classes that hold a connected socket, beside those of `_connections.ROWS`; behind the last dot
-    # the attribute that is its descriptor, or has a fileno(), or nothing for the object itself. Of
-    # several that hold one socket, the one whose library is listed first counts.
+    # Classes that hold a connected socket, beside those of `_connections.ROWS`: behind the last dot
+    # the attribute with its descriptor or fileno(), if any. The library listed first counts.
     connections = ""
 
     def __init__(self, name: str, remedy: str, **more: Any) -> None:
         self.name = name
+        # Where none is needed the library itself does what a fork calls for.
+        self.severity: Any = "advice" if remedy.startswith("none needed") else "action"
         self.remedy = self.connect = remedy  # what to write, about a connection too if not told
         vars(self).update(more)
 
@@ -52,11 +51,11 @@ class Library:
 UNKNOWN = Library("", "start it after the fork: in the worker's start-up hook, or with "
                   "multiprocessing.util.register_after_fork(owner, restart)",
                   connect="close it before the fork, or open it in the child")  # fmt: skip
-
 _NOTHING = "nothing under forksafe: "
 _HANGS = "its Rust thread pool hangs in a child once it was used in the parent"
 _CUDA = "use CUDA in the child only, or multiprocessing's spawn method"
 _CHILD = "connect in the child"
+_KAFKA = "make the producer or consumer in the child"
 _HTTP = "close the session or connection before the fork, or make one in each process"
 _MYSQL = f"{_CHILD}; one inherited must not be closed there, for it says goodbye for both"
 _POSTGRES = f"{_CHILD}; to close() an inherited one there ends the parent's session, too"
@@ -82,7 +81,7 @@ LIBRARIES = (
             "in both processes, or let the children log into a multiprocessing.Queue that it reads",
             modules="logging.handlers"),
     Library("logging.handlers.SysLogHandler", "none needed: a record is one message, whoever sends "
-            "it", severity="advice", connections="logging.handlers:SysLogHandler.socket"),
+            "it", connections="logging.handlers:SysLogHandler.socket"),
     Library("logging.handlers.SocketHandler", "close the handler's socket before the fork: the "
             "next record opens another", connections="logging.handlers:SocketHandler.sock"),
     # --- databases
@@ -99,9 +98,8 @@ LIBRARIES = (
     Library("mysqlclient", _MYSQL, connections="MySQLdb.connections:Connection."),
     Library("MySQL Connector", _MYSQL, connections="mysql.connector.network:MySQLSocket.sock"),
     Library("PyMongo", "make the MongoClient in the child, or with connect=False and no use before "
-            "the fork", modules="pymongo", names="pymongo_*",
-            connections="pymongo.network_layer:NetworkingInterface.conn "
-            "pymongo.pool:Connection.conn"),
+            "the fork", modules="pymongo", names="pymongo_*", connections="pymongo.network_layer:"
+            "NetworkingInterface.conn pymongo.pool:Connection.conn"),
     Library("redis-py", "start run_in_thread() and the like in the child", modules="redis",
             connect="close pubsubs, pipelines and clients before the fork, or make them in the "
             "child; or multiprocessing.util.register_after_fork(pool, lambda p: p.reset())"),
@@ -122,11 +120,9 @@ LIBRARIES = (
     Library("pika", _CHILD, modules="pika",
             connections="pika.adapters.utils.nbio_interface:AbstractStreamTransport._sock"),
     Library("py-amqp", _CHILD),
-    Library("kafka-python", "make the producer or consumer in the child; close() one made before",
-            modules="kafka", names="kafka-python-*",
-            connections="kafka.conn:BrokerConnection._sock"),
-    Library("confluent-kafka", "make the producer or consumer in the child",
-            modules="confluent_kafka", natives="rdk:*"),
+    Library("kafka-python", _KAFKA + "; close() one made before", modules="kafka",
+            names="kafka-python-*", connections="kafka.conn:BrokerConnection._sock"),
+    Library("confluent-kafka", _KAFKA, modules="confluent_kafka", natives="rdk:*"),
     Library("Paramiko", "connect in the child: the transport is its thread", modules="paramiko",
             connections="paramiko.transport:Transport.sock"),
     Library("asyncio", "open it in the child, in the child's own loop",
@@ -137,10 +133,9 @@ LIBRARIES = (
             "of the parent", modules="opentelemetry", names="Otel*", restarts="_at_fork_reinit"),
     Library("sentry-sdk", "none needed: sentry-sdk starts it again at the child's first event. "
             "Both processes send what waits in its queue: sentry_sdk.flush() before the fork, or "
-            "sentry_sdk.init() in the child", severity="advice", modules="sentry_sdk",
-            names="sentry-sdk.* sentry.*"),
+            "sentry_sdk.init() in the child", modules="sentry_sdk", names="sentry-sdk.* sentry.*"),
     Library("loguru", "none needed: children hand their records to it, through its own queue",
-            severity="advice", targets="loguru._handler:Handler._queued_writer"),
+            targets="loguru._handler:Handler._queued_writer"),
     Library("prometheus_client", "call start_http_server() in one process only, with "
             "prometheus_client.multiprocess.MultiProcessCollector for the numbers of all",
             modules="prometheus_client"),
@@ -149,8 +144,7 @@ LIBRARIES = (
     Library("New Relic", "register_application() in the child (post_fork)", modules="newrelic"),
     Library("LaunchDarkly", "ldclient.get().postfork() in the child (9.8+)", modules="ldclient"),
     Library("PostHog", "make the client in the child, or sync_mode=True", modules="posthog"),
-    Library("tqdm", "none needed: set tqdm.monitor_interval = 0 to do without", severity="advice",
-            modules="tqdm"),
+    Library("tqdm", "none needed: set tqdm.monitor_interval = 0 to do without", modules="tqdm"),
     # --- work in the background
     Library("joblib (loky)", "joblib.externals.loky.get_reusable_executor().shutdown(wait=True) "
             "before the fork", modules="joblib.externals.loky loky"),
@@ -161,20 +155,18 @@ LIBRARIES = (
             modules="apscheduler", names="APScheduler"),
     Library("watchdog", "start the Observer in one process, after the fork", modules="watchdog"),
     Library("Celery beat", "run beat as a process of its own", modules="celery.beat"),
-    Library("Gunicorn", "none needed: Gunicorn stops it at the fork", severity="advice",
-            natives="gunicorn*"),
+    Library("Gunicorn", "none needed: Gunicorn stops it at the fork", natives="gunicorn*"),
     # --- threads and state of C, C++ and Rust
     Library("numpy", "numpy.random.seed() in the child, or a Generator made there by "
             "numpy.random.default_rng()", loaded="numpy.random.mtrand", kind="random-state",
             trouble="all children draw the same numbers, from its global generator and from each "
             "Generator made before the fork"),
     Library("OpenBLAS", "none needed: it restarts them at a fork; OPENBLAS_NUM_THREADS=1 does "
-            "without", severity="advice", mapped="openblas"),
+            "without", mapped="openblas"),
     Library("GNU OpenMP", "run no parallel region before the fork (OMP_NUM_THREADS=1): libgomp "
             "hangs in the child", mapped="libgomp"),
     Library("Intel OpenMP", "run no parallel region before the fork", mapped="libiomp5"),
-    Library("jemalloc", "none needed: jemalloc restarts it", severity="advice",
-            natives="jemalloc_bg_thd"),
+    Library("jemalloc", "none needed: jemalloc restarts it", natives="jemalloc_bg_thd"),
     Library("libuv", "start the loop in the child", natives="libuv-worker"),
     Library("CUDA", _CUDA, natives="cuda*", loaded="cupy_backends.cuda.api.runtime",
             trouble="CUDA, once used, cannot be used in a forked child"),

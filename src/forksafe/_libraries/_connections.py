@@ -2,11 +2,10 @@
 
 First the descriptor is cut: in the child alone, its number is given to a socket whose peer has
 closed it, as if the server had hung up. So no goodbye reaches the parent's conversation:
-``PQfinish()``, ``shutdown()``, TLS's close_notify. Were it closed, its number would go to the next
-file that the child opens, and the goodbye into that. Then the library forgets the connection, and
-connects anew at its next use. A single connection of a database cannot: its use in the child fails
-at once, with the library's own error for a lost connection. What is forgotten is kept alive:
-collected inside the fork, it would run code of the program.
+``PQfinish()``, ``shutdown()``, TLS's close_notify. Were it closed, its number would go to the
+child's next file, and the goodbye into that. Then the library forgets the connection, and connects
+anew when next used. A database's single connection cannot: its use in the child fails at once, with
+the library's error for a lost one. What is forgotten is kept: collected here, it would run code.
 """
 
 from __future__ import annotations
@@ -22,14 +21,12 @@ from .._fork_event._typing import Any
 class Row:
     """How a child lets go of the instances of one class, "module:Class", and of its subclasses.
 
-    `socket` tells its descriptor, or what has a fileno(); None: it is not connected. `forget` has
-    it connect anew when it is next used. `anchors` tells what instances refer to whose class,
-    static in C, they do not.
+    `socket` tells its descriptor, what has a fileno(), or None if closed; `forget` has it connect
+    anew at its next use; `anchors` tells what instances refer to whose static C class they do not.
     """
 
-    def __init__(
-        self, library: str, path: str, socket: Any = None, forget: Any = None, anchors: Any = None
-    ) -> None:
+    def __init__(self, library: str, path: str, socket: Any = None, forget: Any = None,
+                 anchors: Any = None) -> None:  # fmt: skip
         self.library, self.path, self.anchors = library, path, anchors
         self.socket, self.forget = socket, forget
 
@@ -151,8 +148,7 @@ def _urllib3_pool(pool: Any) -> None:
 
 
 def _httpcore_pool(pool: Any) -> None:
-    # Those that wait for a connection wait in threads of the parent's. The others are taken out
-    # when their responses are closed.
+    # Those without a connection wait in the parent's threads. The rest go as responses are closed.
     requests = [request for request in pool._requests if request.connection is not None]
     lock = type(pool._optional_thread_lock)()
     _replace(pool, _connections=[], _requests=requests, _optional_thread_lock=lock)

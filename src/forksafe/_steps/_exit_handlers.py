@@ -68,7 +68,6 @@ class ExitHandlersStep(Step):
         return True
 
     def _inherit(self, log_handlers: list[Any]) -> None:
-        """Take all that is there now for the parent's."""
         global _inherited_log_handlers, _inherited_files, _own_are_young
         _inherited_log_handlers = log_handlers
         _grown_old.clear()

@@ -178,11 +178,10 @@ def is_standard(name: str, module: Any) -> bool:
 class ConditionsStep(Step):
     """Row 22: the waiters of vanished threads, each of which would swallow a ``notify()``.
 
-    Nothing lists the Conditions of a process. To take out the waiters that stacks show was tried:
-    some percent of the children lost a wakeup, as `before` hooks of other modules let threads go
-    on. So in a child ``_waiters`` is a property, and when a Condition is first used there, whoever
-    waits in it has vanished, but for this very thread, under a signal handler that forks. An access
-    costs about 0.1 microseconds more.
+    Nothing lists the Conditions of a process. To take out the waiters that stacks show is not
+    enough, as `before` hooks of other modules let threads go on. So in a child ``_waiters`` is a
+    property, and when a Condition is first used there, whoever waits in it has vanished, but for
+    this very thread, under a signal handler that forks. An access costs 0.1 microseconds more.
     """
 
     name = "conditions"

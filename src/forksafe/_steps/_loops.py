@@ -1,16 +1,14 @@
 """Rows 12 and 13: an inherited asyncio loop is a loop of this process alone.
 
-Parent and child share the loop's epoll and self-pipe. In the child we put a fresh epoll and a fresh
-socket pair under the numbers of the old ones: callbacks and tasks stay. The loops of the forking
-thread are refreshed at once. Nothing lists the others: each is refreshed at its first use, for
-which ``_selector`` of asyncio's loops is a property, from the first fork on until `uninstall()`. An
-access costs about 0.1 microseconds more.
+In the child we put a fresh epoll and a fresh socket pair under the numbers of the shared ones:
+callbacks and tasks stay. The loops of the forking thread are refreshed at once. Nothing lists the
+others: each is refreshed at its first use, for which ``_selector`` of asyncio's loops is a
+property, from the first fork on until `uninstall()`. An access costs 0.1 microseconds more.
 
 By ``signal.set_wakeup_fd()`` the parent's loop would take the child's SIGTERM for its own, so it is
 unset, as by CPython since 3.12 where asyncio was imported (gh-94454). Without it the handlers of
 ``loop.add_signal_handler()`` and ``asyncio.run()`` do nothing, so the signals that ask a process to
-end do that again in the child; of others, which the parent knows how to take, it must not die. Its
-first run of the loop puts all of it back.
+end do that again in the child, until it first runs the loop; of others it must not die.
 """
 
 from __future__ import annotations

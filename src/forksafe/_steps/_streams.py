@@ -63,8 +63,8 @@ def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
             text, buffer = known
             size = 0
             if hasattr(buffer, "__sizeof__"):  # not on PyPy; nothing else tells the buffer's size
-                size = buffer.__sizeof__() - type(buffer).__basicsize__
-            size = size if size > 0 else io.DEFAULT_BUFFER_SIZE
+                size = max(buffer.__sizeof__() - type(buffer).__basicsize__, 0)
+            size = size or io.DEFAULT_BUFFER_SIZE
             found.append((type(buffer).__init__, text, buffer, buffer.raw, size))
     return found
 

@@ -4,9 +4,8 @@ In the child of a pool's owner submitting work raises ``ValueError``, as with a 
 do results that were due. Letting go of the pool (``with``, ``terminate()``) does nothing, else it
 sends SIGTERM to the parent's workers. An executor is broken, as if its workers had died.
 
-An executor that was never started, the usual thing in a module that a server preloads, has pipes
-already, and children that shared them would get each other's results. It gets its own when work is
-first submitted, and works.
+An executor that was never started, as in a module that a server preloads, has pipes already, and
+children that shared them would get each other's results. It gets its own at the first ``submit()``.
 """
 
 from __future__ import annotations
@@ -207,16 +206,10 @@ def _check_executor(live: LiveExecutor) -> None:
 
 
 def _broken_state(message: str) -> dict[str, Any]:
-    return {
-        "_broken": message,
-        "_shutdown_lock": threading.Lock(),
-        "_executor_manager_thread": None,
-        "_executor_manager_thread_wakeup": None,
-        "_call_queue": None,
-        "_result_queue": None,
-        "_processes": {},
-        "_pending_work_items": {},
-    }
+    gone = ("_executor_manager_thread", "_executor_manager_thread_wakeup", "_call_queue",
+            "_result_queue")  # fmt: skip
+    state: dict[str, Any] = {"_broken": message, "_shutdown_lock": threading.Lock()}
+    return {**state, **dict.fromkeys(gone), "_processes": {}, "_pending_work_items": {}}
 
 
 def _mend(live: LiveExecutor) -> None:

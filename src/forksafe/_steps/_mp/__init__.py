@@ -62,10 +62,7 @@ class Registry:
         return launch.registry is self._registry
 
     def in_order(self, fork: ForkEvent) -> tuple[Entries, Entries]:
-        """Return multiprocessing's own entries, and the program's, in the order of registration.
-
-        Nothing where the `Process` that is being started runs them itself.
-        """
+        """Return multiprocessing's own entries, and the program's; none that a `Process` runs."""
         if fork.launch is not None and self.is_of(fork.launch):
             return {}, {}
         programs = self.entries.copy()  # by index, as they were put there

@@ -4,15 +4,14 @@ A child's exit sends SIGTERM to every daemon that ``multiprocessing.process._chi
 fails on ``can only join a child process``. A ``parent_process()`` that was set named the parent's
 parent; the child of `forked()` gets a process object, as ``Process`` gives it.
 
-The resource tracker is shared: a second one, of the child's, would unlink shared memory that the
-parent still uses. Since 3.14.10 a child closes the write end of its pipe unless
-``_fork_intent.preserve_fd`` is set, as by ``Process`` (cpython gh-146313). The parent's exit does
-not wait for it as long as any child lives, of which a `Lifeline` tells.
+A second resource tracker, of the child's, would unlink shared memory that the parent still uses.
+Since 3.14.10 a child closes its end of the tracker's pipe unless ``_fork_intent.preserve_fd`` is
+set (cpython gh-146313). The parent's exit does not wait for it while a `Lifeline` tells of a child.
 
-The child starts a forkserver of its own on demand. The parent's ends when nobody holds the write
-end of its "alive" pipe any more, so the child closes its copy. The server itself, which forks as
-well, has no such pipe, and keeps its address. The directory of ``util.get_temp_dir()`` ends with
-the parent, so the child makes its own; not those of ``Process``, which waits for them.
+The parent's forkserver ends when nobody holds its "alive" pipe any more, so the child closes its
+copy, and starts one of its own on demand. The server itself, which forks as well, has no such pipe.
+The directory of ``util.get_temp_dir()`` ends with the parent, so the child makes its own; not that
+of ``Process``, which waits for it.
 """
 
 from __future__ import annotations
