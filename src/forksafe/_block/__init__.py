@@ -10,6 +10,7 @@ import os
 import sys
 from contextlib import suppress
 from itertools import chain, starmap
+from multiprocessing.process import BaseProcess
 
 from .. import _safe_fork
 from .._fork_event import ForkEvent
@@ -85,8 +86,6 @@ class forked:
             # The child leaves its parent's temporary files alone: it ends by os._exit().
             how = ("temporary-file",), self._drop_connections
             hazards = policy.before(self._on_hazard, self._allow, *how)
-        from multiprocessing.process import BaseProcess  # here: it tells names, and is not small
-
         identity: Any = BaseProcess(name=self._name)
         if self._name is None:
             identity._name = identity.name.replace("Base", "Forked")
