@@ -105,7 +105,7 @@ class forked:
             self._report = Report(pipe[1])
             if _safe_fork.fork(sys._getframe(1), event, made):
                 fork._watch(made[0], pipe[0])
-                os.close(pipe.pop())
+                list(map(os.close, map(pipe.pop, (1,))))  # in C, as above
                 if hazards:
                     policy.after(hazards)
             else:
@@ -157,5 +157,5 @@ class forked:
                         fork.kill()
                         fork.wait()
             finally:
-                while fork._fds:
-                    os.close(fork._fds.pop())
+                with suppress(IndexError):  # in C: no handler runs between pop() and close()
+                    list(map(os.close, iter(fork._fds.pop, None)))
