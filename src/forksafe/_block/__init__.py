@@ -61,6 +61,8 @@ class forked:
     Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
     """
 
+    _fork: Fork | None = None
+
     def __init__(self, *, name: str | None = None, check: bool = True, grace: float = 5.0,
                  on_hazard: OnHazard = "ignore", allow: Iterable[str] = (),
                  drop_connections: bool = False) -> None:  # fmt: skip
@@ -72,7 +74,6 @@ class forked:
             raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
         self._name, self._check, self._grace = name, check, grace
         self._on_hazard, self._allow, self._drop_connections = on_hazard, allow, drop_connections
-        self._fork: Fork | None = None
 
     def __enter__(self) -> Fork:
         __tracebackhide__ = True
@@ -142,6 +143,11 @@ class forked:
                 raise ChildFailedError(fork.pid, code, fork.name, reason, text)
         finally:
             self._let_go(fork)
+
+    def __del__(self) -> None:
+        # A signal handler can raise as __exit__() begins, and end it.
+        if self._fork is not None and self._fork._fds and os.getpid() == self._fork._owner:
+            self._let_go(self._fork)
 
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""

@@ -40,12 +40,9 @@ _trip: Any = c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt
 _RAISES = {opmap.get(name) for name in ("RAISE_VARARGS", "RERAISE")}
 
 
-def _nothing(*args: object) -> None: ...
-
-
 # To set signal handlers and the wakeup fd in the child, within an at-fork hook. The forking thread
 # is the main one by then; PyPy makes it so only when the hooks have run.
-as_main_thread: Any = type("_Already", (), dict.fromkeys(("__enter__", "__exit__"), _nothing))()
+as_main_thread: Any = type("_Is", (), dict.fromkeys(("__enter__", "__exit__"), lambda *_: None))()
 if sys.implementation.name == "pypy":
     import __pypy__  # type: ignore[import-not-found] # PyPy's own
 
