@@ -20,10 +20,9 @@ from ._typing import Any, Callable, Iterator, Mapping
 from ._who import find
 from ._with_bodies import Held, settle, walk
 
-# Seconds without the GIL before each further look. Behind the first, threads that were waiting for
-# it wait anew. A thread that was given a lock, and waits for the GIL, shows in a moment that it has
-# the lock. All are spent only where this thread holds a lock that another waits for, in a way that
-# its stack does not show.
+# Seconds without the GIL before each further look: who waited for the GIL waits anew, and who was
+# given a lock shows that it has it. All are spent only where this thread holds a lock that another
+# waits for, in a way that its stack does not show.
 _PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 # The functions of interest while they are not loaded; and those that are, by id, as the hash of a
@@ -107,8 +106,7 @@ _sleep: Any = time.sleep if type(time.sleep) is _IN_C else int
 _select: Any = select.select if type(select.select) is _IN_C else lambda *_: None
 # The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
 # busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
-# the GIL asks for it after the switch interval, so that is longer meanwhile; from when it begins to
-# wait, or another thread has got it.
+# the GIL asks for it after the switch interval, so that is longer meanwhile.
 _LONG = 0.05  # seconds
 _set_interval = sys.setswitchinterval
 _usual = 0.0  # what it was before; 0 while it is nobody's turn
