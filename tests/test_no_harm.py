@@ -226,6 +226,43 @@ def test_what_other_threads_let_go_of_is_gone(style: str) -> None:
     assert outcome.healthy, outcome
 
 
+def beside_compiled_code(fork: Forker) -> None:
+    """Other threads compute; on PyPy their code is compiled soon, and has no frames to be read."""
+    import datetime
+    import threading
+
+    import forksafe
+
+    stop, failed = threading.Event(), []
+
+    def compute() -> None:
+        try:
+            while not stop.is_set():
+                assert datetime.datetime.strptime("2020-01-01", "%Y-%m-%d").year == 2020
+        except BaseException as exc:
+            failed.append(repr(exc))
+
+    threads = [threading.Thread(target=compute) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    sys.setswitchinterval(1e-5)
+    for number in range(100):
+        assert fork(int, end="_exit").join() == 0
+        if number % 10 == 0:
+            forksafe.audit()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+
+
+@BOTH
+def test_other_threads_go_on_unharmed(style: str) -> None:
+    """On PyPy sys._current_frames() made them raise, or ended the process."""
+    outcome = run(beside_compiled_code, style)
+    assert outcome.healthy, outcome
+
+
 def interrupted_callback(fork: Forker) -> None:
     """Ctrl-C comes while a callback of the program runs in the child."""
     import signal

@@ -31,7 +31,7 @@ import threading  # noqa: F401 - for its own at-fork hook to be the earlier one:
 from _thread import _count, get_ident
 
 from ._fork_event import ForkEvent, _with_bodies, tell, this_process
-from ._fork_event._threads import forget_vanished_threads
+from ._fork_event._threads import current_frames, forget_vanished_threads
 from ._fork_event._typing import Any, Callable, Iterable, OnHazard
 from ._fork_event._who import EXEC, who_forks
 from ._reset import note, reset
@@ -175,7 +175,7 @@ def _before() -> None:
                 _freeze()
             # The first counts threads that Python started, the second those that run it: a C
             # library can have its own, and call back.
-            event.beside_threads = bool(_count()) or len(sys._current_frames()) > 1
+            event.beside_threads = bool(_count()) or len(current_frames()) > 1
             flush(event)
             if event.mask is None:
                 event.block(event.outer)

@@ -1,10 +1,10 @@
 """What the threads that the child will not have were in the middle of: one look, before the fork.
 
 Steps say which functions they are interested in (`interest`). The look walks every stack once, as
-late as can be, and only beside other threads. Three places cannot be looked at, and steps must do
-without: other threads on a build without a GIL, where they run on while their stacks are read (that
-crashes CPython 3.13t); on PyPy, frames that its compiler keeps in a form of its own; and forks made
-in C, whose ``before`` half never ran.
+late as can be, and only beside other threads. Steps must do without where other threads cannot be
+looked at: on a build without a GIL they run on while their stacks are read (that crashes CPython
+3.13t); on PyPy ``sys._current_frames()`` alone makes threads in compiled code go wrong, and ends
+the process (7.3.11, ``Fatal RPython error``); and of forks made in C no ``before`` half ever ran.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Stacks:
 
     def are_true(self) -> bool:
         """Tell whether no other thread has moved since."""
-        frames = sys._current_frames()
+        frames = current_frames()
         places = _places(get_ident(), frames)
         frames.clear()  # this very frame is among them: a cycle, which would keep all the others
         return places == self.places
@@ -88,17 +88,17 @@ class Stacks:
 
 def stack_of(frame: FrameType | None) -> Iterator[FrameType]:
     """Yield a frame and those that it was called from, the outermost last."""
-    try:
-        while frame is not None:
-            yield frame
-            frame = frame.f_back
-    except SystemError:
-        pass  # PyPy, as above
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
-UNREADABLE = "left alone: without the GIL the stacks of other threads cannot be read"
+UNREADABLE = "left alone: this build of Python does not let the stacks of other threads be read"
 # Tells whether the frames of other threads can be read without a crash.
-others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+_PYPY = sys.implementation.name == "pypy"
+others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: not _PYPY)
+# The innermost frame of each thread by its ident; on PyPy this thread's alone.
+current_frames: Any = (lambda: {get_ident(): sys._getframe()}) if _PYPY else sys._current_frames
 
 # In C: gevent's let other greenlets run.
 _IN_C: Any = type(len)
@@ -121,7 +121,7 @@ def look() -> Stacks:
     _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
     foreign, pauses = dict[int, Any](), iter(_PAUSES)
     while True:
-        frames = sys._current_frames()
+        frames = current_frames()
         stacks = Stacks(get_ident(), frames)
         frames.clear()  # as above
         settled = not stacks.held or settle(stacks.held, foreign)

@@ -114,10 +114,7 @@ def walk(
                 sure = sure and bool(released) and _lock_of(_resolve(at, released)) is not lock
             # The GIL may have been given up in between, and the variables be other ones.
             held.append(Held(lock, sure and frame.f_lasti == position, frame))
-        try:
-            frame = frame.f_back
-        except SystemError:
-            break  # PyPy's compiler keeps the frames of another thread in a form of its own
+        frame = frame.f_back
     return inside
 
 
