@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 from fresh import LINUX, hazards
+from harness import READS_STACKS
 from native import start_native
+
+needs_stacks = pytest.mark.skipif(
+    not READS_STACKS, reason="the stacks of other threads cannot be read there"
+)
 
 
 def one_thread() -> Any:
@@ -29,7 +34,7 @@ def test_a_thread_needs_action() -> None:
     assert found.subject == "MyMetrics-1"
     assert found.where == "threading:Event.wait"
     assert "daemon thread 'MyMetrics-1'" in found.summary
-    assert "threading.py:" in found.detail
+    assert ("threading.py:" in found.detail) == READS_STACKS
     assert "after the fork" in found.remedy
 
 
@@ -78,7 +83,7 @@ def test_the_target_is_named(name: str, where: str) -> None:
     found = hazards(targets).one("thread", name)
     assert found.where == where
     assert "non-daemon" in found.summary
-    if name != "timer":  # it waits in threading itself
+    if name != "timer" and READS_STACKS:  # a timer waits in threading itself
         assert "test_audit_threads.py:" in found.detail
 
 
@@ -100,6 +105,7 @@ def raw_thread() -> Any:
     return forksafe.audit()
 
 
+@needs_stacks
 def test_a_thread_that_threading_does_not_know() -> None:
     """It is told once, as a Python thread and not as a native one."""
     answer = hazards(raw_thread)
@@ -282,6 +288,7 @@ def native_without_a_name() -> Any:
     return forksafe.audit()
 
 
+@needs_stacks
 @pytest.mark.skipif(not LINUX, reason="only Linux lists native threads")
 def test_native_threads_beside_raw_ones() -> None:
     """Both bear the name of the thread that started them, since 3.14 its own; each is told once."""
@@ -326,6 +333,7 @@ def between(stop: str, stage: str) -> Any:
     return forksafe.audit()
 
 
+@needs_stacks
 @pytest.mark.parametrize(
     ("stop", "stage", "told"),
     [
