@@ -3,11 +3,11 @@
 What happens at a fork, in order, and who does it:
 
 1. Somebody calls ``os.fork()``: the program, a server, `safe_fork()`, `forked()`. The latter two
-   put a `ForkEvent` in place first (`asking`): this fork gets the reset without `install()` too.
+   put a `ForkEvent` in place first (`asks`): this fork gets the reset without `install()` too.
 2. `_before`, in the parent. `who_forks` reads off the stack whether the child is about to exec (it
-   is left alone) or is one of ``Process.start()``. stdout and stderr are flushed, then the signals
-   are blocked. Each step notes what the child will not be able to see, and last of all we look at
-   the stacks of the other threads.
+   is left alone) or is one of ``Process.start()``. Streams are flushed, then signals are blocked.
+   The steps note what the child will not be able to see. We look at the stacks of the other
+   threads, and let none of them run from there on; last come the notes that go by that.
 3. The kernel forks; the at-fork hooks run, in the order of their registration.
 4. `_after_in_parent`, also where the fork failed: what the notes changed is taken back, and the
    signals are restored.

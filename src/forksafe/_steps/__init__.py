@@ -1,6 +1,6 @@
 """The steps, and the one place that states their order.
 
-The notes are taken in this order before the fork, and the resets run in this order in the child:
+Notes are taken in this order before the fork, `Step.late` ones last; the resets run in this order:
 
 1. What the later steps, or the callbacks, could otherwise trip over: streams, imports, locks.
 2. Who this process is: its parent, its name, its children and servers, what it does when it ends.

@@ -1,9 +1,9 @@
 """Rows 14, 20 and 21: what waits in a stream or a handler of `logging` is written once.
 
-stdout and stderr are flushed before the fork, as ``multiprocessing.popen_fork`` does, unless nobody
-takes what they hold. Beside other threads, they and the streams of ``logging``'s handlers start
-afresh in the child, in place: nobody there releases the lock of a buffer (cpython gh-50970). Not
-where this very thread is inside a write (a signal handler forks there), which goes on.
+stdout, stderr and the streams of ``logging``'s handlers are flushed before the fork, unless nobody
+takes what they hold; ``multiprocessing.popen_fork`` does so with the first two. Beside other threads
+they start afresh in the child, in place: nobody there releases the lock of a buffer (cpython
+gh-50970). Not where this very thread is in a write (a signal handler forks there), which goes on.
 
 A ``MemoryHandler`` is empty in the child. A ``SocketHandler``, and a ``SysLogHandler`` over TCP,
 connects anew at its next record. Datagrams stay: a record is one message, whoever sends it.
@@ -87,7 +87,7 @@ def flush(fork: ForkEvent) -> None:
         taking = dict.fromkeys(files)
     for stream, file in zip(streams, files):
         try:
-            if file is None or file in taking or layers(stream) is None:
+            if file is None or file in taking:
                 stream.flush()
             elif in_handler(sys._getframe()):
                 fork.reentered += (stream,)  # it may be inside this stream's write, which waits
