@@ -138,7 +138,7 @@ def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
             idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
             if idle is not None and waiting.count(key) > idle:
                 own = [id(item) for (item,) in stacks.own.get(_RUN, ())]
-                young = gc.get_objects(generation=0)
+                young = gc.get_objects(generation=0) + gc.get_objects(generation=1)
                 return items + [item for item in young if id(item) not in own]
     return items
 
