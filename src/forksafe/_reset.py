@@ -45,7 +45,7 @@ def note(event: ForkEvent) -> None:
             if rows is _LATE and event.beside_threads:
                 if event.stacks is not None and event.stacks.are_true():
                     break
-                event.stacks = look()
+                event.stacks = look(again=event.stacks is not None)
             event.notes = notes = early.copy()
             for step, take, module, attributes, key in rows:
                 thing: Any = loaded.get(module) if module else event

@@ -53,7 +53,7 @@ class Stacks:
         self.own: dict[str, list[list[Any]]] = {}
         self.held: list[Held] = []
         self.own_held: list[Held] = []
-        self.places = _places(me, frames)
+        self.places: Any = _places(me, frames)  # a step sets it to None to have us look again
         # Whether every other thread has nothing to do, and so is not inside of any C code but that.
         self.asleep = readable = others_can_be_read()
         for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
@@ -112,13 +112,14 @@ _set_interval = sys.setswitchinterval
 _usual = 0.0  # what it was before; 0 while it is nobody's turn
 
 
-def look() -> Stacks:
+def look(again: bool = False) -> Stacks:
     """Look at all stacks, and begin a turn: `end_turn` is to be called."""
     global _usual
     if not _usual:
         _usual = sys.getswitchinterval()
         _set_interval(max(_usual, _LONG))
-    _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
+    # If just one thread waits for the GIL, it waits anew.
+    _sleep(0) if again else _select((), (), (), 0)
     foreign, pauses = dict[int, Any](), iter(_PAUSES)
     while True:
         frames = current_frames()

@@ -1,9 +1,9 @@
 """Rows 14, 20 and 21: what waits in a stream or a handler of `logging` is written once.
 
 stdout, stderr and the streams of ``logging``'s handlers are flushed before the fork, unless nobody
-takes what they hold; ``multiprocessing.popen_fork`` does so with the first two. Beside other threads
-they start afresh in the child, in place: nobody there releases the lock of a buffer (cpython
-gh-50970). Not where this very thread is in a write (a signal handler forks there), which goes on.
+takes what they hold; ``multiprocessing.popen_fork`` does so with the first two. Beside threads they
+start afresh in the child, in place: nobody there releases the lock of a buffer (cpython gh-50970).
+Not where this very thread is inside a write (a signal handler forks there), which goes on.
 
 A ``MemoryHandler`` is empty in the child. A ``SocketHandler``, and a ``SysLogHandler`` over TCP,
 connects anew at its next record. Datagrams stay: a record is one message, whoever sends it.

@@ -127,7 +127,7 @@ def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
 
     Since 3.13 work can be nowhere: the queue hands it to a thread that waits, in C, before that
     thread runs (so in half of 60 children under load). That shows by more threads that wait than
-    count as idle; the work itself is then among the youngest objects.
+    count as idle. At the next look it has run, or else the work is among the younger objects.
     """
     workers = stacks.others.get(_WORKER, ())
     # A worker has taken its work, and maybe not begun it.
@@ -137,6 +137,7 @@ def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
         for key, one in found.items():
             idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
             if idle is not None and waiting.count(key) > idle:
+                stacks.places = None
                 own = [id(item) for (item,) in stacks.own.get(_RUN, ())]
                 young = gc.get_objects(generation=0) + gc.get_objects(generation=1)
                 return items + [item for item in young if id(item) not in own]
