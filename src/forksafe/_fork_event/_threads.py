@@ -118,8 +118,9 @@ def look(again: bool = False) -> Stacks:
     if not _usual:
         _usual = sys.getswitchinterval()
         _set_interval(max(_usual, _LONG))
-    # If just one thread waits for the GIL, it waits anew.
-    _sleep(0) if again else _select((), (), (), 0)
+    if again:
+        _sleep(_PAUSES[1])
+    _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
     foreign, pauses = dict[int, Any](), iter(_PAUSES)
     while True:
         frames = current_frames()
