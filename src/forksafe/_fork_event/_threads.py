@@ -53,7 +53,7 @@ class Stacks:
         self.own: dict[str, list[list[Any]]] = {}
         self.held: list[Held] = []
         self.own_held: list[Held] = []
-        self.places: Any = _places(me, frames)  # a step sets it to None to have us look again
+        self.places: list[Any] | None = _places(me, frames)  # None has us look again
         # Whether every other thread has nothing to do, and so is not inside of any C code but that.
         self.asleep = readable = others_can_be_read()
         for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
@@ -94,7 +94,7 @@ def stack_of(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 UNREADABLE = "left alone: this build of Python does not let the stacks of other threads be read"
-# Tells whether the frames of other threads can be read without a crash.
+# Whether the frames of other threads can be read without a crash.
 _PYPY = sys.implementation.name == "pypy"
 others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: not _PYPY)
 # The innermost frame of each thread by its ident; on PyPy this thread's alone.
