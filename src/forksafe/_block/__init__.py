@@ -144,11 +144,6 @@ class forked:
         finally:
             self._let_go(fork)
 
-    def __del__(self) -> None:
-        # A signal handler can raise as __exit__() begins, and end it.
-        if self._fork is not None and self._fork._fds and os.getpid() == self._fork._owner:
-            self._let_go(self._fork)
-
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""
         try:
