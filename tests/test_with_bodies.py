@@ -1224,9 +1224,12 @@ def test_random_functions(source: str, flips: list[bool], kinds: list[bool]) -> 
 
 
 @needs_gil
-def test_a_look_under_which_a_thread_has_run_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_behind_which_a_thread_has_run_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Else 1 of 1,000 children has a lock that the thread had just taken."""
-    from forksafe._fork_event import _threads
+    from forksafe import _reset
+    from forksafe._fork_event import ForkEvent, _threads
 
     first, second, moved = threading.Lock(), threading.Lock(), threading.Event()
     held = threading.Lock()
@@ -1234,27 +1237,31 @@ def test_a_look_under_which_a_thread_has_run_is_made_again(monkeypatch: pytest.M
     second.acquire()
 
     def work() -> None:
+        first.acquire()
         with held:
-            first.acquire()
             moved.set()
             second.acquire()
 
     thread = threading.Thread(target=work)
     thread.start()
-    looks: list[list[Held]] = []
+    looks: list[_threads.Stacks] = []
 
-    def settle_meanwhile(held: list[Held], foreign: dict[int, Any]) -> bool:
-        looks.append(held)
+    def look_and_let_it_run(again: bool) -> _threads.Stacks:
+        looks.append(_threads.look(again))
         if len(looks) == 1:
             first.release()
             moved.wait()
-        return settle(held, foreign)
+        return looks[-1]
 
-    monkeypatch.setattr(_threads, "settle", settle_meanwhile)
+    monkeypatch.setattr(_reset, "look", look_and_let_it_run)
+    event = ForkEvent()
     try:
-        _threads.look()
+        _reset.note(event)
     finally:
-        _threads.end_turn()
+        for take_back in event.undo:
+            take_back()
         second.release()
         thread.join()
-    assert len(looks) >= 2
+    assert not any(one.lock is held for one in looks[0].held)
+    assert event.stacks is looks[-1]
+    assert any(one.lock is held and one.sure for one in looks[-1].held)

@@ -13,6 +13,7 @@ from harness import READS_STACKS, Forker, run, run_plain
 
 def handed_over(fork: Forker) -> None:
     """Since 3.13 the queue gives work to a thread that waits, before that thread runs."""
+    import gc
     import threading
     from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 
@@ -23,6 +24,7 @@ def handed_over(fork: Forker) -> None:
         time.sleep(0.05)  # until its thread waits for work
         go = threading.Event()
         future: Any = executor.submit(go.wait, 10)
+        gc.collect(1)  # the work is none of the youngest objects any more
 
         def child(future: Any = future) -> bool:
             return isinstance(future.exception(5), BrokenExecutor)

@@ -39,9 +39,7 @@ class ForkEvent(Signals):
     stacks: Stacks | None = None  # what the other threads, and this one, were in the middle of
     notes: dict[Step, Any] | None = None  # by step, its `reset`, and what it noted
     undo: tuple[Callable[[], None], ...] = ()  # takes back in the parent what the notes changed
-    callbacks: tuple[
-        dict[Any, Any], ...
-    ] = ()  # the program's own, to run when the process is whole
+    callbacks: tuple[dict[Any, Any], ...] = ()  # the program's own, for when the process is whole
     raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
     deferred = False  # whether a Process runs its registry itself, and then the end of the reset
     ended = False  # whether the last of its hooks has done all

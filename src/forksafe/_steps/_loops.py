@@ -70,7 +70,8 @@ class EventLoopsStep(Step):
                 c.signal(number, _default(number))
                 _suspended[number] = handler
         KEPT.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
-        for loop in loops:
+        # Behind one of another kind the others would be left.
+        for loop in sorted(loops, key=lambda loop: not isinstance(loop, _loop_class())):
             _claim(loop)
         return bool(loops or handlers)
 
