@@ -9,80 +9,75 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["action", "fixed", "advice"]
 SEVERITIES: tuple[Severity, ...] = ("action", "fixed", "advice")
 ACTION, FIXED, ADVICE = SEVERITIES
-_Row = tuple[Severity, str, str, str]
-
-
-def _row(severity: Severity, text: str, remedy: str = "", detail: str = "") -> _Row:
-    return severity, text, remedy, detail
-
 
 # In order of how often they bite: the kind, and which of its cases; how bad, what would happen
 # without forksafe, what to do (of what is fixed: what forksafe does), and more about it.
 # fmt: off
-TEXTS = {
-    "thread": _row(ACTION, "{} thread {!r}{} would be gone in the child{}", "", "{}What it was to "
+# ruff: noqa: ISC004 - each row is one case, whose texts are long
+TEXTS: dict[str, tuple[Any, ...]] = {
+    "thread": (ACTION, "{} thread {!r}{} would be gone in the child{}", "", "{}What it was to "
         "do, and what waits in its queues, is never done in the child."),
-    "native-thread": _row(ACTION, "{} {}{} would be gone in the child{}"),
-    "socket": _row(ACTION, "{} to {} would be shared with the child: what one sends and receives, "
+    "native-thread": (ACTION, "{} {}{} would be gone in the child{}"),
+    "socket": (ACTION, "{} to {} would be shared with the child: what one sends and receives, "
         "the other misses", "", "{}, from {} to {}.{}"),
-    "socket listening": _row(ADVICE, "a child that lives on keeps the port of {} taken", "close it "
+    "socket listening": (ADVICE, "a child that lives on keeps the port of {} taken", "close it "
         "in a child that does not serve, or a server that starts again fails with EADDRINUSE"),
-    "database": _row(ACTION, "the open SQLite database {} would be shared with the child", "close "
+    "database": (ACTION, "the open SQLite database {} would be shared with the child", "close "
         "the connection before the fork, or connect in the child", "Both would believe that they "
         "hold its locks (sqlite.org/howtocorrupt.html, 2.6)."),
-    "connection-pool": _row(ACTION, "{}'s pool {} holds {} that the child would share"),
-    "child-process": _row(ADVICE, "to the child the program {} seems to have ended, with status 0",
+    "connection-pool": (ACTION, "{}'s pool {} holds {} that the child would share"),
+    "child-process": (ADVICE, "to the child the program {} seems to have ended, with status 0",
         "ask only the process that started it, and close its pipes in the child"),
-    "proxy": _row(FIXED, "{} manager proxies would share their connection with the child: replies "
+    "proxy": (FIXED, "{} manager proxies would share their connection with the child: replies "
         "reach the wrong process", "the child's proxies open connections of their own"),
-    "queue": _row(FIXED, "what the child puts into a {} would be lost: its feeder thread stays "
+    "queue": (FIXED, "what the child puts into a {} would be lost: its feeder thread stays "
         "with the parent", "the child's queue starts a feeder of its own"),
-    "pool": _row(ACTION, "a {} will refuse work in the child, where it would wait for ever but for "
+    "pool": (ACTION, "a {} will refuse work in the child, where it would wait for ever but for "
         "forksafe", "make the pool in the child, or after the forks"),
-    "executor": _row(FIXED, "the {} would run nothing in the child", "it works in the child, with "
+    "executor": (FIXED, "the {} would run nothing in the child", "it works in the child, with "
         "threads of its own"),
-    "executor at work": _row(ACTION, "a {} at work will be broken in the child, where it would "
+    "executor at work": (ACTION, "a {} at work will be broken in the child, where it would "
         "hang but for forksafe", "make the executor in the child, or after the forks"),
-    "interpreter": _row(ACTION, "with subinterpreter {} the child crashes before it runs any code",
+    "interpreter": (ACTION, "with subinterpreter {} the child crashes before it runs any code",
         "close() it before the fork, or shut its InterpreterPoolExecutor down", "CPython fails to "
         "delete it in the child (cpython gh-139759)."),
-    "event-loop": _row(FIXED, "an event loop would share its epoll and self-pipe with the child: "
+    "event-loop": (FIXED, "an event loop would share its epoll and self-pipe with the child: "
         "each process deafens the other, and takes its signals", "in the child it gets its own"),
-    "event-loop running": _row(ACTION, "an event loop runs in another thread, and would stand "
+    "event-loop running": (ACTION, "an event loop runs in another thread, and would stand "
         "still in the child", "make a loop in the child, and start its thread there"),
-    "event-loop in C": _row(ACTION, "a uvloop event loop would be shared with the child, and "
+    "event-loop in C": (ACTION, "a uvloop event loop would be shared with the child, and "
         "cannot be told apart", "make the loop in the child, or close it before the fork"),
-    "signal-handler": _row(ADVICE, "the child inherits the handler of {}: {}", "set it again in "
+    "signal-handler": (ADVICE, "the child inherits the handler of {}: {}", "set it again in "
         "the child, or compare os.getpid() in it"),
-    "temporary-file": _row(ACTION, "{} would be deleted by a child that ends as a program does, or "
+    "temporary-file": (ACTION, "{} would be deleted by a child that ends as a program does, or "
         "that drops the NamedTemporaryFile", "fork with forked(), end the child with os._exit(), "
         "or use delete=False"),
-    "lock": _row(ACTION, "the {} {} is held {}", "take it for the fork, and release it in both "
+    "lock": (ACTION, "the {} {} is held {}", "take it for the fork, and release it in both "
         "processes; or make it anew in the child: os.register_at_fork(after_in_child=...)", "If "
         "another thread holds it, it is locked in the child for ever."),
-    "open-file": _row(ACTION, "{} characters or bytes wait to be written to {}: both processes "
+    "open-file": (ACTION, "{} characters or bytes wait to be written to {}: both processes "
         "would write them", "flush() it before the fork, or close it"),
-    "open-file at its end": _row(ACTION, "{} would be finished by both processes", "close() it "
+    "open-file at its end": (ACTION, "{} would be finished by both processes", "close() it "
         "before the fork, or open it in the child", "It writes when it is closed or collected."),
-    "exit-handlers": _row(ADVICE, "{} exit handler(s) would run in every child that ends as a "
+    "exit-handlers": (ADVICE, "{} exit handler(s) would run in every child that ends as a "
         "program does", "fork with forked(), end the child with os._exit(), or check os.getpid()"),
-    "module": _row(ADVICE, "{}: {}", "", "{}"),
-    "random-state": _row(ADVICE, "{}: {}", "", "{}"),
-    "memory": _row(ADVICE, "the process is {}, {} objects frozen", "install(freeze=True), in a "
+    "module": (ADVICE, "{}: {}", "", "{}"),
+    "random-state": (ADVICE, "{}: {}", "", "{}"),
+    "memory": (ADVICE, "the process is {}, {} objects frozen", "install(freeze=True), in a "
         "server that preloads; or gc.freeze() right before the first fork", "A fork takes 10 to 25 "
         "ms for the page tables of each GiB."),
-    "unknown": _row(ADVICE, "{} could not be looked at", "please report it", "The audit failed "
+    "unknown": (ADVICE, "{} could not be looked at", "please report it", "The audit failed "
         "there with {}: {}"),
-    "unknown layout": _row(ACTION, "{}: not as on any Python that forksafe knows, so that it is "
+    "unknown layout": (ACTION, "{}: not as on any Python that forksafe knows, so that it is "
         "left alone", "use a version of forksafe that knows this Python", "{}"),
-    "unknown list": _row(ADVICE, "{} cannot be seen here", "run the audit on Linux, with "
+    "unknown list": (ADVICE, "{} cannot be seen here", "run the audit on Linux, with "
         "descriptors left (ulimit -n); or look with ps and lsof"),
-    "unknown frozen": _row(ADVICE, "{} frozen objects were not looked at: pools, executors, loops, "
+    "unknown frozen": (ADVICE, "{} frozen objects were not looked at: pools, executors, loops, "
         "files, and who holds a socket", "run the audit before gc.freeze()"),
 }
 # fmt: on
@@ -122,7 +117,7 @@ def tell(key: str, subject: str, where: str = "", *what: object, severity: Sever
          remedy: str | None = None, detail: tuple[object, ...] = (),
          library: str = "") -> Hazard:  # fmt: skip
     """Return the hazard of a row of `TEXTS`, whose summary and detail have places to fill."""
-    usual, summary, does, more = TEXTS[key]
+    usual, summary, does, more = (*TEXTS[key], "", "")[:4]
     severity = severity or usual
     if remedy is None:
         remedy = f"nothing under forksafe: {does}" if severity == FIXED else does

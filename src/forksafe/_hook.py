@@ -30,7 +30,7 @@ import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _thread import _count, get_ident
 
-from ._fork_event import ForkEvent, _with_bodies, tell, this_process
+from ._fork_event import ForkEvent, _threads, _with_bodies, tell, this_process
 from ._fork_event._threads import current_frames, forget_vanished_threads
 from ._fork_event._typing import Any, Callable, Iterable, OnHazard
 from ._fork_event._who import EXEC, who_forks
@@ -173,9 +173,10 @@ def _before() -> None:
                 _watch()  # before the next line, which hides objects from the audit
             if _freezes:
                 _freeze()
-            # The first counts threads that Python started, the second those that run it: a C
-            # library can have its own, and call back.
+            # Those that Python started; and those that run it, whoever started them.
             event.beside_threads = bool(_count()) or len(current_frames()) > 1
+            if event.beside_threads and _threads.comes_last is None:
+                _threads.look_behind(_before)
             flush(event)
             if event.mask is None:
                 event.block(event.outer)
@@ -234,8 +235,7 @@ def _after_in_child() -> object:
     return None if event.left_alone else reset(event)
 
 
-# In the child the hooks run in the order of their registration. That of `threading` comes first: it
-# forgets all threads but one. Whose hooks come later `this_process.later_hooks` has noted.
+# In the child hooks run as they were registered; that of `threading` forgets all other threads.
 if HAVE_FORK:
     for _ in range(2):  # two signals may have come
         os.register_at_fork(after_in_parent=_meet_handlers)

@@ -2,8 +2,7 @@
 
 The cost of a fork is pages that are written to: by the child, by the parent after it, and by the
 parent before the next one. Any use of an object writes to its page, and a function of Python has a
-few of its own. So `note` goes through one table, in its own frame, to see which steps have anything
-to do. Most have not.
+few of its own. So `note` goes through one table, in its own frame: most steps have nothing to do.
 """
 
 from __future__ import annotations
@@ -19,19 +18,22 @@ from ._steps import STEPS
 from ._steps._mp import finish
 
 
-def _rows(step: Step) -> Iterator[tuple[Step, Any, str, Any, str]]:
-    """Yield where a step looks, as `Step.looks` has it, and how it takes notes then."""
-    take = None if type(step).note is Step.note else step.note
-    for where in step.looks:
-        module, path, key = f"{where}::".split(":")[:3]
-        yield step, take, sys.intern(module), attrgetter(path), sys.intern(key)
+def _rows(late: bool) -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
+    """Yield where steps look (`Step.looks`), and their methods, or each fork would make them."""
+    for index, step in enumerate(STEPS):
+        take = None if type(step).note is Step.note else step.note
+        for where in step.looks if step.late == late else ():
+            module, path, key = f"{where}::".split(":")[:3]
+            needs = () if module in step.modules else step.modules
+            do = index, needs, take, step.reset
+            yield sys.intern(module), attrgetter(path), sys.intern(key), do
 
 
-_EARLY, _LATE = ([r for step in STEPS if step.late == late for r in _rows(step)] for late in (0, 1))
+_EARLY, _LATE = [*_rows(late=False)], [*_rows(late=True)]
 # Where a thread has run meanwhile, 1 of 1,000 children had a lock that it had just taken.
 _LOOKS = 8
-# The last reset of this process; formatted only when asked for.
-_last: tuple[ForkEvent, dict[Step, object]] | None = None
+# The last reset of this process, and what came of each of its steps; formatted when asked for.
+_last: tuple[ForkEvent, list[object]] | None = None
 # What was told already: a layout that a parent did not know is no news from each of its children.
 _told: set[str] = set()
 
@@ -39,32 +41,33 @@ _told: set[str] = set()
 def note(event: ForkEvent) -> None:
     """Let every step look at the parent, and look at the stacks of its threads in between."""
     loaded = sys.modules
-    early: dict[Step, Any] = {}
+    notes = early = dict[int, tuple[Any, Any]]()
     try:
         for rows in (_EARLY, *(_LATE,) * (_LOOKS if event.beside_threads else 1)):
-            if rows is _LATE and event.beside_threads:
-                if event.stacks is not None and event.stacks.are_true():
-                    break
-                event.stacks = look(again=event.stacks is not None)
-            event.notes = notes = early.copy()
-            for step, take, module, attributes, key in rows:
+            if rows is _LATE:
+                if event.beside_threads:
+                    if event.stacks is not None and event.stacks.are_true():
+                        break
+                    event.stacks = look(again=event.stacks is not None)
+                notes = early.copy()
+            for module, attributes, key, do in rows:
                 thing: Any = loaded.get(module) if module else event
-                if thing is None or step in notes:
+                if thing is None:
                     continue
                 try:
                     found = attributes(thing)
                     if not (key in found if key else found):
                         continue
-                    if step.modules and loaded.keys().isdisjoint(step.modules):
+                    index, needs, take, make_whole = do
+                    if index in notes or (needs and loaded.keys().isdisjoint(needs)):
                         continue
                     noted = take(event) if take else None
                 except Exception:
+                    index, _, _, make_whole = do
                     noted = None  # the reset does without, and meets in the child what was wrong
                 if noted is not NOTHING:
-                    # Attributes that the parent has looked up are at hand in the child.
-                    notes[step] = step.reset, noted
-            if rows is _EARLY:
-                early = notes
+                    notes.setdefault(index, (make_whole, noted))
+        event.notes = sorted(notes.items())
     finally:
         if event.stacks is not None and event.stacks.asleep:
             end_turn()  # nobody waits for the GIL
@@ -78,24 +81,20 @@ def reset(event: ForkEvent) -> object:
     The hook is to return the result: see `Signals.release_in_hook`.
     """
     global _last
-    notes = event.notes
-    if notes is None:
-        notes = {step: (step.reset, None) for step in STEPS if step.loaded()}
-    outcomes: dict[Step, object] = {}
+    if event.notes is None:
+        event.notes = [(n, (each.reset, None)) for n, each in enumerate(STEPS) if each.loaded()]
+    outcomes: list[object] = []
     _last = event, outcomes
     this_process.whole = (this_process.forks, os.getpid())
     this_process.mark = outcomes  # an object like no other
     if event.undo and end_turn in event.undo:
         end_turn()
-    for step in STEPS:
-        if step not in notes:
-            continue
-        make_whole, noted = notes[step]
+    for index, (make_whole, noted) in event.notes:
         try:
-            outcomes[step] = make_whole(event, noted)
+            outcomes.append(make_whole(event, noted))
         except BaseException as exc:
-            outcomes[step] = exc
-            text = f"forksafe, in a forked child: step {step.name!r}"
+            outcomes.append(exc)
+            text = f"forksafe, in a forked child: step {STEPS[index].name!r}"
             if (key := f"{text}{exc}") not in _told:
                 _told.add(key)
                 tell(exc, text)
@@ -116,10 +115,11 @@ def last_reset() -> dict[str, str] | None:
     """
     if _last is None:
         return None
-    event, outcomes = _last
+    event, results = _last
+    outcomes = {index: outcome for (index, _), outcome in zip(event.notes or (), results)}
     told = {}
-    for step in STEPS:
-        outcome = outcomes.get(step, False)
+    for index, step in enumerate(STEPS):
+        outcome = outcomes.get(index, False)
         if isinstance(outcome, UnknownLayout):
             outcome = f"unknown layout: {outcome}"
         elif isinstance(outcome, BaseException):

@@ -93,8 +93,8 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
 
 
 _call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line
-# The last caller's file, name and line, and what was made of it.
-_named: tuple[Any, Any] = (None, None)
+# The last caller's code and line, and what was made of it.
+_named: tuple[Any, Any, Any] = (None, 0, None)
 
 
 def _in_the_name_of(caller: FrameType) -> Any:
@@ -103,11 +103,13 @@ def _in_the_name_of(caller: FrameType) -> Any:
     Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
     """
     global _named
-    file, name, line = caller.f_code.co_filename, caller.f_code.co_name, caller.f_lineno or 0
-    if _named[0] != (file, name, line):
-        code = _call.__code__.replace(co_filename=file, co_name=name, co_firstlineno=line)
-        _named = (file, name, line), code
-    return FunctionType(_named[1], caller.f_globals)
+    known, at, made = _named
+    code, line = caller.f_code, caller.f_lineno or 0
+    if code is not known or line != at:
+        names = {"co_filename": code.co_filename, "co_name": code.co_name}
+        made = _call.__code__.replace(co_firstlineno=line, **names)
+        _named = code, line, made
+    return FunctionType(made, caller.f_globals)
 
 
 def _warn_before(caller: FrameType) -> None:

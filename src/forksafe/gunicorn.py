@@ -28,8 +28,7 @@ def log_audit(*, allow: Iterable[str] = ()) -> None:
         from forksafe.gunicorn import log_audit; log_audit()
 
     The audit looks at the very moment of that fork: after ``pre_fork`` Gunicorn (25.1 and later)
-    stops a thread of its own. It takes the place of an ``on_hazard`` that `forksafe.install()` was
-    given.
+    stops a thread of its own. It takes the place of an ``on_hazard`` given to `forksafe.install()`.
 
     Args:
         allow: Hazards that are accepted, as patterns: see `forksafe.audit()`.

@@ -10,7 +10,7 @@ import sys
 from typing import Any, Callable
 
 import pytest
-from harness import Forker, run, run_plain
+from harness import READS_STACKS, Forker, run, run_plain
 
 FORKS = 20
 
@@ -266,6 +266,25 @@ def program_beside_sleepers(fork: Forker) -> None:
     assert _of_both(fork, lambda: "") == ""
 
 
+def program_a_hook_behind(fork: Forker) -> None:
+    """A hook that was registered before the import of forksafe runs between its hook and the fork.
+
+    It could let threads run. Else, beside such that sleep, streams need not start afresh.
+    """
+    import os
+    import threading
+
+    def told() -> str:
+        import forksafe
+
+        return (forksafe.last_reset() or {})["std streams"]
+
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    if fork.style == "safe_fork":  # which imports it now
+        os.register_at_fork(before=int)
+    assert _of_both(fork, told) == ("done" if fork.style == "safe_fork" else "not needed")
+
+
 def _of_both(fork: Forker, then: Callable[[], str]) -> str:
     """Have parent and child print a line each; return what the child returns then."""
     import sys
@@ -486,6 +505,13 @@ def test_alone_there_is_nothing_to_do(style: str) -> None:
 def test_beside_threads_that_sleep(style: str) -> None:
     """In a queue, in an event, in an executor."""
     healthy(program_beside_sleepers, style)
+
+
+@pytest.mark.skipif(not READS_STACKS, reason="that threads sleep is read off their stacks")
+@pytest.mark.parametrize("style", ["safe_fork", "hook"])
+def test_a_hook_that_comes_between(style: str) -> None:
+    """It may let a thread run that has slept, and that then is in a write."""
+    healthy(program_a_hook_behind, style)
 
 
 def test_streams_of_other_kinds_are_left_alone(style: str) -> None:

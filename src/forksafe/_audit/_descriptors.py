@@ -120,8 +120,7 @@ def _pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
         lent = {id(one) for one in every} - {id(one) for one in idle}
         options = getattr(pool, "connection_kwargs", {})
         name = str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
-        # Since 3.4 the pool looks at its pid first, and starts afresh; what was handed out stays
-        # with whoever has it. The asyncio pool belongs to its loop, and looks at nothing.
+        # Since 3.4 the pool looks at its pid, and starts afresh; what was lent stays.
         if every:
             yield "redis-py", pool, name, every, hasattr(type(pool), "_checkpid") and not lent
 

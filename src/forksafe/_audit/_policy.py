@@ -24,8 +24,7 @@ from ._threads import module_of
 Hazards = tuple[Hazard, ...]
 # Sets of hazards that were told, numbers aside: a port or a thread's number is no news.
 _told: set[frozenset[str]] = set()
-# What the hook is to call after its fork, by thread. Its registration is one of its own: it runs
-# after the one that restores the signals, and the interpreter reports what it raises.
+# What to call after the fork, by thread; by a hook of its own, which may raise and be reported.
 _found: dict[int, Callable[[], object]] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

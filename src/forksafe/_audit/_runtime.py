@@ -149,8 +149,7 @@ def _read(path: str) -> str:
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield what is found of the rest."""
-    # CPython deletes subinterpreters in the child before anything else runs, and that has never
-    # worked: it hangs up to 3.12, and dies by a signal from 3.13 on (cpython gh-139759, gh-101437).
+    # CPython deletes them in the child: it hangs, or dies from 3.13 on (gh-139759, gh-101437).
     list_all = loaded("_interpreters:list_all") or loaded("_xxsubinterpreters:list_all")  # to 3.12
     # Each is an object of its own, an id, or one of a tuple with it: the version decides.
     every = [int(x[0] if isinstance(x, tuple) else x) for x in list_all()] if list_all else []
@@ -182,8 +181,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
 
 
 def _exit_handlers() -> list[str]:
-    # atexit names nobody; but unregister() compares every handler with what it is given, which here
-    # notes them, and equals none. `append` is C code, so that no other thread comes in between.
+    # atexit names nobody; but unregister() compares each with this, which notes it, in C.
     handlers: list[Any] = []
     probe: Any = type("_Probe", (), {"__eq__": handlers.append, "__hash__": None})
     atexit.unregister(probe())

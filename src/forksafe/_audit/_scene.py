@@ -56,10 +56,10 @@ class Scene:
     @cached_property
     def _answered(self) -> dict[int, Any]:
         """What has a callback of the program in the after-fork registry, and leads from there."""
-        entries: list[Any] = []
+        todo: deque[Any] = deque()
         with suppress(UnknownLayout):  # the registry itself tells
-            entries = [entry for one in _mp.registries() for entry in list(one.entries.items())]
-        todo = deque(refer() for key, refer in entries if not _mp._is_own(key[2]))
+            for one in _mp.registries():
+                todo.extend(refer() for refer in one.in_order(None)[1].values())
         most = min(1000 * len(todo), 100_000)  # a requests.Session is 150 objects from its socket
         logger = loaded("logging:Logger")
         found: dict[int, Any] = {}  # which keeps them alive, so that no id is used again meanwhile

@@ -94,13 +94,14 @@ class forked:
         made: list[int] = []
         pipe: list[int] = []
         event = ForkEvent()
+        # It ends with the block: while the child lives each page that it is on would be copied.
         event.keeps_mask, event.identity = True, identity
+        self._identity = identity
         if self._drop_connections:
             event.drop_connections = True
         try:
-            # A handler that raises must find the child's pid known here, or nobody would stop it,
-            # and must not carry the child out of the block before it is in it. In C until the list
-            # has the pipe: another thread may take a signal that is blocked here.
+            # Where a handler raises, the child must be known, or nobody would stop it; and must not
+            # leave the block before it is in it. In C: another thread may take a blocked signal.
             event.block()
             pipe.extend(chain.from_iterable(starmap(os.pipe, ((),))))
             self._report = Report(pipe[1])
@@ -111,7 +112,8 @@ class forked:
                     policy.after(hazards)
             else:
                 self._report.pid = os.getpid()
-            event.restore_mask()
+            if event.mask is not None:
+                event.restore_mask()
         except BaseException as exc:
             if os.getpid() != fork._owner:
                 end(exc, self._report)
@@ -137,7 +139,7 @@ class forked:
         if os.getpid() != fork._owner:
             return  # another child of the parent, forked inside the block: not its to wait
         try:
-            code = fork.wait() if exc is None else 0
+            code = fork._wait(None) if exc is None else 0
             if self._check and code:
                 reason, _, text = fork._told().partition("\n")
                 raise ChildFailedError(fork.pid, code, fork.name, reason, text)
@@ -147,16 +149,18 @@ class forked:
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""
         try:
-            if fork.is_alive():
+            if fork._exitcode is None and fork.is_alive():
                 with suppress(ChildProcessError, TimeoutError):  # reaped by others, or heedless
                     fork.terminate()
                     fork.wait(self._grace)
         finally:  # also at a second Ctrl-C: no more grace
             try:
-                if fork.is_alive():
+                if fork._exitcode is None and fork.is_alive():
                     with suppress(ChildProcessError):
                         fork.kill()
                         fork.wait()
             finally:
-                with suppress(IndexError):  # in C: no handler runs between pop() and close()
+                try:  # in C: no handler runs between pop() and close()
                     list(map(os.close, iter(fork._fds.pop, None)))
+                except IndexError:
+                    pass

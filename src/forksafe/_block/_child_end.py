@@ -12,10 +12,12 @@ import gc
 import os
 import sys
 import threading
+from _thread import _count
 from contextlib import suppress
 
 from .._fork_event._typing import Any, Iterable, Never
 from .._steps import _exit_handlers
+from .._steps._temp_dirs import identity
 
 _OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
 
@@ -24,7 +26,7 @@ class Report:
     """The child's end of the pipe by which it tells the parent why it failed."""
 
     def __init__(self, pipe: int) -> None:
-        self._pipe, self._file = pipe, os.fstat(pipe)
+        self._pipe, self._file = pipe, identity(pipe)
         self.pid = 0  # the child, when it is known: others who come to the block's end tell nothing
         self.text = b""  # the reason in one line, then the traceback, if there is one
 
@@ -50,7 +52,7 @@ class Report:
     def send(self) -> None:
         """Tell the parent, who reads when this process has ended: so this never waits."""
         # The program may have closed all descriptors, and this one may be another file's by now.
-        if self.pid in (0, os.getpid()) and os.path.samestat(os.fstat(self._pipe), self._file):
+        if self.pid in (0, os.getpid()) and identity(self._pipe) == self._file:
             os.set_blocking(self._pipe, False)
             os.write(self._pipe, self.text)
 
@@ -63,7 +65,8 @@ def end(exc: BaseException | None, report: Report) -> Never:
             with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
                 code = _exit_code(exc, report)
         _exit_handlers.end_by(lambda: _finish(code, report))
-        _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
+        if _count():  # else it has many pages to go through, and nobody to join
+            _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
         _try(atexit._run_exitfuncs)
     finally:
         _finish(code, report)
@@ -118,13 +121,12 @@ def _end_what_is_own() -> None:
     files = [each for each in objects if type(each).__module__ == "_io"]
     others = [each for each in objects if type(each).__module__ != "_io"]
     _flush(files)  # into a GzipFile, for one, that has its own end to write then
-    for each in _holders_first(others):
+    for each in _holders_first(others) if others else ():
         if not (each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False)):
             _try(type(each).__del__, each)
     for problem in _flush(files):
         _tell(problem)
-    # The exit handler of coverage.py is the parent's, so we save what it has measured here; unless
-    # both processes have one data file, for this would be written over the parent's.
+    # coverage.py's exit handler is the parent's; and in one data file this would replace its data.
     measuring: Any = getattr(sys.modules.get("coverage"), "Coverage", None)
     current = measuring.current() if measuring is not None else None
     if current is not None and current.get_option("run:parallel"):

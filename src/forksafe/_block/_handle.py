@@ -1,8 +1,7 @@
 """`Fork`: the handle of a `forked()` block, without a public constructor.
 
-With a pidfd (Linux 5.4) exit status and signals go by the process itself: a pid that the kernel has
-given to another process meanwhile cannot be hit. Elsewhere the end of a pipe that the child holds
-open tells its end, and waitpid its status.
+With a pidfd (Linux 5.4) exit status and signals go by the process itself: a pid that is another
+process's by now cannot be hit. Elsewhere a pipe that the child holds tells its end.
 """
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ class Fork:
         Raises:
             ChildProcessError: Some other code reaped the child, and its status with it.
         """
-        return self._wait(0, "exitcode")
+        self._parent_only("exitcode")
+        return self._wait(0)
 
     @property
     def sentinel(self) -> int:
@@ -56,8 +56,9 @@ class Fork:
 
     def is_alive(self) -> bool:
         """Tell whether the child still runs."""
+        self._parent_only("is_alive()")
         try:
-            return self._wait(0, "is_alive()") is None
+            return self._wait(0) is None
         except ChildProcessError:
             return False
 
@@ -77,7 +78,8 @@ class Fork:
         __tracebackhide__ = True
         if timeout is not None and not hasattr(timeout, "__float__"):
             raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
-        if (code := self._wait(timeout, "wait()")) is None:
+        self._parent_only("wait()")
+        if (code := self._wait(timeout)) is None:
             raise TimeoutError(f"{self!r} still runs after {timeout} s")
         return code
 
@@ -136,10 +138,9 @@ class Fork:
             while len(self._fds) > 1:
                 os.close(self._fds.pop())
 
-    def _wait(self, timeout: float | None, what: str) -> int | None:
+    def _wait(self, timeout: float | None) -> int | None:
         """Wait for the exit code, for `timeout` seconds; None: the child still runs."""
         __tracebackhide__ = True
-        self._parent_only(what)
         if self._exitcode is None and not self._lost and self._fds:
             # A signal handler (SIGCHLD's) may ask in the midst of this, and be told.
             try:

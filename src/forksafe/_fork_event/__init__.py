@@ -4,8 +4,7 @@ A step is one subsystem that a fork breaks, and how it is made whole. `Step.note
 run inside ``os.fork()``. Nothing is imported, logged or printed there, and no lock is waited for. A
 subsystem that was never imported has no state. Private state of the standard library is touched
 only after its shape was checked, so that a new Python that moves an attribute is reported, not
-broken (`UnknownLayout`). Whatever a step raises is told, and stops neither the next step nor the
-fork.
+broken (`UnknownLayout`). Whatever a step raises is told, and stops neither the next nor the fork.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class ForkEvent(Signals):
     unflushed: tuple[Any, ...] = ()  # standard streams that did not take what waited in them
     reentered: tuple[Any, ...] = ()  # standard streams that this very thread was writing to
     stacks: Stacks | None = None  # what the other threads, and this one, were in the middle of
-    notes: dict[Step, Any] | None = None  # by step, its `reset`, and what it noted
+    notes: list[Any] | None = None  # by number of a step in use: its `reset`, what it noted
     undo: tuple[Callable[[], None], ...] = ()  # takes back in the parent what the notes changed
     callbacks: tuple[dict[Any, Any], ...] = ()  # the program's own, for when the process is whole
     raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
@@ -56,11 +55,9 @@ class _ThisProcess:
     forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
     # That count, and the pid, when all was last known to be in order.
     whole: tuple[int, int] = (0, os.getpid())
-    # What every reset replaces. By it a step that leaves something for the first use of an
-    # inherited object tells that object from what this process has made itself.
+    # What every reset replaces: tells an inherited object from what this process has made.
     mark: object = object()
-    # At-fork hooks of the standard library that run after ours in the child, since their modules
-    # were imported after forksafe: the reset frees their locks before the program's callbacks run.
+    # At-fork hooks of the standard library that run after ours: the reset frees their locks, too.
     later_hooks = tuple(each for each in _HOOKS if each[0] not in sys.modules)
 
 
@@ -99,9 +96,8 @@ class Step:
 
     name: str = ""  # how last_reset() and the documentation call it
     modules: tuple[str, ...] = ()  # those that hold the state: while none is loaded, there is none
-    # The step is skipped while all these are empty, or None, or not loaded: what attributes of
-    # modules lead to, as "module:path.of.attributes", without a module of the `ForkEvent`; behind
-    # another colon, a key in it. To look that up in C writes to fewer pages than any Python does.
+    # The step is skipped while all these are empty, or None, or not loaded: attributes of
+    # modules, as "module:path.of.attributes", or of the `ForkEvent`; behind another colon, a key.
     looks: tuple[str, ...] = ()
     late = False  # whether it looks behind the look at other threads, and lets none of them run
 
@@ -140,8 +136,7 @@ class _Raises:
 def tell(exc: BaseException, what: str) -> None:
     """Give an exception to ``sys.unraisablehook``, as one that was raised in `what`.
 
-    CPython does so with those of at-fork hooks. Any finalizer that raises leads there. PyPy runs
-    finalizers late; but its hook takes any object.
+    Any finalizer that raises leads there. PyPy runs them late; but its hook takes any object.
     """
     if sys.implementation.name == "pypy":
         told: Any = _Raises(exc, what)

@@ -5,7 +5,6 @@ whose ``finally`` calls ``LOCK.release()``. LOCK is a name, or an attribute that
 instruction is inside if an exception raised there reaches the body's handler. The lock is held from
 its taking to the call that releases it, where no jump leads in between from elsewhere, and where
 the body neither stores in LOCK nor releases it. Otherwise, and at the two calls, it *may* be held.
-Whatever looks different is left out.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from ._typing import Any, Iterator
 
 # Where a value is looked up ("global", "name" or "local"); the name; the attributes.
 Path = tuple[str, ...]
-# The first offset, the one behind the last, what leads to the lock, and whether it is held there:
-# False for perhaps, None for a function that releases it (or some lock: no path).
+# The offsets, the path to the lock; True: it is held, False: perhaps, None: it is released here.
 Span = tuple[int, int, Path, Any]
 
 _KINDS = {"LOAD_GLOBAL": "global", "LOAD_NAME": "name", "LOAD_DEREF": "local"}
@@ -37,8 +35,7 @@ _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _WITH = {dis.opmap.get(name) for name in ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")}
 _table: Any = getattr(dis, "_parse_exception_table", None)  # since 3.11
 
-# Up to 3.12 the variables of a frame are read by way of the dictionary that locals() has given to
-# the function, and renew it. A function that may have asked for it is left alone.
+# Up to 3.12 to read a frame's variables renews the dictionary that locals() has given.
 _LOCALS = set() if sys.version_info >= (3, 13) else {"locals", "vars", "dir", "eval", "exec"}
 
 # By id, as the hash of a code object takes all that is in it; and what ends that with the object.
@@ -159,8 +156,7 @@ class Analysis:
         sure = not any(self._changes(place, path) for place in body)
         held = dict.fromkeys((*range(taking + 1, inside), *body), sure)
         held[taking] = False
-        # On every way out, to the first call. Parts of the body are met again on these ways: what
-        # cannot raise anything may be missing in the table.
+        # On every way out, to the first call. The table may lack what cannot raise anything.
         ways = [entered[0], *(to for place in body for to in self._next(place))]
         while ways:
             place = ways.pop()

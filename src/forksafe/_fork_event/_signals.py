@@ -20,8 +20,7 @@ from types import CodeType, FrameType, MethodType
 
 from ._typing import Any, Collection
 
-# Straight from C, where numbers are numbers: the functions of ``signal`` turn each into an enum
-# member, and importing it costs as much as all of forksafe.
+# Straight from C: there numbers are numbers, and to import ``signal`` takes as long as all this.
 c: Any = __import__("_signal")
 
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
@@ -40,8 +39,7 @@ _trip: Any = c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt
 _RAISES = {opmap.get(name) for name in ("RAISE_VARARGS", "RERAISE")}
 
 
-# To set signal handlers and the wakeup fd in the child, within an at-fork hook. The forking thread
-# is the main one by then; PyPy makes it so only when the hooks have run.
+# To set signal handlers in an at-fork hook: PyPy makes the child's thread the main one later.
 as_main_thread: Any = type("_Is", (), dict.fromkeys(("__enter__", "__exit__"), lambda *_: None))()
 if sys.implementation.name == "pypy":
     import __pypy__  # type: ignore[import-not-found] # PyPy's own
@@ -63,8 +61,7 @@ class Signals:
         self._found = _sigmask(_BLOCK, ())
         known = outer.mask if outer else None
         self.mask = self._found if known is None else known
-        # Those that have a handler: to tell of the old mask, each call makes a set of all that are
-        # blocked. By now it can be restored: handlers may raise in here.
+        # Those with a handler: each call makes a set of all that are blocked. Handlers may raise.
         _sigmask(_BLOCK, compress(_DEFERRED, map(callable, map(c.getsignal, _DEFERRED))))
 
     def restore_mask(self) -> None:
@@ -94,9 +91,8 @@ class Signals:
                 self.late = exc
         if not due:
             return None
-        # A class for each: the finalizer must be a C function, found on the type. One in Python
-        # would run the handler in its own frame, and an exception there is dropped again. A bound
-        # method calls its function with what it is bound to, whatever that is.
+        # A class for each: the finalizer must be a C function, found on the type, for an exception
+        # in a frame of ours is dropped. A bound method calls its function with whatever it has.
         trips = (staticmethod(MethodType(_trip, number)) for number in due)
         return [type("_Arrived", (), {"__del__": trip})() for trip in trips]
 

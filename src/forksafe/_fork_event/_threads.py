@@ -9,6 +9,7 @@ the process (7.3.11, ``Fatal RPython error``); and of forks made in C no ``befor
 
 from __future__ import annotations
 
+import gc
 import select
 import sys
 import time
@@ -20,13 +21,11 @@ from ._typing import Any, Callable, Iterator, Mapping
 from ._who import find
 from ._with_bodies import Held, settle, walk
 
-# Seconds without the GIL before each further look: who waited for the GIL waits anew, and who was
-# given a lock shows that it has it. All are spent only where this thread holds a lock that another
-# waits for, in a way that its stack does not show.
+# Seconds without the GIL before each further look: who was given a lock shows it then. All are
+# spent only where this thread holds a lock that another waits for, and its stack does not show it.
 _PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
-# The functions of interest while they are not loaded; and those that are, by id, as the hash of a
-# code object takes all that is in it. The object is kept for that.
+# The functions of interest: those not loaded; and the others by id, to hash code takes long.
 _waiting: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 _known: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
 # Where a thread has nothing to do: in which function, by id, at which instruction.
@@ -44,6 +43,30 @@ def interest(
     _waiting.update(dict.fromkeys(paths, (variables, sleeps)))
 
 
+# Whether no hook that could let threads run comes behind ours; None while nobody has looked.
+comes_last: bool | None = None
+
+
+def look_behind(hook: object) -> None:
+    """See whether hooks that others registered before `hook` come between it and the fork.
+
+    The interpreter goes through a copy of its list of hooks, from the last to the first, and the
+    copy is among the youngest objects. The standard library's hooks just take a lock.
+    """
+    global comes_last
+    comes_last = False
+    lock = getattr(sys.modules.get("concurrent.futures.thread"), "_global_shutdown_lock", None)
+    for generation in (0, 1) if others_can_be_read() else ():
+        young = gc.get_objects(generation=generation)
+        lists = [[*e] for e in young if type(e) is list and len(e) < 99 and id(hook) in map(id, e)]
+        young.clear()  # this very frame may be among them
+        for hooks in lists[-1:]:
+            others = hooks[[*map(id, hooks)].index(id(hook)) + 1 :]
+            others = [each for each in others if getattr(each, "__self__", hook) is not lock]
+            comes_last = {getattr(each, "__module__", "") for each in others} <= {"logging"}
+            return
+
+
 class Stacks:
     """What one look saw, of the other threads and of this one."""
 
@@ -55,7 +78,7 @@ class Stacks:
         self.own_held: list[Held] = []
         self.places: list[Any] | None = _places(me, frames)  # None has us look again
         # Whether every other thread has nothing to do, and so is not inside of any C code but that.
-        self.asleep = readable = others_can_be_read()
+        self.asleep, readable = bool(comes_last), others_can_be_read()
         for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
             code = find(*path.split(":"))
             if code is not None:
@@ -104,9 +127,8 @@ current_frames: Any = (lambda: {get_ident(): sys._getframe()}) if _PYPY else sys
 _IN_C: Any = type(len)
 _sleep: Any = time.sleep if type(time.sleep) is _IN_C else int
 _select: Any = select.select if type(select.select) is _IN_C else lambda *_: None
-# The turn of a thread that forks: from the look to the fork no other is given the GIL. Else, on a
-# busy machine, 5 of 1,000 children had a lock that was taken in between. A thread that waits for
-# the GIL asks for it after the switch interval, so that is longer meanwhile.
+# The turn of a thread that forks: from the look to the fork no other is given the GIL, by a longer
+# switch interval. Else, on a busy machine, 5 of 1,000 children had a lock taken in between.
 _LONG = 0.05  # seconds
 _set_interval = sys.setswitchinterval
 _usual = 0.0  # what it was before; 0 while it is nobody's turn

@@ -3,10 +3,9 @@
 The child of ``Process.start()`` runs the after-fork registry itself, where each callback must run
 but once. A child that is about to exec is left alone.
 
-Only identity of code objects counts, never a name alone. And only a frame that is itself forking
-counts: a signal handler may interrupt ``Process.start()``, and fork. So from the fork outwards
-every frame must belong to a package that forks for others, up to the one that is looked for, or to
-a function that the program has put in the place of ``os.fork``.
+Only identity of code objects counts, never a name. A signal handler may interrupt
+``Process.start()``, and fork. So from the fork outwards every frame must belong to a package that
+forks for others, or to a function that the program has put in the place of ``os.fork``.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from types import CodeType, FrameType, ModuleType
 
 from ._typing import Any
 
-# ``multiprocess`` (pathos) is a copy of the first, with registries and children of its own.
-# ``billiard`` (Celery) has children of its own, and shares the registries of the first.
+# ``multiprocess`` (pathos) has registries of its own; ``billiard`` (Celery) shares the first's.
 NAMES = ("multiprocessing", "multiprocess", "billiard")
 
 

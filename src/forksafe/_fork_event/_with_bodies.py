@@ -6,9 +6,8 @@ lock it is we look up again in the frame, without running code of the program. N
 other function has put another lock there, or has released it. A thread at the entry of a body, or
 at its exit, *may* have the lock. Mostly it waits for the GIL, and is in the body at the next look.
 
-Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack`` or
-``@contextmanager`` (what is inside is not on the stack), by a wrapper, or by ``async with``, and
-other types of locks. On PyPy nothing is read, and without a GIL nothing may be.
+Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack``,
+``@contextmanager``, ``async with`` or a wrapper, and other types; all on PyPy, and without a GIL.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ READS = sys.implementation.name == "cpython" and all(
 _KEEPS_LOCALS = sys.version_info < (3, 13) and sys.implementation.name == "cpython"
 _OPTIMIZED = 1  # inspect.CO_OPTIMIZED: a function, not the body of a class
 
-# Where a thread in Condition.wait() sleeps, and has released the lock: behind the first acquire(),
-# by which it locks what it then sleeps on. Behind its sleep it takes the lock again.
+# Where a thread in Condition.wait() sleeps without the lock: behind the first acquire().
 WAIT: Any = getattr(Condition.wait, "__code__", None)
 _ASLEEP: set[int] = set()
 _EVENT: Any = getattr(Event.wait, "__code__", None)  # whose lock is that of the same Condition
@@ -55,8 +53,7 @@ def load() -> None:
 class Held:
     """A lock that a thread holds, or may hold: a ``_thread.lock`` or ``_thread.RLock``.
 
-    It is `sure` if that is proven, and `foreign` if the thread that looks is known not to hold it.
-    It is taken in the function that is at `where`.
+    `sure`: that is proven; `foreign`: the thread that looks has it not; `where`: it was taken.
     """
 
     __slots__ = ("foreign", "lock", "of_standard_library", "sure", "where")
@@ -138,9 +135,8 @@ def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
 
 def free(held: Held) -> bool:
     """Free a lock in the child, unless this thread holds it or may hold it; tell whether it was."""
-    # Not this thread's is a lock that was free at a look, or that another thread was proven to hold
-    # then; and, up to 3.13, one that cannot be taken although locked() says no: who is given a lock
-    # sets that flag when it has the GIL again, which this thread has had.
+    # Not this thread's is a lock that was free at a look, or another's then; and, up to 3.13, one
+    # that cannot be taken though locked() says no: who is given a lock sets that with the GIL.
     if not held.foreign and (type(held.lock) is RLock or held.lock.locked()):
         return False
     return free_lock(held.lock)
@@ -162,8 +158,7 @@ def locals_of(frame: FrameType, *names: str) -> list[Any]:
     """Return local variables of a function, None for what has no value."""
     found = frame.f_locals
     values = [found.get(name) for name in names]
-    # Up to 3.12 the frame keeps this dictionary, and with it what the function lets go of. A trace
-    # function's changes would be in it.
+    # Up to 3.12 the frame keeps it, and what is in it; so do a trace function's changes.
     if _KEEPS_LOCALS and frame.f_code.co_flags & _OPTIMIZED and sys.gettrace() is None:
         found.clear()
     return values

@@ -16,11 +16,9 @@ class Library:
     Several words stand in one string; patterns are matched as file names are.
     """
 
-    # Its threads: patterns, ``module:qualname``, of what they were started with; else modules whose
-    # code they run; else patterns of their names, for those who run the code of others.
+    # Its threads: what they were started with; else modules whose code they run; else names.
     targets = modules = names = ""
-    # What tells that it starts a thread again: ``module:name``, or an attribute of the object whose
-    # method the thread runs; and whether that holds only of threads without work.
+    # What tells that it starts it again: ``module:name``, or an attribute of its owner; if idle.
     restarts, idle = "", False
     answered_by = ""  # what is told and answers for its threads: patterns of an allow-list
     natives = ""  # patterns of the names of its native threads, which Linux cuts at 15 bytes
@@ -29,8 +27,7 @@ class Library:
     loaded = trouble = state = ""
     kind = "module"
     prepared = ""  # a variable, and behind "=" the values by which it is prepared for forks
-    # Classes that hold a connected socket, beside those of `_connections.ROWS`: behind the last dot
-    # the attribute with its descriptor or fileno(), if any. The library listed first counts.
+    # Classes with a connected socket; behind the last dot its attribute, if any. The first counts.
     connections = ""
 
     def __init__(self, name: str, remedy: str, **more: Any) -> None:

@@ -80,8 +80,7 @@ _POOL = {"_closed": True, "_opened": False, "_growing": False, "_pool_full_event
 
 
 def _psycopg_pool(pool: Any) -> None:
-    # Back to what it was before it was opened, to be opened by the first use. Its threads, or
-    # tasks, start with that, and so in the process, and the loop, that needs them.
+    # As before it was opened: the first use starts its threads, or tasks, where they are needed.
     if pool.closed:
         return
     state = vars(pool)

@@ -17,7 +17,7 @@ from .._fork_event._typing import Any
 from .._libraries._connections import ROWS, Row
 
 Found = list[tuple[Row, list[Any]]]
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE in CPython's object.h
+HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE in CPython's object.h
 PYPY = sys.implementation.name == "pypy"
 
 
@@ -80,15 +80,14 @@ def instances(types: set[type], frozen: bool = False) -> dict[type, list[Any]]:
 
     An object refers to its type, unless that is static in C. ``gc.get_objects()`` is slower, and
     counts a reference to each object. That copies pages that are shared with older children; and
-    where another thread is at work on a tuple, CPython refuses to resize one that others refer to
-    (``SystemError``). PyPy counts no references.
+    where another thread resizes a tuple, CPython refuses (``SystemError``). PyPy counts none.
     """
     found: dict[type, list[Any]] = {cls: [] for cls in types}
     if not types:
         return found
     refer = {loaded(row.path): row.anchors for row in ROWS if row.anchors}
     anchors = [*types, *(anchor for cls in types & refer.keys() for anchor in refer[cls]())]
-    in_c = [cls for cls in types if not cls.__flags__ & _HEAP_TYPE]
+    in_c = [cls for cls in types if not cls.__flags__ & HEAP_TYPE]
     unanchored = any(refer.keys().isdisjoint(cls.__mro__) for cls in in_c)
     # The collector does not show what it was told to leave alone.
     thaw = frozen and getattr(gc, "get_freeze_count", int)()

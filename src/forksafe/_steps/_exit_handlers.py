@@ -18,10 +18,10 @@ import os
 import sys
 from _io import _IOBase, _RawIOBase
 from _weakref import ref
-from itertools import compress
 
 from .._fork_event import ForkEvent, Step, _who
 from .._fork_event._typing import Any, Callable, Never
+from ._connections import HEAP_TYPE
 from ._temp_dirs import identity
 
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")
@@ -31,6 +31,7 @@ _Function = type(lambda: None)
 _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 # Whether the program has frozen its heap. To count a million objects takes 10 ms.
 _frozen = False
+_IO_IS_STATIC = not _IOBase.__flags__ & HEAP_TYPE
 
 # In the child of `forked()`: how it ends, and what of it is the parent's.
 _end: Callable[[], object] = int  # which does nothing
@@ -53,7 +54,7 @@ class ExitHandlersStep(Step):
             return False
         if note is None or fork.beside_threads:  # another thread may have made some since
             note = _parents()
-        utils, finalizers, handlers = note
+        utils, finalizers, handlers, generations = note
         if finalizers is not None:
             for info in finalizers:
                 info.atexit = False
@@ -61,19 +62,17 @@ class ExitHandlersStep(Step):
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
             atexit.register(lambda: _end())  # after all that the child registers
-            for util in utils:
-                atexit.register(util._exit_function)
+            for util, process in utils:
+                atexit.register(_exit_function, util, process)
                 util._exiting = False  # where the parent forks at its own end
-            self._inherit(handlers)
+            self._inherit(handlers, generations)
         return True
 
-    def _inherit(self, log_handlers: list[Any]) -> None:
+    def _inherit(self, log_handlers: list[Any], generations: bool) -> None:
         global _inherited_log_handlers, _inherited_files, _own_are_young
-        _inherited_log_handlers = log_handlers
+        _inherited_log_handlers, _own_are_young = log_handlers, generations
         _grown_old.clear()
-        # The third threshold of the incremental collector is 0.
-        _own_are_young = _GENERATIONS and not _frozen and gc.get_threshold()[2] > 0
-        if _own_are_young:
+        if generations:
             gc.freeze()
             gc.unfreeze()
             if _keep not in gc.callbacks:
@@ -82,23 +81,33 @@ class ExitHandlersStep(Step):
             _inherited_files = _open_files()
 
 
-def _parents() -> tuple[list[Any], list[Any] | None, list[Any]]:
+def _exit_function(util: Any, process: Any) -> None:
+    """Run what ends a process of a family, if that has anything to do: its code is many pages."""
+    if getattr(util, "_finalizer_registry", util) or getattr(process, "_children", util):
+        util._exit_function()
+
+
+def _parents() -> tuple[list[tuple[Any, Any]], list[Any] | None, list[Any], bool]:
     """Return what the parent has for its end.
 
-    The modules whose ``_exit_function`` ends a process, each function once; what
-    ``weakref.finalize`` would run, None where it has no exit handler; the handlers of logging.
+    The modules whose ``_exit_function`` ends a process, each function once, with those that list
+    its children; what ``weakref.finalize`` would run, None where it has no exit handler; the
+    handlers of logging; whether the collector's generations can tell what is the child's.
     """
     global _frozen
     utils: dict[Any, Any] = {}
     for util in _who.loaded(_UTILS):
-        utils.setdefault(getattr(util, "_exit_function", None), util)
+        process = sys.modules.get(util.__name__.replace("util", "process"))
+        utils.setdefault(getattr(util, "_exit_function", None), (util, process))
     utils.pop(None, None)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     finalizers = None
     if getattr(finalize, "_registered_with_atexit", False):
         finalizers = [info for info in list(finalize._registry.values()) if info.atexit]
     _frozen = _frozen or (_GENERATIONS and gc.get_freeze_count() > _BY_ITSELF)
-    return list(utils.values()), finalizers, _all_log_handlers()
+    # The third threshold of the incremental collector is 0.
+    generations = _GENERATIONS and not _frozen and gc.get_threshold()[2] > 0
+    return list(utils.values()), finalizers, _all_log_handlers(), generations
 
 
 def _all_log_handlers() -> list[Any]:
@@ -130,8 +139,11 @@ def own() -> tuple[list[Any], list[Any]]:
     inherited = set(map(id, _inherited_log_handlers))
     handlers = [each for each in _all_log_handlers() if id(each) not in inherited]
     if _own_are_young:
-        objects = [*(each() for each in _grown_old), *gc.get_objects(0), *gc.get_objects(1)]
-        return handlers, _with_an_end(list({id(each): each for each in objects}.values()))
+        objects = gc.get_objects(0) + gc.get_objects(1)
+        if _grown_old:
+            objects += (each() for each in _grown_old)
+            objects = list({id(each): each for each in objects}.values())
+        return handlers, _with_an_end(objects)
     if _inherited_files is None:
         return [], []  # nobody knows what was inherited
     files = {fd for fd, _ in _open_files() - _inherited_files}
@@ -145,10 +157,12 @@ def _with_an_end(objects: list[Any]) -> list[Any]:
     kinds = list(map(type, objects))
     ids = list(map(id, kinds))  # a metaclass says what it likes to being hashed
     wanted = {key for key, kind in dict(zip(ids, kinds)).items() if _has_an_end(kind)}
-    return list(compress(objects, map(wanted.__contains__, ids)))
+    return [each for each, key in zip(objects, ids) if key in wanted] if wanted else []
 
 
 def _has_an_end(kind: type) -> bool:
+    if not kind.__flags__ & HEAP_TYPE and not _IO_IS_STATIC:  # most are from C
+        return kind is _Generator
     for base in kind.__mro__:
         if base is _RawIOBase:
             return False  # it writes at once

@@ -65,8 +65,7 @@ class ImportsStep(Step):
             elif lock.count:
                 names.append(name)
                 lock.owner, lock.count = None, type(lock.count)()
-        # By thread id, which a thread of the child can have again. Since 3.12 (gh-106176) a mapping
-        # with weak values is around the dict.
+        # By thread id, which can come again. Since 3.12 (gh-106176) a weak mapping is around it.
         blocking: Any = getattr(sys.modules[_BOOTSTRAP], "_blocking_on", None)
         blocking = getattr(blocking, "data", blocking)
         expect(isinstance(blocking, dict), "importlib._bootstrap._blocking_on is no dict")
@@ -124,12 +123,12 @@ class LocksStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         if len(sys.modules) != self._count:
             self._look_into_modules()
-        # Most are free, and the child does not touch their pages. A lock without a GIL, or of
-        # PyPy's, is looked at there.
+        # Most are free, and the child does not touch them. Not all builds can be asked of a lock.
         known = READS and others_can_be_read()
-        taken = [lock for lock in self._of_modules if not (known and _is_free(lock))]
+        taken = [e for e in self._of_modules if not known or "unlocked" not in repr(e)]
         stacks: Any = fork.stacks
         if taken:
+            taken = [e for e in taken if not known or not getattr(e, "_is_owned", bool)()]
             own = {id(frame.f_globals) for frame in stack_of(sys._getframe())}
             mine = {id(one.lock) for one in stacks.own_held}
             taken = [e for e in taken if self._of_modules[e] not in own and id(e) not in mine]
@@ -162,11 +161,6 @@ class LocksStep(Step):
                             self._of_modules[each] = id(namespace)
 
 
-def _is_free(lock: Any) -> bool:
-    """Tell whether no other thread has a lock; one cannot ask a re-entrant one up to 3.13."""
-    return "unlocked" in repr(lock) or getattr(lock, "_is_owned", bool)()
-
-
 def is_standard(name: str, module: Any) -> bool:
     if _STANDARD is not None:
         return name.partition(".")[0] in _STANDARD
@@ -188,28 +182,30 @@ class ConditionsStep(Step):
     looks = (":beside_threads",)
     late = True
 
-    def note(self, fork: ForkEvent) -> list[list[Any]]:
+    def note(self, fork: ForkEvent) -> tuple[list[list[Any]], list[tuple[Any, int]]]:
+        if vars(Condition).get("_waiters") not in (None, _waiters):
+            raise UnknownLayout("threading.Condition._waiters is no plain attribute")
         # This very thread's own waits.
         frames = stack_of(sys._getframe())
-        return [locals_of(frame, "self", "waiter") for frame in frames if frame.f_code is WAIT]
-
-    def reset(self, fork: ForkEvent, note: list[list[Any]] | None) -> bool:
-        global _now
-        plain = vars(Condition).get("_waiters")
-        if plain not in (None, _waiters):
-            raise UnknownLayout("threading.Condition._waiters is no plain attribute")
-        _now = object()
-        for condition, waiter in self.note(fork) if note is None else note:
-            _take_out(vars(condition), waiter)
-        Condition._waiters = _waiters  # type: ignore[attr-defined]
+        waits = [locals_of(frame, "self", "waiter") for frame in frames if frame.f_code is WAIT]
         # A Barrier also counts who waits.
         own, others = (fork.stacks.own, fork.stacks.others) if fork.stacks else ({}, {})
         waiting = [barrier for (barrier,) in own.get(_BARRIER, ())]
-        for (barrier,) in others.get(_BARRIER, ()):
+        barriers = [barrier for (barrier,) in others.get(_BARRIER, ())]
+        return waits, [(each, sum(one is each for one in waiting)) for each in barriers]
+
+    def reset(self, fork: ForkEvent, note: Any) -> bool:
+        global _now
+        waits, barriers = self.note(fork) if note is None else note
+        _now = object()
+        for condition, waiter in waits:
+            _take_out(vars(condition), waiter)
+        Condition._waiters = _waiters  # type: ignore[attr-defined]
+        for barrier, count in barriers:
             counts = getattr(barrier, "_count", None), getattr(barrier, "_state", None)
             expect([type(each) for each in counts] == [int, int], "a Barrier without its counts")
-            barrier._count = sum(one is barrier for one in waiting)
-            if barrier._state > 0 and not barrier._count:
+            barrier._count = count
+            if barrier._state > 0 and not count:
                 barrier._state = 0  # draining, or resetting, until those who left it have left
         return True
 

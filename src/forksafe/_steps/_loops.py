@@ -37,9 +37,13 @@ _set_wakeup_fd: Callable[[int], int] = c.set_wakeup_fd
 _suspended: dict[int, Any] = {}
 
 
+_asyncios = getattr(getattr(sys.modules.get("asyncio.events"), "on_fork", 0), "__code__", None)
+
+
 class WakeupFdStep(Step):
     name = "wakeup fd"
-    looks = (":begun",)  # always: nothing tells whether it is set
+    # Always, as nothing tells whether it is set; unless asyncio's hook does it, and before ours.
+    looks = () if "set_wakeup_fd" in getattr(_asyncios, "co_names", ()) else (":begun",)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         if not _PYPY:
@@ -160,8 +164,7 @@ def _refresh(loop: Any, selector: Any) -> None:
         os.set_blocking(ours.fileno(), False)
         os.dup2(ours.fileno(), its.fileno(), False)
         ours.close()
-    # A wakeup more than needed does no harm. One that was on its way in the old pair, when the
-    # loop had looked at its queue already, would be lost.
+    # A wakeup more does no harm; one that was on its way in the old pair would be lost.
     os.write(pair[1].fileno(), b"\0")
     for key in list(keys.values()):
         try:

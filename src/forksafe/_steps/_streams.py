@@ -1,9 +1,9 @@
 """Rows 14, 20 and 21: what waits in a stream or a handler of `logging` is written once.
 
 stdout, stderr and the streams of ``logging``'s handlers are flushed before the fork, unless nobody
-takes what they hold; ``multiprocessing.popen_fork`` does so with the first two. Beside threads they
-start afresh in the child, in place: nobody there releases the lock of a buffer (cpython gh-50970).
-Not where this very thread is inside a write (a signal handler forks there), which goes on.
+takes what they hold; ``multiprocessing.popen_fork`` does so with the first two. Beside threads that
+do not just sleep they start afresh in the child, in place: nobody there releases the lock of a
+buffer (cpython gh-50970). A write that this very thread is inside of (by a handler) goes on.
 
 A ``MemoryHandler`` is empty in the child. A ``SocketHandler``, and a ``SysLogHandler`` over TCP,
 connects anew at its next record. Datagrams stay: a record is one message, whoever sends it.
@@ -32,20 +32,19 @@ class StreamsStep(Step):
     looks = (":beside_threads", ":unflushed")
     late = True
 
-    def note(self, fork: ForkEvent) -> tuple[bool, list[Any]]:
-        idle = fork.stacks is not None and fork.stacks.asleep
-        if idle:
+    def note(self, fork: ForkEvent) -> Any:
+        if fork.stacks is not None and fork.stacks.asleep:
+            fork.unflushed = ()
             flush(fork)  # what others have written since, if anything
-        return idle, _to_start_afresh(fork)
+        return _to_start_afresh(fork) or NOTHING
 
-    def reset(self, fork: ForkEvent, note: tuple[bool, list[Any]] | None) -> bool:
-        idle, found = note or (False, _to_start_afresh(fork))
+    def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
+        found = _to_start_afresh(fork) if note is None else note
         for init, text, buffer, raw, size in found:
-            # __init__() on a live object gives it an empty buffer and a new lock, and leaves the
-            # file open. The TextIOWrapper keeps its settings. Its pending text is the parent's, so
-            # we flush it while the buffer points at a sink, and then point it back at the file.
+            # __init__() on a live object gives it an empty buffer and a new lock. Text that waits
+            # is the parent's, so we flush it while the buffer points at a sink.
             try:
-                if text is not None and not idle:
+                if text is not None:
                     init(buffer, io.BytesIO(), 512)
                     text.flush()
             finally:
@@ -57,7 +56,9 @@ def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
     """Return, of each stream that the child starts afresh, the layers and the buffer's size."""
     reentered = [id(stream) for stream in fork.reentered]
     found = []
-    for stream in _streams() if fork.beside_threads else fork.unflushed:
+    # Nobody is in a write but this thread.
+    idle = not fork.beside_threads or (fork.stacks is not None and fork.stacks.asleep)
+    for stream in fork.unflushed if idle else _streams():
         known = layers(stream)
         if known is not None and id(stream) not in reentered:
             text, buffer = known

@@ -45,8 +45,7 @@ class TempDirsStep(Step):
         return bool(infos)
 
     def _at_exit(self) -> None:
-        # Registered later than the function of weakref.finalize, and so run before it, and before
-        # the exit handlers that the process inherited.
+        # Registered last, and so run before weakref.finalize's, and all that were inherited.
         lifelines = {heir.lifeline for heir in self._heirs if heir.lifeline is not None}
         last = {lifeline: lifeline.is_last() for lifeline in lifelines}
         for heir in self._heirs:
@@ -110,8 +109,7 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
-        # A program that closes every descriptor (a daemon does) may have other files by the same
-        # numbers later.
+        # A program that closed all descriptors may have others by the same numbers later.
         self._pipe = identity(self._read)
 
     def is_last(self) -> bool | None:

@@ -19,7 +19,7 @@ _set: Any = getattr(_faulthandler, "dump_traceback_later", None)
 _cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
 
 # Of the watchdog that is set: its timeout, the other arguments, and when it was set.
-_armed: tuple[float, dict[str, Any], float] | None = None
+_armed: Any = None
 
 
 class WatchdogStep(Step):
@@ -44,7 +44,6 @@ class WatchdogStep(Step):
 
 
 def _set_again() -> None:
-    assert _armed is not None
     timeout, options, begin = _armed
     passed = time.monotonic() - begin
     left = timeout - passed % timeout if options["repeat"] else timeout - passed

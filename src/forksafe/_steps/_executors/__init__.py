@@ -46,8 +46,7 @@ def _fail_future(future: Any, error: Exception) -> None:
         callbacks, future._done_callbacks = future._done_callbacks, []
         KEPT.append(callbacks)
         future.set_exception(error)
-        # The program's callbacks were made for the parent, and may take locks that a vanished
-        # thread holds. asyncio's only schedules a call in the loop of the task that waits.
+        # The program's may take locks of vanished threads. asyncio's only schedules a call.
         for callback in callbacks:
             if getattr(callback, "__qualname__", None) == _ASYNCIOS:
                 callback(future)

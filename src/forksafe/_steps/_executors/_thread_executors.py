@@ -2,8 +2,7 @@
 
 In the child it is again as before its first ``submit()``; and shut down where it was shut down.
 Work that was queued or running is the parent's, and its future raises ``BrokenThreadPool``: code
-that expects a cancellation (asyncio's) would take one for its own. The work of the thread that
-forks goes on in the child.
+that expects a cancellation (asyncio's) would take one for its own. This thread's work goes on.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ _RUN = f"{_MODULE}:_WorkItem.run"
 _WORKER = f"{_MODULE}:_worker"
 interest(_SUBMIT, _RUN)
 interest(_WORKER, variables=("work_queue", "work_item"), sleeps=("work_queue", "get"))
+# Since 3.13 who waits for a queue stands in a list of the interpreter's, new in the child.
+_QUEUES_STAY = sys.version_info >= (3, 13)
 _STATE = {"_threads", "_work_queue", "_shutdown", "_idle_semaphore", "_shutdown_lock"}
 
 
@@ -49,33 +50,30 @@ class ThreadExecutorsStep(Step):
         found, lost = _find(fork)
         for one in found:
             _check(one)
-        return (found, lost) if found else NOTHING
+        stacks: Any = fork.stacks
+        # Else a thread holds a lock of it; this very one may, under a signal handler.
+        idle = stacks.asleep and not lost and _SUBMIT not in {*stacks.own, *stacks.others}
+        return (found, lost, idle, _queues()) if found else NOTHING
 
-    def reset(self, fork: ForkEvent, note: tuple[list[ThreadExecutor], list[Any]] | None) -> bool:
-        found, lost = note or _find(fork)
+    def reset(self, fork: ForkEvent, note: Any) -> bool:
+        found, lost, idle, queues = note or (*_find(fork), False, _queues())
         if not found:
             return False
-        KEPT.append(found)
-        module = sys.modules[_MODULE]
-        stacks = fork.stacks
-        # Else a thread was in one of its methods. This very one may be, under a signal handler, and
-        # will release the lock that it has taken.
-        idle = stacks is not None and stacks.asleep and note is not None
-        idle = idle and not {_SUBMIT} & {*stacks.own, *stacks.others}  # type: ignore[union-attr]
+        # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
+        KEPT.append((found, queues.data))
+        queues.data = {}
         failure: Exception | None = None
         for one in found:
             try:
                 _start_afresh(one, idle, lost)
             except UnknownLayout as exc:
                 failure = exc
-        # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
-        module._threads_queues.data.clear()
         if lost:
             message = (
                 f"this work was given to a thread of process {os.getppid()}, and process "
                 f"{os.getpid()}, forked from it, has no such thread: submit it again here"
             )
-            fail(_work(lost), module.BrokenThreadPool, message)
+            fail(_work(lost), sys.modules[_MODULE].BrokenThreadPool, message)
         if failure is not None:
             raise failure
         return True
@@ -97,16 +95,20 @@ def _work(items: list[Any]) -> list[Any]:
     return [item for item in items if type(item) is sys.modules[_MODULE]._WorkItem]
 
 
+def _queues() -> Any:
+    queues = getattr(sys.modules.get(_MODULE), "_threads_queues", None)
+    expect(hasattr(queues, "data"), f"{_MODULE}._threads_queues is no mapping with weak keys")
+    return queues
+
+
 def live_thread_executors() -> list[ThreadExecutor]:
     """Return the executors that have threads in this process. Reads only."""
     module = sys.modules.get(_MODULE)
     if module is None:
         return []
-    queues: Any = getattr(module, "_threads_queues", None)
-    expect(hasattr(queues, "data"), f"{_MODULE}._threads_queues is no mapping with weak keys")
     found: dict[int, ThreadExecutor] = {}
     me = get_ident()
-    for reference, queue in list(queues.data.items()):
+    for reference, queue in list(_queues().data.items()):
         thread = reference()
         if thread is None:
             continue
@@ -158,9 +160,9 @@ def _check(one: ThreadExecutor) -> None:
     expect(kind in ("SimpleQueue", "_PySimpleQueue"), f"an executor's queue is a {kind}")
     if one.executor is not None:
         state = vars(one.executor)
-        expect(state.keys() >= _STATE, "ThreadPoolExecutor with other attributes")
-        expect(hasattr(state["_idle_semaphore"], "_value"), "a Semaphore without its value")
-        expect(state["_work_queue"] is one.queue, "an executor with two queues")
+        known = state.keys() >= _STATE and state["_work_queue"] is one.queue
+        known = known and hasattr(state["_idle_semaphore"], "_value")
+        expect(known, "ThreadPoolExecutor with other attributes, or another queue")
 
 
 def _start_afresh(one: ThreadExecutor, idle: bool, lost: list[Any]) -> None:
@@ -169,16 +171,18 @@ def _start_afresh(one: ThreadExecutor, idle: bool, lost: list[Any]) -> None:
         _check(one)
         lost += _queued(one.queue)
     state = {} if one.executor is None else vars(one.executor)
-    KEPT.append(dict(state))
-    if one.own is None:
-        state.update(_threads=set(), _work_queue=type(one.queue)())
-    else:  # the thread goes on, and knows this queue
+    KEPT.append(state.get("_threads") if idle else dict(state))
+    if one.own is not None:  # the thread goes on, and knows this queue
         state["_threads"] = {one.own}
         one.queue.__init__()  # PyPy's is in Python, and its old lock may be held for ever
         while not one.queue.empty():
             one.queue.get_nowait()
         if state.get("_shutdown", True):
             one.queue.put(None)  # so that the thread still ends
+    else:
+        state["_threads"] = set()
+        if not (idle and _QUEUES_STAY):
+            state["_work_queue"] = type(one.queue)()
     if not idle:
         state.update(_idle_semaphore=threading.Semaphore(0), _shutdown_lock=threading.Lock())
     elif one.executor is not None:

@@ -19,7 +19,7 @@ from ..._fork_event._who import Launch
 
 # By a key (an index, the object's id, the callback) a weak reference to the object.
 Entries = dict[tuple[int, int, Any], Any]
-_FAMILIES = _who.NAMES
+_OWN = tuple(f"{name}." for name in _who.NAMES)  # what the names of their modules begin with
 _AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
 
 
@@ -33,7 +33,8 @@ class RegistryStep(Step):
 
     def reset(self, fork: ForkEvent, note: list[Registry] | None) -> bool:
         families = registries() if note is None else note
-        noted = [one.in_order(fork) for one in families]  # before any callback registers another
+        # Before any callback registers another.
+        noted = [one.in_order(fork.launch) for one in families]
         for one, (own, programs) in zip(families, noted):
             if fork.launch is None or not one.is_of(fork.launch):
                 one.finalizers.clear()
@@ -61,12 +62,14 @@ class Registry:
         """Tell whether the `Process` that is being started runs this registry itself."""
         return launch.registry is self._registry
 
-    def in_order(self, fork: ForkEvent) -> tuple[Entries, Entries]:
+    def in_order(self, launch: Launch | None) -> tuple[Entries, Entries]:
         """Return multiprocessing's own entries, and the program's; none that a `Process` runs."""
-        if fork.launch is not None and self.is_of(fork.launch):
+        if launch is not None and self.is_of(launch):
             return {}, {}
         programs = self.entries.copy()  # by index, as they were put there
-        mine = set(filter(_is_own, {callback for _, _, callback in programs}))
+        callbacks = {callback for _, _, callback in programs}
+        # multiprocessing's, or those of its kin.
+        mine = {each for each in callbacks if f"{each.__module__}".startswith(_OWN)}
         own = [key for key in programs if key[2] in mine] if mine else []
         return {key: programs.pop(key) for key in own}, programs
 
@@ -74,12 +77,6 @@ class Registry:
         """Return the modules that share it: billiard.util has that of multiprocessing.util."""
         utils = _who.loaded(RegistryStep.modules)
         return [u for u in utils if getattr(u, "_afterfork_registry", None) is self._registry]
-
-
-def _is_own(callback: Any) -> bool:
-    """Tell whether a registered callback is multiprocessing's, or one of its kin."""
-    module = getattr(callback, "__module__", None)
-    return isinstance(module, str) and module.partition(".")[0] in _FAMILIES
 
 
 def registries() -> list[Registry]:
@@ -153,7 +150,7 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
             if util._run_after_forkers is run:
                 util._run_after_forkers = original
         fork.launch = None  # the rest is as at any fork
-        own, programs = theirs.in_order(fork)
+        own, programs = theirs.in_order(None)
         run_own(fork, own)
         fork.callbacks = (programs, *fork.callbacks)
         _join_finalizers(theirs, families)

@@ -9,9 +9,8 @@ Since 3.14.10 a child closes its end of the tracker's pipe unless ``_fork_intent
 set (cpython gh-146313). The parent's exit does not wait for it while a `Lifeline` tells of a child.
 
 The parent's forkserver ends when nobody holds its "alive" pipe any more, so the child closes its
-copy, and starts one of its own on demand. The server itself, which forks as well, has no such pipe.
-The directory of ``util.get_temp_dir()`` ends with the parent, so the child makes its own; not that
-of ``Process``, which waits for it.
+copy, and starts one of its own on demand. The directory of ``util.get_temp_dir()`` ends with the
+parent, so the child makes its own; not that of ``Process``, which waits for it.
 """
 
 from __future__ import annotations
@@ -70,16 +69,16 @@ class IdentityStep(Step):
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
         changes = _changes(fork) if note is None else note
-        for process, parent, identity in changes:
+        for process, parent, identity, counter in changes:
             _watch(parent)
             process._parent_process = parent
             if identity is not None:
-                process._current_process = identity
-                process._process_counter = count(1)
+                KEPT.append((process._current_process, process._process_counter))
+                process._current_process, process._process_counter = identity, counter
         return bool(changes)
 
 
-def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any]]:
+def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any]]:
     """Return the modules that must change: each with the parent, and with the child or None."""
     changes = []
     for process in _others(fork, IdentityStep.modules):
@@ -90,7 +89,7 @@ def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any]]:
         if identity is not None or process._parent_process is not None:
             pid = fork.parent or os.getppid()
             parent = process._ParentProcess(current._name, pid, None)
-            changes.append((process, parent, identity))
+            changes.append((process, parent, identity, count(1)))
     return changes
 
 
