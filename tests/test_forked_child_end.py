@@ -206,6 +206,39 @@ def logs(fork: Forker) -> None:
     assert text_of(folder / "parent") == "of the parent\n"
 
 
+def started(fork: Forker) -> None:
+    """Each child leaves one: a thread at work, work in an executor, a process, a queue to write."""
+    import multiprocessing
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    folder = Folder()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+
+    def work(name: str) -> None:
+        time.sleep(0.3)
+        Path(folder / name).write_text(name)
+
+    starts = {
+        "thread": lambda: threading.Thread(target=work, args=("thread",)).start(),
+        "executor": lambda: ThreadPoolExecutor().submit(work, "executor"),
+        "process": lambda: context.Process(target=work, args=("process",)).start(),
+        "queue": lambda: queue.put("queue"),
+    }
+    lost = []
+    for name, start in starts.items():
+        fork.run(lambda start=start: start() and None, end=how_it_ends(fork))
+        if name != "queue" and text_of(folder / name) != name:
+            lost.append(name)
+    try:
+        queue.get(timeout=2)
+    except Exception:
+        lost.append("queue")
+    assert not lost, f"lost: {lost}"
+
+
 def parents(fork: Forker) -> None:
     folder = Folder()
     file = open(folder / "file", "w")
@@ -313,6 +346,18 @@ def test_handlers_of_logging_after_exit_alone() -> None:
     """The record of the child is lost."""
     outcome = run(logs, "raw")
     assert "lost: the child's record" in outcome.output, outcome
+
+
+def test_what_the_child_has_started_is_waited_for() -> None:
+    """Threads, work of executors, processes, and what is on its way into a queue."""
+    outcome = run(started, "forked")
+    assert outcome.healthy, outcome
+
+
+def test_nobody_waits_for_it_where_a_process_ends_by_exit_alone() -> None:
+    """Lost, or still at work when the parent goes on; it may be that the queue is written."""
+    outcome = run(started, "raw")
+    assert "AssertionError: lost: ['thread', 'executor', 'process'" in outcome.output, outcome
 
 
 @pytest.mark.parametrize("style", ["forked", "process"])

@@ -62,8 +62,8 @@ class ExitHandlersStep(Step):
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
             atexit.register(lambda: _end())  # after all that the child registers
-            for util, process in utils:
-                atexit.register(_exit_function, util, process)
+            for util in utils:
+                atexit.register(_exit_function, util)
                 util._exiting = False  # where the parent forks at its own end
             self._inherit(handlers, generations)
         return True
@@ -81,24 +81,23 @@ class ExitHandlersStep(Step):
             _inherited_files = _open_files()
 
 
-def _exit_function(util: Any, process: Any) -> None:
+def _exit_function(util: Any) -> None:
     """Run what ends a process of a family, if that has anything to do: its code is many pages."""
-    if getattr(util, "_finalizer_registry", util) or getattr(process, "_children", util):
+    if getattr(util, "_finalizer_registry", util):  # each child that was not joined has one
         util._exit_function()
 
 
-def _parents() -> tuple[list[tuple[Any, Any]], list[Any] | None, list[Any], bool]:
+def _parents() -> tuple[list[Any], list[Any] | None, list[Any], bool]:
     """Return what the parent has for its end.
 
-    The modules whose ``_exit_function`` ends a process, each function once, with those that list
-    its children; what ``weakref.finalize`` would run, None where it has no exit handler; the
-    handlers of logging; whether the collector's generations can tell what is the child's.
+    The modules whose ``_exit_function`` ends a process, each function once; what
+    ``weakref.finalize`` would run, None where it has no exit handler; the handlers of logging;
+    whether the collector's generations can tell what is the child's.
     """
     global _frozen
     utils: dict[Any, Any] = {}
     for util in _who.loaded(_UTILS):
-        process = sys.modules.get(util.__name__.replace("util", "process"))
-        utils.setdefault(getattr(util, "_exit_function", None), (util, process))
+        utils.setdefault(getattr(util, "_exit_function", None), util)
     utils.pop(None, None)
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     finalizers = None
