@@ -64,7 +64,7 @@ def end(exc: BaseException | None, report: Report) -> Never:
         if exc is not None:
             with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
                 code = _exit_code(exc, report)
-        _exit_handlers.end_by(lambda: _finish(code, report))
+        _exit_handlers.at_end = lambda: _finish(code, report)
         if _count():  # else it has many pages to go through, and nobody to join
             _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
         _try(atexit._run_exitfuncs)

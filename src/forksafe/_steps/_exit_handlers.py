@@ -1,6 +1,6 @@
 """Row 18: the child of `forked()` ends what is its own, and nothing of its parent's.
 
-- Exit handlers: the first that the child registers is called last, and ends the process (`end_by`).
+- Exit handlers: the first that the child registers is called last, and ends the process (`at_end`).
   The inherited ones stay where they are: ``atexit._clear()`` would drop what they alone hold.
 - Handlers of logging: ``logging`` has a list of them, and the parent's are noted.
 - Objects that do something at their end: ``gc.freeze()`` and ``gc.unfreeze()`` together make all
@@ -20,7 +20,7 @@ from _io import _IOBase, _RawIOBase
 from _weakref import ref
 
 from .._fork_event import ForkEvent, Step, _who
-from .._fork_event._typing import Any, Callable, Never
+from .._fork_event._typing import Any, Callable
 from ._connections import HEAP_TYPE
 from ._temp_dirs import identity
 
@@ -33,8 +33,8 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 _IO_IS_STATIC = not _IOBase.__flags__ & HEAP_TYPE
 
-# In the child of `forked()`: how it ends, and what of it is the parent's.
-_end: Callable[[], object] = int  # which does nothing
+# In the child of `forked()`: how it ends, once it comes to that; and what of it is the parent's.
+at_end: Callable[[], object] = int  # which does nothing
 _inherited_log_handlers: list[Any] = []
 _inherited_files: set[tuple[int, Any]] | None = None
 _own_are_young = False
@@ -61,7 +61,7 @@ class ExitHandlersStep(Step):
             # A ``Process`` clears atexit in its child, where this registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
-            atexit.register(lambda: _end())  # after all that the child registers
+            atexit.register(lambda: at_end())  # after all that the child registers
             for util in utils:
                 atexit.register(_exit_function, util)
                 util._exiting = False  # where the parent forks at its own end
@@ -111,12 +111,6 @@ def _parents() -> tuple[list[Any], list[Any] | None, list[Any], bool]:
 
 def _all_log_handlers() -> list[Any]:
     return list(getattr(sys.modules.get("logging"), "_handlerList", ()))
-
-
-def end_by(end: Callable[[], Never]) -> None:
-    """Say how this process ends behind its own exit handlers, which it is about to run."""
-    global _end
-    _end = end
 
 
 def _keep(phase: str, info: dict[str, int]) -> None:
