@@ -117,7 +117,8 @@ def tell(key: str, subject: str, where: str = "", *what: object, severity: Sever
          remedy: str | None = None, detail: tuple[object, ...] = (),
          library: str = "") -> Hazard:  # fmt: skip
     """Return the hazard of a row of `TEXTS`, whose summary and detail have places to fill."""
-    usual, summary, does, more = (*TEXTS[key], "", "")[:4]
+    row: Any = (*TEXTS[key], "", "")
+    usual, summary, does, more = row[:4]
     severity = severity or usual
     if remedy is None:
         remedy = f"nothing under forksafe: {does}" if severity == FIXED else does
