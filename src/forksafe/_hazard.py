@@ -119,11 +119,11 @@ def tell(key: str, subject: str, where: str = "", *what: object, severity: Sever
     """Return the hazard of a row of `TEXTS`, whose summary and detail have places to fill."""
     row: Any = (*TEXTS[key], "", "")
     usual, summary, does, more = row[:4]
-    severity = severity or usual
+    level: Severity = severity or usual
     if remedy is None:
-        remedy = f"nothing under forksafe: {does}" if severity == FIXED else does
+        remedy = f"nothing under forksafe: {does}" if level == FIXED else str(does)
     text, more = summary.format(*what), more.format(*detail)
-    return Hazard(key.partition(" ")[0], severity, text, subject, more, remedy, where, library)
+    return Hazard(key.partition(" ")[0], level, text, subject, more, remedy, where, library)
 
 
 class AllowList:
