@@ -41,7 +41,8 @@ _told: set[str] = set()
 def note(event: ForkEvent) -> None:
     """Let every step look at the parent, and look at the stacks of its threads in between."""
     loaded = sys.modules
-    notes = early = dict[int, tuple[Any, Any]]()
+    early: dict[int, tuple[Any, Any]] = {}
+    notes = early
     try:
         for rows in (_EARLY, *(_LATE,) * (_LOOKS if event.beside_threads else 1)):
             if rows is _LATE:

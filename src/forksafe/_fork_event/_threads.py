@@ -143,7 +143,8 @@ def look(again: bool = False) -> Stacks:
     if again:
         _sleep(_PAUSES[1])
     _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
-    foreign, pauses = dict[int, Any](), iter(_PAUSES)
+    foreign: dict[int, Any] = {}
+    pauses = iter(_PAUSES)
     while True:
         frames = current_frames()
         stacks = Stacks(get_ident(), frames)
