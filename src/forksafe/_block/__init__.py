@@ -87,10 +87,10 @@ class forked:
             # The child leaves its parent's temporary files alone: it ends by os._exit().
             how = ("temporary-file",), self._drop_connections
             hazards = policy.before(self._on_hazard, self._allow, *how)
-        identity: Any = BaseProcess(name=self._name)
-        if self._name is None:
-            identity._name = identity.name.replace("Base", "Forked")
-        self._fork = fork = Fork(identity.name)
+        identity: Any = BaseProcess(name=self._name or "ForkedProcess")
+        if not self._name:
+            identity._name += f"-{':'.join(map(str, identity._identity))}"
+        self._fork = fork = Fork(identity._name)
         made: list[int] = []
         pipe: list[int] = []
         event = ForkEvent()
@@ -160,7 +160,5 @@ class forked:
                         fork.kill()
                         fork.wait()
             finally:
-                try:  # in C: no handler runs between pop() and close()
-                    list(map(os.close, iter(fork._fds.pop, None)))
-                except IndexError:
-                    pass
+                # In C: no handler runs between pop() and close().
+                list(map(os.close, map(fork._fds.pop, [-1] * len(fork._fds))))
