@@ -165,7 +165,8 @@ def _before() -> None:
     if event.left_alone:
         return
     try:
-        event.launch = who_forks(sys._getframe().f_back)
+        if event.identity is None:  # no ``Process`` enters a block of forked()
+            event.launch = who_forks(sys._getframe().f_back)
         event.left_alone = event.launch is EXEC
         if not event.left_alone:
             event.parent = os.getpid()

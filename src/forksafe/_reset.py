@@ -41,8 +41,8 @@ _told: set[str] = set()
 def note(event: ForkEvent) -> None:
     """Let every step look at the parent, and look at the stacks of its threads in between."""
     loaded = sys.modules
-    early: dict[int, tuple[Any, Any]] = {}
-    notes = early
+    notes: dict[int, tuple[Any, Any]] = {}
+    early = notes
     try:
         for rows in (_EARLY, *(_LATE,) * (_LOOKS if event.beside_threads else 1)):
             if rows is _LATE:

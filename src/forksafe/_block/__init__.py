@@ -97,8 +97,7 @@ class forked:
         # It ends with the block: while the child lives each page that it is on would be copied.
         event.keeps_mask, event.identity = True, identity
         self._identity = identity
-        if self._drop_connections:
-            event.drop_connections = True
+        event.drop_connections |= self._drop_connections
         try:
             # Where a handler raises, the child must be known, or nobody would stop it; and must not
             # leave the block before it is in it. In C: another thread may take a blocked signal.

@@ -61,9 +61,8 @@ class ExitHandlersStep(Step):
             # A ``Process`` clears atexit in its child, where this registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
-            atexit.register(lambda: at_end())  # after all that the child registers
+            atexit.register(_end_own, utils)  # after all that the child registers
             for util in utils:
-                atexit.register(_exit_function, util)
                 util._exiting = False  # where the parent forks at its own end
             self._inherit(handlers, generations)
         return True
@@ -81,10 +80,14 @@ class ExitHandlersStep(Step):
             _inherited_files = _open_files()
 
 
-def _exit_function(util: Any) -> None:
-    """Run what ends a process of a family, if that has anything to do: its code is many pages."""
-    if getattr(util, "_finalizer_registry", util):  # each child that was not joined has one
-        util._exit_function()
+def _end_own(utils: list[Any]) -> None:
+    for util in utils:
+        try:
+            if getattr(util, "_finalizer_registry", util):  # each child not joined has one
+                util._exit_function()
+        except BaseException as exc:
+            sys.excepthook(type(exc), exc, exc.__traceback__)
+    at_end()
 
 
 def _parents() -> tuple[list[Any], list[Any] | None, list[Any], bool]:
