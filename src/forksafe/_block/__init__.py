@@ -61,7 +61,7 @@ class forked:
     Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
     """
 
-    _fork: Fork | None = None
+    _fork: Any = None
 
     def __init__(self, *, name: str | None = None, check: bool = True, grace: float = 5.0,
                  on_hazard: OnHazard = "ignore", allow: Iterable[str] = (),
@@ -90,7 +90,7 @@ class forked:
         identity: Any = BaseProcess(name=self._name or "ForkedProcess")
         if not self._name:
             identity._name += f"-{':'.join(map(str, identity._identity))}"
-        self._fork = fork = Fork(identity._name)
+        fork = self._fork = Fork(identity._name)
         made: list[int] = []
         pipe: list[int] = []
         event = ForkEvent()
@@ -131,19 +131,23 @@ class forked:
         return fork
 
     def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> None:
-        __tracebackhide__ = True
-        fork: Any = self._fork
-        if fork.is_child:
-            end(exc, self._report)
-        if os.getpid() != fork._owner:
-            return  # another child of the parent, forked inside the block: not its to wait
-        try:
-            code = fork._wait(None) if exc is None else 0
-            if self._check and code:
-                reason, _, text = fork._told().partition("\n")
-                raise ChildFailedError(fork.pid, code, fork.name, reason, text)
+        try:  # no handler runs ahead of it on 3.9 and 3.10; since 3.11 one can, ahead of any line
+            __tracebackhide__ = True
+            fork = self._fork
+            if fork.is_child:
+                end(exc, self._report)
+            if os.getpid() == fork._owner:  # else another child of the parent, forked in the block
+                code = fork._wait(None) if exc is None else 0
+                if self._check and code:
+                    reason, _, text = fork._told().partition("\n")
+                    raise ChildFailedError(fork.pid, code, fork.name, reason, text)
+        except BaseException as raised:
+            if self._fork.is_child:
+                end(raised, self._report)
+            raise
         finally:
-            self._let_go(fork)
+            if os.getpid() == self._fork._owner:
+                self._let_go(self._fork)
 
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""

@@ -67,8 +67,8 @@ class Signals:
     def restore_mask(self) -> None:
         """Restore the mask, outside of hooks; handlers of pending signals run, and may raise."""
         if self.mask is not None:
+            _sigmask(_SETMASK, self._found)  # first: a handler that raises can cut this off
             self.mask = None
-            _sigmask(_SETMASK, self._found)
 
     def release_in_hook(self, child: bool) -> object:
         """Restore the mask, in the child the program's, and put the pending handlers off further.
