@@ -9,17 +9,19 @@ What happens at a fork, in order, and who does it:
    The steps note what the child will not be able to see. We look at the stacks of the other
    threads, and let none of them run from there on; last come the notes that go by that.
 3. The kernel forks; the at-fork hooks run, in the order of their registration.
-4. `_after_in_parent`, also where the fork failed: what the notes changed is taken back, and the
+4. `_rest`, in the parent, also where the fork failed: what the notes changed is taken back, and the
    signals are restored.
 5. `_after_in_child`: the steps make the process whole, among them multiprocessing's own entries of
    its after-fork registry. Then the program's signal mask is restored, and the program's own
    callbacks run. The child of ``Process.start()`` runs its registry itself, and so this last part.
 6. ``os.fork()`` returns, and handlers of signals that came in meanwhile run in the program's frame.
 
-``os.register_at_fork`` has no way back, so the hooks are registered when forksafe is imported, and
-look at the switch. Exactly once: `this_process.forks` counts the forks that led to this process,
-`this_process.whole` is the count, and the pid, at which it was last known whole. Neither alone will
-do: a pid recurs, and a fork made in C runs no hook, so that it is not counted.
+``os.register_at_fork`` has no way back, so the hooks are registered when forksafe is imported. What
+a signal handler raises as a hook in Python begins is lost, so those of the parent are in C, and
+call what `_Thread` has: nothing while the switch is off; else `_before`, and a generator that waits
+inside of ``try`` for the end. Exactly once: `this_process.forks` counts the forks that led to this
+process, `this_process.whole` is the count, and the pid, at which it was last known whole. Neither
+alone will do: a pid recurs, and a fork made in C runs no hook, so that it is not counted.
 """
 
 from __future__ import annotations
@@ -28,11 +30,13 @@ import gc
 import os
 import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
-from _thread import _count, get_ident
+from _operator import methodcaller
+from _thread import _count, _local
+from functools import partial
 
-from ._fork_event import ForkEvent, _threads, _with_bodies, tell, this_process
+from ._fork_event import KEPT, ForkEvent, _threads, _with_bodies, tell, this_process
 from ._fork_event._threads import current_frames, forget_vanished_threads
-from ._fork_event._typing import Any, Callable, Iterable, OnHazard
+from ._fork_event._typing import Any, Callable, Iterable, Iterator, OnHazard
 from ._fork_event._who import EXEC, who_forks
 from ._reset import note, reset
 from ._steps import STEPS, _watchdog
@@ -43,7 +47,18 @@ _installed = False
 _freezes = False
 _frozen = 0  # objects
 _watch: Callable[[], None] | None = None  # looks for hazards before each fork
-_events: dict[int, ForkEvent] = {}  # the innermost fork of each forking thread
+
+
+class _Thread(_local):
+    """What the parent's hooks do at the forks of one thread; ``tuple`` does nothing, in C."""
+
+    event: ForkEvent | None = None  # the innermost one
+    before: Any = tuple
+    rest: Any = tuple
+    handlers: Any = tuple  # has those of signals run
+
+
+thread = _Thread()
 
 
 def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: Iterable[str] = (),
@@ -86,6 +101,8 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
         if value is not None:
             setattr(ForkEvent, name, value)
     _installed = HAVE_FORK
+    if HAVE_FORK:
+        _Thread.before = staticmethod(_before)
     _with_bodies.load()
     _watchdog.wrap()
     if HAVE_FORK and _NEEDS_WRAPPER:
@@ -102,6 +119,7 @@ def uninstall() -> None:
     """Undo `install()`: later forks are plain ones again. A no-op where it is not installed."""
     global _installed, _freezes
     _installed = _freezes = False
+    _Thread.before = tuple
     ForkEvent.drop_connections, ForkEvent.free_locks = False, True
     watch(None)
     if _NEEDS_WRAPPER and os.forkpty is _forkpty:
@@ -125,41 +143,39 @@ def after_fork_in_child() -> None:
         return
     if this_process.whole[0] == this_process.forks:  # no hook ran, nor the one of threading
         forget_vanished_threads()
-    _events.clear()
+    thread.event = None
     event = ForkEvent()
     event.block()
     reset(event)
 
 
-def asks(event: ForkEvent) -> bool:
-    """Make this the next fork of this thread; not where another one was about to be that."""
-    thread = get_ident()
-    event.outer = outer = _events.get(thread)
-    if outer is not None and not outer.begun:
-        return False  # a wrapper around os.fork that ends in safe_fork() again
+def asks(event: ForkEvent) -> Callable[[], object] | None:
+    """Make this the next fork of this thread; None where another one was about to be that.
+
+    What it returns is to be called where `ForkEvent.ended` is false behind the fork.
+    """
+    if thread.event is not None and not thread.event.begun:
+        return None  # a wrapper around os.fork that ends in safe_fork() again
     event.asked = True
-    _events[thread] = event
-    return True
+    thread.before = _before
+    return _begin(event)
 
 
-def over(event: ForkEvent) -> None:
-    """Forget a fork of this thread, which has come to its end or never began."""
-    thread = get_ident()
-    if _events.get(thread) is event:
-        del _events[thread]
-        if event.outer is not None:
-            _events[thread] = event.outer
+def _begin(event: ForkEvent) -> Callable[[], object]:
+    event.outer = thread.event
+    rest = _rest(event)
+    next(rest)
+    thread.event, thread.rest = event, rest.__next__
+    return rest.__next__
 
 
 def _before() -> None:
-    thread = get_ident()
-    event = _events.get(thread)
+    event = thread.event
     if event is None or event.begun:
         if event is None and not _installed:
             return
-        outer, event = event, ForkEvent()
-        event.outer = outer
-        _events[thread] = event
+        event = ForkEvent()
+        _begin(event)
     event.begun = True
     event.left_alone = not (event.asked or _installed)
     if event.left_alone:
@@ -177,7 +193,7 @@ def _before() -> None:
             # Those that Python started; and those that run it, whoever started them.
             event.beside_threads = bool(_count()) or len(current_frames()) > 1
             if event.beside_threads and _threads.comes_last is None:
-                _threads.look_behind(_before)
+                _threads.look_behind(_hook)
             flush(event)
             if event.mask is None:
                 event.block(event.outer)
@@ -197,52 +213,59 @@ def _freeze() -> None:
         _frozen += fresh
 
 
-def _meet_handlers() -> None:
-    """Be a place for handlers that raise, before `_after_in_parent`.
-
-    Another thread takes a signal that the forking one blocks. Its handler runs when the next Python
-    function begins, and what it raises ends that function: signals would stay blocked for ever.
-    """
-
-
-def _after_in_parent() -> object:
-    thread = get_ident()
-    event = _events.get(thread)
-    if event is None or not event.begun:
-        return None
-    try:
-        del _events[thread]
-        if event.outer is not None:
-            _events[thread] = event.outer
-        for take_back in event.undo:
+def _rest(event: ForkEvent) -> Iterator[None]:
+    """Be what is left to do in the parent, as a generator that waits for its hook."""
+    outer = thread.event, thread.rest
+    waited = False
+    while True:
+        try:
             try:
-                take_back()
-            except Exception as exc:
-                tell(exc, f"forksafe, after a fork: {take_back!r}")
-        event.ended = True
-    except BaseException as exc:  # of a handler, as above
-        event.is_of_handler(exc)
-    return None if event.left_alone or event.keeps_mask else event.release_in_hook(False)
+                if not waited:
+                    waited = True
+                    yield
+                while event.undo:
+                    event.undo[0]()
+                    event.undo = event.undo[1:]
+                thread.event, thread.rest = outer
+                event.ended = True
+                if not (event.left_alone or event.keeps_mask):
+                    thread.handlers = event.release_in_hook(False).clear
+                break
+            except GeneratorExit:
+                return
+            except BaseException as exc:
+                if not event.is_of_handler(exc):
+                    tell(exc, f"forksafe, after a fork: {event.undo[:1]!r}")
+                    event.undo = event.undo[1:]
+        except BaseException as exc:  # of the handler of a second signal
+            event.is_of_handler(exc)
+    yield
 
 
 def _after_in_child() -> object:
     this_process.forks += 1
-    event = _events.get(get_ident())
-    _events.clear()  # among them of threads that this process does not have
+    event = thread.event
+    thread.event = None
     if event is None:
         if not _installed:
             return None
         event = ForkEvent()  # no `before` half: the fork was made in C
+    else:
+        KEPT.append(thread.rest)
+        thread.rest = tuple
+        event.caught = ()  # the parent's
     return None if event.left_alone else reset(event)
 
 
+_hook: Any = partial(methodcaller("before"), thread)
 # In the child hooks run as they were registered; that of `threading` forgets all other threads.
 if HAVE_FORK:
-    for _ in range(2):  # two signals may have come
-        os.register_at_fork(after_in_parent=_meet_handlers)
     os.register_at_fork(
-        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+        before=_hook,
+        after_in_parent=partial(methodcaller("rest"), thread),
+        after_in_child=_after_in_child,
     )
+    os.register_at_fork(after_in_parent=partial(methodcaller("handlers"), thread))
     _watchdog.wrap()
 
 
@@ -259,7 +282,8 @@ def _forkpty() -> tuple[int, int]:
         pid, fd = _os_forkpty()
     finally:
         if pid:
-            _after_in_parent()
+            thread.rest()
+            thread.handlers()
         elif this_process.forks == forks:
             _after_in_child()
     return pid, fd

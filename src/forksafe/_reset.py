@@ -63,7 +63,8 @@ def note(event: ForkEvent) -> None:
                     if index in notes or (needs and loaded.keys().isdisjoint(needs)):
                         continue
                     noted = take(event) if take else None
-                except Exception:
+                except Exception as exc:
+                    event.is_of_handler(exc)
                     index, _, _, make_whole = do
                     noted = None  # the reset does without, and meets in the child what was wrong
                 if noted is not NOTHING:
@@ -77,10 +78,7 @@ def note(event: ForkEvent) -> None:
 
 
 def reset(event: ForkEvent) -> object:
-    """Make the child whole, whatever any step raises; then run the program's callbacks.
-
-    The hook is to return the result: see `Signals.release_in_hook`.
-    """
+    """Make the child whole, whatever any step raises; the hook is to return the result."""
     global _last
     if event.notes is None:
         event.notes = [(n, (each.reset, None)) for n, each in enumerate(STEPS) if each.loaded()]

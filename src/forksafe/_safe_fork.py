@@ -10,7 +10,7 @@ from types import FrameType, FunctionType
 
 from ._fork_event import ForkEvent, _with_bodies
 from ._fork_event._typing import Any, Iterable, OnHazard
-from ._hook import HAVE_FORK, asks, over
+from ._hook import HAVE_FORK, asks, thread
 
 _os_fork: Any = getattr(os, "fork", None)
 
@@ -53,10 +53,7 @@ def safe_fork(*, on_hazard: OnHazard = "ignore", allow: Iterable[str] = (),
 
 
 def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = None) -> int:
-    """Fork with the reset, in the name of `caller`.
-
-    `made` takes what the fork returns, also where a signal handler raises in here.
-    """
+    """Fork with the reset, in the name of `caller`; `made` takes the pid, whatever is raised."""
     __tracebackhide__ = True
     if not HAVE_FORK:
         raise NotImplementedError("this platform has no os.fork(): use multiprocessing instead")
@@ -67,7 +64,8 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
             _with_bodies.load()
         except (ImportError, OSError):
             pass  # no descriptor is left: the locks of other threads stay as they are
-    if not asks(event):
+    rest = asks(event)
+    if rest is None:
         return int(_os_fork())
     # Looked up now: gevent and others replace os.fork, and their part must be done too.
     function: Any = _os_fork if os.fork is safe_fork else os.fork
@@ -84,24 +82,17 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
             raise event.late
         return made[0] if made else int(pid)
     finally:
-        if not event.ended:  # the kernel has refused, or handlers have raised in all of the hooks
-            try:
-                over(event)
-            finally:
-                if not event.keeps_mask:
-                    event.restore_mask()
+        if not event.ended:  # the hooks have not run
+            rest()
+            thread.handlers()
 
 
 _call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line
-# The last caller's code and line, and what was made of it.
 _named: tuple[Any, Any, Any] = (None, 0, None)
 
 
 def _in_the_name_of(caller: FrameType) -> Any:
-    """Return `_call` at the line of `caller`.
-
-    Since 3.12 ``os.fork()`` warns of a fork beside threads, and names the line that calls it.
-    """
+    """Return `_call` at the line of `caller`: ``os.fork()`` names it in a warning since 3.12."""
     global _named
     known, at, made = _named
     code, line = caller.f_code, caller.f_lineno or 0

@@ -27,7 +27,6 @@ __all__: list[str] = []
 
 
 class _Module(types.ModuleType):
-    # The application's, called in every child after the reset.
     post_fork_hook = property(
         lambda self: self._application_hook,
         lambda self, hook: setattr(self, "_application_hook", hook),

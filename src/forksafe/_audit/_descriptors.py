@@ -22,7 +22,6 @@ from .._steps._connections import PYPY, names
 from ._scene import UNNAMED, Scene, address_of, descriptors, path_of
 
 _ROWS = {known.name: known for known in LIBRARIES}
-# What holds a socket, how to ask for it, and whose it is.
 _OWNERS: list[tuple[str, Any, Library]] = []
 for known in LIBRARIES:
     words = [word.rpartition(".") for word in known.connections.split()]
@@ -59,7 +58,6 @@ def find(scene: Scene) -> Iterator[Hazard]:
             holders.setdefault(_follow(holder, name), []).append((known, holder))
     told = {_follow(loop, end) for loop in scene.instances(_LOOPS) for end in ("_ssock", "_csock")}
     for library, pool, name, connections, dropped in _pools(scene):
-        # SQLAlchemy has the connections of asyncio's libraries wrapped.
         mine = {id(getattr(one, "_connection", None) or one) for one in connections}
         told |= {fd for fd, found in holders.items() if any(id(one) in mine for _, one in found)}
         severity, remedy = scene.judge(ACTION, _ROWS[library].connect, pool, *connections[:1])

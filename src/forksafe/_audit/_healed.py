@@ -55,7 +55,6 @@ def of_process_executors(scene: Scene) -> Iterator[Hazard]:
 
 def of_thread_executors(scene: Scene) -> Iterator[Hazard]:
     kind = "ThreadPoolExecutor"
-    # No child of these comes to its reset: `interpreter` tells that.
     interpreters = loaded("concurrent.futures.interpreter:InterpreterPoolExecutor") or ()
     for pool in _thread_executors.live_thread_executors():
         _thread_executors._check(pool)

@@ -123,7 +123,6 @@ def _look() -> tuple[set[int], set[FrameType]]:
     before, threads = frames_of_others() or {}, active()
     listed = {int(task) for task in os.listdir(TASKS)}
     frames = {ident: f for ident, f in (frames_of_others() or {}).items() if ident in before}
-    # The first thread is the interpreter's, also when Python's main thread has ended.
     numbers = {os.getpid(), threading.get_native_id()}
     for thread in (*threads, *active()):
         number, ident = getattr(thread, "native_id", None), thread.ident

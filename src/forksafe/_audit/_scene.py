@@ -23,7 +23,6 @@ from .._steps._connections import classes, instances, loaded
 
 _LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs
 UNNAMED = "(unnamed)"
-# What leads to everything, or to nothing.
 _DEAD_ENDS = (ModuleType, type, FunctionType, BuiltinFunctionType, str, bytes, int, float)
 
 

@@ -28,7 +28,6 @@ from .._steps._connections import PYPY, instances, loaded, names
 from .._steps._locks import is_standard
 from ._scene import Scene, name_of, path_of
 
-# The machinery every thread stands in; what it works for is told by the frames around.
 _MACHINERY = "threading queue concurrent.futures selectors _pyrepl"
 _MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
 _MAIN = Library("", "fork in the main thread. In the child of another thread sys.exit() ends with "
@@ -37,7 +36,6 @@ _MAIN = Library("", "fork in the main thread. In the child of another thread sys
 # Of an object: those that Python itself starts afresh in the child, or a step.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
            "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
-# What refers to locks and gives no name: frames, cells, lists; and what proves who holds one.
 _PASSED_OVER = ("builtins", "collections", "forksafe._fork_event._with_bodies")
 
 
@@ -51,7 +49,6 @@ def find(scene: Scene) -> Iterator[Hazard]:
         frames = {i: None for i, t in threads.items() if t.native_id != threading.get_native_id()}
     for ident, frame in frames.items():
         thread, calls = threads.get(ident), [*stack_of(frame)]
-        # One that is about to start or to end runs no more than that.
         if thread is not None or any(module_of(call) != "threading" for call in calls):
             yield _hazard(scene, thread, calls)
     frames.clear()  # their locals are not ours to keep

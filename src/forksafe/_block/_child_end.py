@@ -73,7 +73,6 @@ def end(exc: BaseException | None, report: Report) -> Never:
 
 
 def _exit_code(exc: Any, report: Report) -> int:
-    # As handle_system_exit() in CPython's pythonrun.c has it.
     code: Any = exc.code if isinstance(exc, SystemExit) else exc
     if code is None:
         return 0

@@ -95,7 +95,6 @@ def _use(shared: Any, pipe: tuple[int, int], in_child: bool) -> None:
     signal.signal(signal.SIGALRM, signal.default_int_handler)  # raises KeyboardInterrupt
     trips, outcome = 0, "ok"
     try:
-        # The parent waits for the child: both at once.
         os.write(pipe[1], b".") if in_child else os.read(pipe[0], 1)
         while trips < _ROUND_TRIPS and outcome == "ok":
             signal.alarm(_PATIENCE)

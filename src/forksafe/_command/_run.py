@@ -95,7 +95,6 @@ def _resolve(program: list[str]) -> tuple[str, str, list[str], bool]:
     lacks_main = isdir(name) and not exists(join(name, "__main__.py"))
     if how or name in ("", "-") or (exists(name) and not lacks_main):
         return how, name, arguments, False
-    # Beside the interpreter: the commands of a virtual environment that was not activated.
     places = os.pathsep.join([dirname(sys.executable), os.environ.get("PATH", "")])
     path = shutil.which(name, path=places) if name == basename(name) else None
     if path is None and not lacks_main:

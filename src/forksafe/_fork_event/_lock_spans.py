@@ -16,6 +16,7 @@ from bisect import bisect_left
 from itertools import groupby
 from types import CodeType
 
+from ._signals import signal_of
 from ._typing import Any, Iterator
 
 # Where a value is looked up ("global", "name" or "local"); the name; the attributes.
@@ -29,7 +30,6 @@ _RELEASES = ("release", "_release_save")  # the latter in Condition.wait()
 # Beginnings of names: what may call a function, and what the next instruction does not follow.
 _CALLS = ("CALL", "WITH_EXCEPT_START")
 _ENDS = ("RETURN_VALUE", "RETURN_CONST", "RAISE", "RERAISE", "JUMP_F", "JUMP_A", "JUMP_B")
-# They do nothing, and count as part of the instruction before.
 _FILLERS = {"EXTENDED_ARG", "CACHE", "PRECALL", "NOT_TAKEN"}
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _WITH = {dis.opmap.get(name) for name in ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")}
@@ -51,8 +51,9 @@ def analyse(code: CodeType) -> tuple[Span, ...]:
     if (releases or not _WITH.isdisjoint(code.co_code[::2])) and _LOCALS.isdisjoint(names):
         try:
             spans = tuple(Analysis(code).spans())
-        except Exception:  # noqa: S110 - no compiler's code; nothing is raised inside os.fork()
-            pass
+        except Exception as exc:  # no compiler's code; nothing is raised inside os.fork()
+            if signal_of(exc) is not None:
+                raise
     key = id(code)
     found[key] = spans
     _references[key] = ref(code, lambda _: (found.pop(key, None), _references.pop(key, None)))
@@ -91,7 +92,6 @@ class Analysis:
         }
         jumps = ((place, op) for place, op in enumerate(self.ops) if op.opcode in _JUMPS)
         self.jumps = {place: bisect_left(self.offsets, op.argval) for place, op in jumps}
-        # The handlers around each instruction, innermost first.
         self.handlers = self._by_table(_table(code)) if _table else self._by_blocks()
 
     def _by_table(self, table: Any) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ the hook's last act: their handlers run when ``os.fork()`` has returned, in the 
 
 A mask is a thread's. Where there are other threads, one of them takes the signal, and the main
 thread runs the handler although it blocks the signal: anywhere in the parent's hooks (in the child
-CPython forgets what had arrived). A signal whose handler has raised in a hook is handed over again.
+CPython forgets what had arrived). What it raises there is raised again when the fork has returned.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ c: Any = __import__("_signal")
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
 _DEFERRED = sorted(c.valid_signals() - {getattr(c, name, 0) for name in _SYNCHRONOUS})
 
-# Windows has none of them.
 _BLOCK: int = getattr(c, "SIG_BLOCK", 0)
 _SETMASK: int = getattr(c, "SIG_SETMASK", 0)
 _sigmask: Any = getattr(c, "pthread_sigmask", lambda how, mask: set())
@@ -54,7 +53,8 @@ class Signals:
     late: BaseException | None = None  # of a handler on PyPy, for safe_fork() to raise
     keeps_mask = False  # whether who asked for the fork restores it in the parent
     _found: Collection[int] = ()  # what was there when it was blocked
-    _again: tuple[int, ...] = ()  # signals whose handlers are to run again
+    _due: tuple[int, ...] = ()  # signals whose handlers are to run when the fork has returned
+    caught: tuple[tuple[int, BaseException], ...] = ()  # what handlers raised in this process
 
     def block(self, outer: Signals | None = None) -> None:
         """Block what can be put off. `outer`: the fork that this one interrupts."""
@@ -70,43 +70,55 @@ class Signals:
             _sigmask(_SETMASK, self._found)  # first: a handler that raises can cut this off
             self.mask = None
 
-    def release_in_hook(self, child: bool) -> object:
+    def release_in_hook(self, child: bool) -> list[Any]:
         """Restore the mask, in the child the program's, and put the pending handlers off further.
 
-        The hook is to return the result, and to hold on to it nowhere else: when the interpreter
-        drops it, with no Python frame of ours left, the handlers become due.
+        When the result goes, the handlers become due: with no Python frame of ours left.
         """
-        due, self._again = self._again, ()
         if self.mask is not None:
             mask = self.mask if child else self._found
-            self.mask = None
             for number in _sigpending():
-                # Any other stays pending, or is the kernel's business.
                 waits = number not in mask and callable(c.getsignal(number))
                 if waits and _sigtimedwait((number,), 0) is not None:
-                    due += (number,)
+                    self._due += (number,)
             try:
                 _sigmask(_SETMASK, mask)
             except BaseException as exc:  # PyPy has no sigtimedwait(): handlers run right here
+                if _sigtimedwait is not None:
+                    raise
                 self.late = exc
-        if not due:
-            return None
+            self.mask = None
+        for number, raised in self.caught:
+            c.signal(number, _raise_once(c.getsignal(number), raised))
+            self._due += (number,)
+        self.caught = ()
         # A class for each: the finalizer must be a C function, found on the type, for an exception
         # in a frame of ours is dropped. A bound method calls its function with whatever it has.
-        trips = (staticmethod(MethodType(_trip, number)) for number in due)
-        return [type("_Arrived", (), {"__del__": trip})() for trip in trips]
+        trips = (staticmethod(MethodType(_trip, number)) for number in self._due)
+        due = [type("_Arrived", (), {"__del__": trip})() for trip in trips] if self._due else []
+        self._due = ()
+        return due
 
     def is_of_handler(self, exc: BaseException) -> bool:
-        """Tell whether a signal handler raised this, here in a hook; if so, it will run again."""
-        number = _signal_of(exc)
+        """Tell whether a signal handler raised this, here in a hook; if so, the program gets it."""
+        number = signal_of(exc)
         if number is not None and _sigtimedwait is None:
             self.late = exc
         elif number is not None:
-            self._again += (number,)
+            exc.__traceback__ = None  # its frames hold what is to go
+            self.caught += ((number, exc),)
         return number is not None
 
 
-def _signal_of(exc: BaseException) -> int | None:
+def _raise_once(handler: object, exc: BaseException) -> Any:
+    def stand_in(number: int, frame: object) -> None:
+        c.signal(number, handler)
+        raise exc
+
+    return stand_in
+
+
+def signal_of(exc: BaseException) -> int | None:
     """Return the signal whose handler raised an exception, None for any other exception."""
     codes = []
     traceback = last = exc.__traceback__

@@ -117,7 +117,6 @@ def stack_of(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 UNREADABLE = "left alone: this build of Python does not let the stacks of other threads be read"
-# Whether the frames of other threads can be read without a crash.
 _PYPY = sys.implementation.name == "pypy"
 others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: not _PYPY)
 # The innermost frame of each thread by its ident; on PyPy this thread's alone.
@@ -166,8 +165,8 @@ def end_turn() -> None:
     """End the turn, in parent and child, or before the fork if nobody would take it over."""
     global _usual
     if _usual:
-        interval, _usual = _usual, 0.0
-        _set_interval(interval)
+        _set_interval(_usual)  # first, for a signal handler that raises
+        _usual = 0.0
 
 
 def forget_vanished_threads() -> None:
@@ -179,7 +178,6 @@ def forget_vanished_threads() -> None:
     threading: Any = sys.modules.get("threading")
     try:
         for thread in (*threading._enumerate(), *threading._dangling):
-            # The attribute's name in Python 3.14 and later, and the one in 3.13.
             handle: Any = getattr(thread, "_os_thread_handle", getattr(thread, "_handle", None))
             if thread.ident not in (None, get_ident()) and hasattr(handle, "_set_done"):
                 handle._set_done()

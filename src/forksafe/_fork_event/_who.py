@@ -47,7 +47,6 @@ class Launch:
 
 EXEC: Any = object()  # a child that is about to exec
 
-# Functions whose child is about to exec. A table: add a line.
 _EXECUTES = (
     ("subprocess", "Popen._execute_child"),  # with preexec_fn
     ("os", "_spawnvef"),

@@ -81,7 +81,6 @@ def _forget(names: list[str], mine: set[str]) -> None:
     for name in names:
         module = sys.modules.get(name)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
-            # Else it is not there yet, or already whole.
             KEPT.append(sys.modules.pop(name))
             package, _, child = name.rpartition(".")
             namespace = getattr(sys.modules.get(package), "__dict__", {})
@@ -185,10 +184,8 @@ class ConditionsStep(Step):
     def note(self, fork: ForkEvent) -> tuple[list[list[Any]], list[tuple[Any, int]]]:
         if vars(Condition).get("_waiters") not in (None, _waiters):
             raise UnknownLayout("threading.Condition._waiters is no plain attribute")
-        # This very thread's own waits.
         frames = stack_of(sys._getframe())
         waits = [locals_of(frame, "self", "waiter") for frame in frames if frame.f_code is WAIT]
-        # A Barrier also counts who waits.
         own, others = (fork.stacks.own, fork.stacks.others) if fork.stacks else ({}, {})
         waiting = [barrier for (barrier,) in own.get(_BARRIER, ())]
         barriers = [barrier for (barrier,) in others.get(_BARRIER, ())]

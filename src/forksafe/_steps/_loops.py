@@ -33,7 +33,6 @@ _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if
 _PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
 _set_wakeup_fd: Callable[[int], int] = c.set_wakeup_fd
 
-# What was taken away since the loops were made, in this process or in the ones before it.
 _suspended: dict[int, Any] = {}
 
 
@@ -164,7 +163,6 @@ def _refresh(loop: Any, selector: Any) -> None:
         os.set_blocking(ours.fileno(), False)
         os.dup2(ours.fileno(), its.fileno(), False)
         ours.close()
-    # A wakeup more does no harm; one that was on its way in the old pair would be lost.
     os.write(pair[1].fileno(), b"\0")
     for key in list(keys.values()):
         try:

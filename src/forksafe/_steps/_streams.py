@@ -56,7 +56,6 @@ def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
     """Return, of each stream that the child starts afresh, the layers and the buffer's size."""
     reentered = [id(stream) for stream in fork.reentered]
     found = []
-    # Nobody is in a write but this thread.
     idle = not fork.beside_threads or (fork.stacks is not None and fork.stacks.asleep)
     for stream in fork.unflushed if idle else _streams():
         known = layers(stream)
@@ -79,13 +78,15 @@ def flush(fork: ForkEvent) -> None:
         try:
             file = stream.fileno()
             poll.register(file, _OUT)
-        except Exception:
+        except Exception as exc:
             file = None  # there is none, or no poll()
+            fork.is_of_handler(exc)
         files.append(file)
     try:
         taking = dict(poll.poll(0))  # a regular file always takes a write
-    except Exception:
+    except Exception as exc:
         taking = dict.fromkeys(files)
+        fork.is_of_handler(exc)
     for stream, file in zip(streams, files):
         try:
             if file is None or file in taking:
@@ -96,8 +97,9 @@ def flush(fork: ForkEvent) -> None:
                 fork.unflushed += (stream,)
         except RuntimeError:  # "reentrant call": a signal handler forks inside this one's write
             fork.reentered += (stream,)
-        except Exception:  # closed, a full disk: the next write will tell
+        except Exception as exc:  # closed, a full disk: the next write will tell
             fork.unflushed += (stream,)
+            fork.is_of_handler(exc)
 
 
 def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
@@ -175,7 +177,6 @@ def _connecting_later(handler: Any, had: Any) -> Any:
     """Return what stands in for the socket of a ``SysLogHandler``, up to 3.10, until a record."""
 
     def sendall(data: bytes) -> None:
-        # As SysLogHandler.__init__() does it.
         if handler.unixsocket:
             handler._connect_unixsocket(handler.address)
         else:

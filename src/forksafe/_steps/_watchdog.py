@@ -18,7 +18,6 @@ _faulthandler: Any = __import__("faulthandler")  # PyPy's has neither function
 _set: Any = getattr(_faulthandler, "dump_traceback_later", None)
 _cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
 
-# Of the watchdog that is set: its timeout, the other arguments, and when it was set.
 _armed: Any = None
 
 

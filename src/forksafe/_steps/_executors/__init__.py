@@ -92,7 +92,6 @@ def _check_pool(pool: Any) -> None:
     known = all(hasattr(pool, name) for name in ("_state", *_LETTING_GO))
     expect(known and isinstance(cache, dict), f"{kind} with other attributes")
     for result in list(vars(pool)["_cache"].values()):
-        # Results have an event, iterators a condition of their own.
         where = getattr(result, "_event", result)
         known = hasattr(where, "_items") or hasattr(where, "_flag")
         expect(known and hasattr(where, "_cond"), f"{kind}: results of no kind")
@@ -113,7 +112,6 @@ def _refuse_work(found: tuple[Any, int]) -> None:
     def refuse(*args: object) -> Never:
         raise ValueError(message)
 
-    # Where every result registers before its work is queued.
     state["_cache"] = type("_Refusal", (dict,), {"__setitem__": refuse})()
     state.update(dict.fromkeys(_LETTING_GO, lambda *args, **kwargs: None))
     if hasattr(pool, "_check_running"):  # billiard's has no such method, and goes by its state
@@ -168,7 +166,6 @@ class LiveExecutor:
         # None where the program has let go of it, or it was never started: then it has no thread.
         self.executor = None if thread is None else thread.executor_reference()
         workers = list((getattr(self.executor, "_processes", None) or {}).values())
-        # The process whose children they are; 0 before there are any.
         self.owner: int = workers[0]._parent_pid if workers else 0
 
 

@@ -114,7 +114,6 @@ def live_thread_executors() -> list[ThreadExecutor]:
             continue
         one = found.get(id(queue))
         if one is None:
-            # A weak reference is first among its arguments; a thread that has ended has none.
             executor = (getattr(thread, "_args", None) or [lambda: None])[0]()
             known = isinstance(executor, module.ThreadPoolExecutor)
             one = found[id(queue)] = ThreadExecutor(executor if known else None, queue)

@@ -33,7 +33,6 @@ class RegistryStep(Step):
 
     def reset(self, fork: ForkEvent, note: list[Registry] | None) -> bool:
         families = registries() if note is None else note
-        # Before any callback registers another.
         noted = [one.in_order(fork.launch) for one in families]
         for one, (own, programs) in zip(families, noted):
             if fork.launch is None or not one.is_of(fork.launch):
@@ -98,11 +97,7 @@ def run_own(fork: ForkEvent, entries: Entries) -> None:
 
 
 def finish(fork: ForkEvent) -> object:
-    """Give the program its signals, and run its callbacks: the process is whole.
-
-    Returns:
-        What is due when no frame of ours is left: see `Signals.release_in_hook`.
-    """
+    """Give the program its signals, and run its callbacks; the hook is to return the result."""
     due = fork.release_in_hook(True)
     if not any(fork.callbacks):
         return due
@@ -145,7 +140,6 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
     original = theirs.util._run_after_forkers
 
     def run() -> None:
-        # billiard.util may have been imported meanwhile, and have ours from multiprocessing's.
         for util in theirs.utils():
             if util._run_after_forkers is run:
                 util._run_after_forkers = original
