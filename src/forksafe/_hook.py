@@ -32,7 +32,7 @@ import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _operator import methodcaller
 from _thread import _count, _local
-from functools import partial
+from types import MethodType
 
 from ._fork_event import KEPT, ForkEvent, _threads, _with_bodies, tell, this_process
 from ._fork_event._threads import current_frames, forget_vanished_threads
@@ -257,15 +257,15 @@ def _after_in_child() -> object:
     return None if event.left_alone else reset(event)
 
 
-_hook: Any = partial(methodcaller("before"), thread)
+_hook = MethodType(methodcaller("before"), thread)
 # In the child hooks run as they were registered; that of `threading` forgets all other threads.
 if HAVE_FORK:
     os.register_at_fork(
         before=_hook,
-        after_in_parent=partial(methodcaller("rest"), thread),
+        after_in_parent=MethodType(methodcaller("rest"), thread),
         after_in_child=_after_in_child,
     )
-    os.register_at_fork(after_in_parent=partial(methodcaller("handlers"), thread))
+    os.register_at_fork(after_in_parent=MethodType(methodcaller("handlers"), thread))
     _watchdog.wrap()
 
 
