@@ -65,7 +65,9 @@ def note(event: ForkEvent) -> None:
                     noted = take(event) if take else None
                 except Exception as exc:
                     event.is_of_handler(exc)
-                    index, _, _, make_whole = do
+                    index, needs, _, make_whole = do
+                    if needs and loaded.keys().isdisjoint(needs):
+                        continue
                     noted = None  # the reset does without, and meets in the child what was wrong
                 if noted is not NOTHING:
                     notes.setdefault(index, (make_whole, noted))

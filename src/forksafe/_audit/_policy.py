@@ -113,7 +113,6 @@ def would_raise(text: str, category: type[Warning], frame: FrameType) -> bool:
         # The interpreter's own filters have plain strings: check_matched() in CPython's _warnings.c
         return pattern in (None, name) or (hasattr(pattern, "match") and pattern.match(name))
 
-    # Since 3.14 filters may belong to a context.
     filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
     for action, message, kind, place, number in filters:
         there = number in (0, frame.f_lineno) and matches(place, module_of(frame))

@@ -103,7 +103,6 @@ def _strangers() -> dict[int, dict[str, str]]:
                 asleep[task] = (switches, now)
         late = now - start > max(_LONGEST, 2 * need)
         if late or all(now - asleep[task][1] > need for task in found):
-            # Those that run Python code are told as such. Most likely they have no name.
             unnamed = _inherited()
             order = sorted(found, key=lambda task: (found[task]["Name"] not in unnamed, task))
             return {task: found[task] for task in order[len(raw) :]}

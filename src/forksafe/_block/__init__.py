@@ -146,11 +146,16 @@ class forked:
                 end(raised, self._report)
             raise
         finally:
-            if os.getpid() == self._fork._owner:
+            try:
                 self._let_go(self._fork)
+            finally:
+                if self._fork._fds:  # a handler has cut that off
+                    self._let_go(self._fork)
 
     def _let_go(self, fork: Fork) -> None:
         """Stop the child, if it still runs, and close the handle."""
+        if os.getpid() != fork._owner:
+            return
         try:
             if fork._exitcode is None and fork.is_alive():
                 with suppress(ChildProcessError, TimeoutError):  # reaped by others, or heedless

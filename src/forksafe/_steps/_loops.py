@@ -26,7 +26,6 @@ _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"
 _SELECTORS = ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
 
-# The mark of those loops that were there before the property.
 _first: object = None
 
 _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
@@ -73,7 +72,6 @@ class EventLoopsStep(Step):
                 c.signal(number, _default(number))
                 _suspended[number] = handler
         KEPT.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
-        # Behind one of another kind the others would be left.
         for loop in sorted(loops, key=lambda loop: not isinstance(loop, _loop_class())):
             _claim(loop)
         return bool(loops or handlers)

@@ -182,7 +182,6 @@ def live_process_executors() -> list[LiveExecutor]:
         expect(hasattr(thread, "executor_reference"), f"{_MODULE}: a thread of another kind")
         found.append(LiveExecutor(thread.call_queue, thread))
     started = {id(live.queue) for live in found}
-    # What was never started is found by its call queue, which multiprocessing knows.
     entries = Registry(sys.modules["multiprocessing.util"]).entries
     for (_, _, callback), reference in list(entries.items()):
         if callback is queue_type._after_fork:

@@ -67,7 +67,6 @@ class Registry:
             return {}, {}
         programs = self.entries.copy()  # by index, as they were put there
         callbacks = {callback for _, _, callback in programs}
-        # multiprocessing's, or those of its kin.
         mine = {each for each in callbacks if f"{each.__module__}".startswith(_OWN)}
         own = [key for key in programs if key[2] in mine] if mine else []
         return {key: programs.pop(key) for key in own}, programs
