@@ -88,7 +88,7 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
 
 
 _call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line
-_named: tuple[Any, Any, Any] = (None, 0, None)
+_named: tuple[Any, Any, Any] = (None, 0, None)  # the last caller's code and line; made of it
 
 
 def _in_the_name_of(caller: FrameType) -> Any:

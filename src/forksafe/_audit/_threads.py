@@ -28,7 +28,7 @@ from .._steps._connections import PYPY, instances, loaded, names
 from .._steps._locks import is_standard
 from ._scene import Scene, name_of, path_of
 
-_MACHINERY = "threading queue concurrent.futures selectors _pyrepl"
+_MACHINERY = "threading queue concurrent.futures selectors _pyrepl"  # every thread stands there
 _MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
 _MAIN = Library("", "fork in the main thread. In the child of another thread sys.exit() ends with "
                 "status 0 and runs no exit handlers, for it ends no more than a thread: end that "
@@ -36,6 +36,7 @@ _MAIN = Library("", "fork in the main thread. In the child of another thread sys
 # Of an object: those that Python itself starts afresh in the child, or a step.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
            "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
+# What refers to locks and gives no name, or proves who holds one.
 _PASSED_OVER = ("builtins", "collections", "forksafe._fork_event._with_bodies")
 
 

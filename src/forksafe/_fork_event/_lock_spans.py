@@ -30,7 +30,7 @@ _RELEASES = ("release", "_release_save")  # the latter in Condition.wait()
 # Beginnings of names: what may call a function, and what the next instruction does not follow.
 _CALLS = ("CALL", "WITH_EXCEPT_START")
 _ENDS = ("RETURN_VALUE", "RETURN_CONST", "RAISE", "RERAISE", "JUMP_F", "JUMP_A", "JUMP_B")
-_FILLERS = {"EXTENDED_ARG", "CACHE", "PRECALL", "NOT_TAKEN"}
+_FILLERS = {"EXTENDED_ARG", "CACHE", "PRECALL", "NOT_TAKEN"}  # they do nothing
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _WITH = {dis.opmap.get(name) for name in ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")}
 _table: Any = getattr(dis, "_parse_exception_table", None)  # since 3.11

@@ -26,14 +26,13 @@ _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"
 _SELECTORS = ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")
 
-_first: object = None
+_first: object = None  # the mark of loops that were there before the property
 
 _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
 _PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
 _set_wakeup_fd: Callable[[int], int] = c.set_wakeup_fd
 
-_suspended: dict[int, Any] = {}
-
+_suspended: dict[int, Any] = {}  # handlers taken away since the loops were made
 
 _asyncios = getattr(getattr(sys.modules.get("asyncio.events"), "on_fork", 0), "__code__", None)
 

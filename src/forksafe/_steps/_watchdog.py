@@ -18,7 +18,7 @@ _faulthandler: Any = __import__("faulthandler")  # PyPy's has neither function
 _set: Any = getattr(_faulthandler, "dump_traceback_later", None)
 _cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
 
-_armed: Any = None
+_armed: Any = None  # of the watchdog: timeout, other arguments, when it was set
 
 
 class WatchdogStep(Step):
