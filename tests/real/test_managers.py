@@ -23,7 +23,7 @@ def test_parent_and_children_use_the_object_at_once(program: str, style: str) ->
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_fails_without_forksafe(program: str) -> None:
-    """Replies mix: a process hangs, or cannot read what it got."""
-    outcome = run_file(FOLDER / program, "raw", ROUNDS, idle=IDLE)
+    """Replies mix: a process hangs, or cannot read what it got; on a busy machine late."""
+    outcome = run_file(FOLDER / program, "raw", ROUNDS + "0", idle=IDLE)
     ours = ("read what nobody wrote", "the parent reads something else than it wrote")
     assert outcome.shows(*MIXED_REPLIES, *ours), outcome
