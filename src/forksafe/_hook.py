@@ -253,7 +253,7 @@ def _after_in_child() -> object:
     else:
         KEPT.append(thread.rest)
         thread.rest = tuple
-        event.caught = ()  # the parent's
+        event.caught, event.late = (), None  # the parent's
     return None if event.left_alone else reset(event)
 
 

@@ -139,11 +139,17 @@ def forksafes_fork(how: str) -> Callable[[], int]:
 
     import forksafe
 
+    def block() -> int:
+        with forksafe.forked(check=False) as made:
+            if made.is_child:
+                os._exit(0)
+        return made.pid
+
     if how == "safe_fork":
         return forksafe.safe_fork
     if how == "hook":
         forksafe.install()
-    return os.fork
+    return block if how == "forked" else os.fork
 
 
 @pytest.mark.parametrize(
@@ -304,7 +310,7 @@ def at_any_time(fork: Forker, how: str) -> None:
 
 
 @pytest.mark.skipif(PYPY, reason="PyPy runs handlers, and drops what they raise, where it likes")
-@pytest.mark.parametrize("how", ["imported", "safe_fork", "hook"])
+@pytest.mark.parametrize("how", ["imported", "safe_fork", "hook", "forked"])
 def test_what_a_handler_raises_at_any_time_reaches_the_program(how: str) -> None:
     """Beside another thread, which takes the signal; and the handler runs once."""
     outcome = run(at_any_time, "raw", how, timeout=100)

@@ -3,7 +3,7 @@
 A handler must never run in a half-reset child, so the signals that Python handles are blocked. What
 a handler raises inside an at-fork hook (KeyboardInterrupt, SystemExit) the interpreter reports and
 *drops*. So signals that came in meanwhile are taken off the kernel and handed to the interpreter as
-the hook's last act: their handlers run when ``os.fork()`` has returned, in the program's own frame.
+the hooks' last act: their handlers run when ``os.fork()`` has returned, in the program's own frame.
 
 A mask is a thread's. Where there are other threads, one of them takes the signal, and the main
 thread runs the handler although it blocks the signal: anywhere in the parent's hooks (in the child
@@ -50,7 +50,7 @@ class Signals:
     """The part of a `ForkEvent` that has to do with signals."""
 
     mask: Collection[int] | None = None  # the program's; None: nothing is blocked
-    late: BaseException | None = None  # of a handler on PyPy, for safe_fork() to raise
+    late: BaseException | None = None  # of a handler, for who asked for the fork to raise
     keeps_mask = False  # whether who asked for the fork restores it in the parent
     _found: Collection[int] = ()  # what was there when it was blocked
     _due: tuple[int, ...] = ()  # signals whose handlers are to run when the fork has returned
@@ -102,11 +102,12 @@ class Signals:
     def is_of_handler(self, exc: BaseException) -> bool:
         """Tell whether a signal handler raised this, here in a hook; if so, the program gets it."""
         number = signal_of(exc)
-        if number is not None and _sigtimedwait is None:
-            self.late = exc
-        elif number is not None:
+        if number is not None:
             exc.__traceback__ = None  # its frames hold what is to go
-            self.caught += ((number, exc),)
+            if self.keeps_mask or _sigtimedwait is None:
+                self.late = exc
+            else:
+                self.caught += ((number, exc),)
         return number is not None
 
 

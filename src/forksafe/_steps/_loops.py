@@ -19,7 +19,7 @@ import sys
 
 from .._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, expect, this_process
 from .._fork_event._signals import as_main_thread, c
-from .._fork_event._typing import Any, Callable
+from .._fork_event._typing import Any
 
 _PYPY = sys.implementation.name == "pypy"
 _MODULE = "asyncio.selector_events"
@@ -30,7 +30,6 @@ _first: object = None  # the mark of loops that were there before the property
 
 _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
 _PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
-_set_wakeup_fd: Callable[[int], int] = c.set_wakeup_fd
 
 _suspended: dict[int, Any] = {}  # handlers taken away since the loops were made
 
@@ -44,9 +43,9 @@ class WakeupFdStep(Step):
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         if not _PYPY:
-            return _set_wakeup_fd(-1) != -1
+            return bool(c.set_wakeup_fd(-1) != -1)
         with as_main_thread:
-            return _set_wakeup_fd(-1) != -1
+            return bool(c.set_wakeup_fd(-1) != -1)
 
 
 class EventLoopsStep(Step):
