@@ -31,10 +31,11 @@ import os
 import sys
 import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
 from _operator import methodcaller
-from _thread import _count, _local
+from _thread import _count
 from types import MethodType
 
 from ._fork_event import KEPT, ForkEvent, _threads, _with_bodies, tell, this_process
+from ._fork_event._signals import c_thread
 from ._fork_event._threads import current_frames, forget_vanished_threads
 from ._fork_event._typing import Any, Callable, Iterable, Iterator, OnHazard
 from ._fork_event._who import EXEC, who_forks
@@ -49,7 +50,7 @@ _frozen = 0  # objects
 _watch: Callable[[], None] | None = None  # looks for hazards before each fork
 
 
-class _Thread(_local):
+class _Thread(c_thread._local):  # type: ignore[misc]
     """What the parent's hooks do at the forks of one thread; ``tuple`` does nothing, in C."""
 
     event: ForkEvent | None = None  # the innermost one
@@ -180,27 +181,29 @@ def _before() -> None:
     event.left_alone = not (event.asked or _installed)
     if event.left_alone:
         return
-    try:
-        if event.identity is None:  # no ``Process`` enters a block of forked()
-            event.launch = who_forks(sys._getframe().f_back)
-        event.left_alone = event.launch is EXEC
-        if not event.left_alone:
-            event.parent = os.getpid()
-            if _watch is not None:
-                _watch()  # before the next line, which hides objects from the audit
-            if _freezes:
-                _freeze()
-            # Those that Python started; and those that run it, whoever started them.
-            event.beside_threads = bool(_count()) or len(current_frames()) > 1
-            if event.beside_threads and _threads.comes_last is None:
-                _threads.look_behind(_hook)
-            flush(event)
-            if event.mask is None:
-                event.block(event.outer)
-            note(event)
-    except BaseException as exc:  # of a signal handler: the program has to get it
-        if not event.is_of_handler(exc):
-            raise
+    for _ in range(9):  # a signal handler may cut it off
+        try:
+            if event.identity is None:  # no ``Process`` enters a block of forked()
+                event.launch = who_forks(sys._getframe().f_back)
+            event.left_alone = event.launch is EXEC
+            if not event.left_alone:
+                event.parent = os.getpid()
+                if _watch is not None:
+                    _watch()  # before the next line, which hides objects from the audit
+                if _freezes:
+                    _freeze()
+                # Those that Python started, and those that run it.
+                event.beside_threads = bool(_count()) or len(current_frames()) > 1
+                if event.beside_threads and _threads.comes_last is None:
+                    _threads.look_behind(_hook)
+                flush(event)
+                if event.mask is None:
+                    event.block(event.outer)
+                note(event)
+            return
+        except BaseException as exc:  # the program has to get it
+            if not event.is_of_handler(exc):
+                raise
 
 
 def _freeze() -> None:
@@ -228,7 +231,7 @@ def _rest(event: ForkEvent) -> Iterator[None]:
                     event.undo = event.undo[1:]
                 thread.event, thread.rest = outer
                 event.ended = True
-                if not (event.left_alone or event.keeps_mask):
+                if not event.keeps_mask:
                     thread.handlers = event.release_in_hook(False).clear
                 break
             except GeneratorExit:

@@ -82,7 +82,7 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
             raise event.late
         return made[0] if made else int(pid)
     finally:
-        if not event.ended:  # the hooks have not run
+        if not (event.ended or event.deferred):  # the hooks have not run
             rest()
             thread.handlers()
 

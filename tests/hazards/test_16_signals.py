@@ -240,6 +240,7 @@ def test_a_signal_that_another_thread_takes_leaves_no_mask_behind(
 
 def at_any_time(fork: Forker, how: str) -> None:
     """Another process sends a signal at some time around each fork; its handler raises once."""
+    import functools
     import os
     import random
     import sys
@@ -287,7 +288,8 @@ def at_any_time(fork: Forker, how: str) -> None:
             except Stop:
                 raised += 1
 
-    signal.signal(signal.SIGUSR1, stop)
+    handler = functools.partial(stop)
+    signal.signal(signal.SIGUSR1, handler)
     idle = threading.Event()
     threading.Thread(target=idle.wait, daemon=True).start()
     os_fork = forksafes_fork(how)
@@ -305,6 +307,7 @@ def at_any_time(fork: Forker, how: str) -> None:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     os.kill(sender, signal.SIGKILL)
+    assert signal.getsignal(signal.SIGUSR1) is handler
     # As the first line of a hook in Python begins there is no way to catch it.
     assert lost <= rounds / 20, f"of {rounds} exceptions {lost} were lost"
 
@@ -314,4 +317,27 @@ def at_any_time(fork: Forker, how: str) -> None:
 def test_what_a_handler_raises_at_any_time_reaches_the_program(how: str) -> None:
     """Beside another thread, which takes the signal; and the handler runs once."""
     outcome = run(at_any_time, "raw", how, timeout=100)
+    assert outcome.healthy, outcome
+
+
+def interrupted_launch(fork: Forker) -> None:
+    """Ctrl-C comes right ahead of the fork of a child that is about to exec."""
+    import _thread
+    import os
+    import subprocess
+
+    # In C, and behind forksafe's hook, which leaves this fork alone: nothing is blocked.
+    os.register_at_fork(before=_thread.interrupt_main)
+    forksafes_fork("hook")
+    try:
+        subprocess.run(["true"], preexec_fn=os.getpid, check=True)
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("the KeyboardInterrupt is lost")
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy runs the handler, and drops what it raises, in the hook")
+def test_ctrl_c_as_a_child_is_launched_reaches_the_program() -> None:
+    """Also where forksafe does nothing else for the fork."""
+    outcome = run(interrupted_launch, "raw")
     assert outcome.healthy, outcome

@@ -12,16 +12,18 @@ CPython forgets what had arrived). What it raises there is raised again when the
 
 from __future__ import annotations
 
-import _thread
 import sys
 from itertools import compress
 from opcode import opmap
 from types import CodeType, FrameType, MethodType
 
 from ._typing import Any, Collection
+from ._who import code_of
 
 # Straight from C: there numbers are numbers, and to import ``signal`` takes as long as all this.
 c: Any = __import__("_signal")
+eventlet: Any = sys.modules.get("eventlet.patcher")  # its own are in Python
+c_thread: Any = eventlet.original("_thread") if eventlet else __import__("_thread")
 
 # A fault that is blocked kills the process without faulthandler's traceback: sigaction(2).
 _SYNCHRONOUS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")
@@ -34,7 +36,7 @@ _sigtimedwait: Any = getattr(c, "sigtimedwait", None)
 _sigpending: Any = c.sigpending if _sigtimedwait else tuple
 
 # Both mark a signal as arrived without running its handler in the same call.
-_trip: Any = c.raise_signal if sys.version_info < (3, 10) else _thread.interrupt_main
+_trip: Any = c.raise_signal if sys.version_info < (3, 10) else c_thread.interrupt_main
 _RAISES = {opmap.get(name) for name in ("RAISE_VARARGS", "RERAISE")}
 
 
@@ -88,10 +90,10 @@ class Signals:
                     raise
                 self.late = exc
             self.mask = None
-        for number, raised in self.caught:
+        caught, self.caught = dict(self.caught), ()  # one for each signal
+        for number, raised in caught.items():
             c.signal(number, _raise_once(c.getsignal(number), raised))
             self._due += (number,)
-        self.caught = ()
         # A class for each: the finalizer must be a C function, found on the type, for an exception
         # in a frame of ours is dropped. A bound method calls its function with whatever it has.
         trips = (staticmethod(MethodType(_trip, number)) for number in self._due)
@@ -139,9 +141,7 @@ def signal_of(exc: BaseException) -> int | None:
 def _handlers() -> list[tuple[int, CodeType]]:
     """Return the signals that a function in Python handles, each with its code."""
     handlers = ((number, c.getsignal(number)) for number in c.valid_signals())
-    codes = (
-        (n, getattr(getattr(each, "__func__", each), "__code__", None)) for n, each in handlers
-    )
+    codes = ((number, code_of(each)) for number, each in handlers if callable(each))
     return [(number, code) for number, code in codes if code is not None]
 
 

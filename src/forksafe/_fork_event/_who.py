@@ -82,7 +82,7 @@ def who_forks(frame: FrameType | None) -> Launch | None:
         code = frame.f_code
         if code.co_flags & _COROUTINE and code.co_code[frame.f_lasti] == _AWAITS:
             return EXEC  # type: ignore[no-any-return]
-    wrappers = [_code(f) for f in (os.fork, os.forkpty) if type(f) is not _BUILTIN]
+    wrappers = [code_of(f) for f in (os.fork, os.forkpty) if type(f) is not _BUILTIN]
     forking = True  # every frame so far forks on behalf of its caller
     for _ in range(_DEPTH):
         if frame is None:
@@ -107,7 +107,7 @@ def who_forks(frame: FrameType | None) -> Launch | None:
     return None
 
 
-def _code(function: Any) -> CodeType | None:
+def code_of(function: Any) -> CodeType | None:
     """Return the code of a function in Python, through the usual wrappings; None for one in C."""
     for _ in range(_DEPTH):
         code = getattr(function, "__code__", None)
@@ -123,7 +123,7 @@ def find(module: str, path: str) -> CodeType | None:
     found: Any = sys.modules.get(module)
     for name in path.split("."):
         found = getattr(found, name, None)
-    return None if found is None else _code(found)
+    return None if found is None else code_of(found)
 
 
 def _launch(frame: FrameType, family: str) -> Launch | None:

@@ -68,7 +68,6 @@ def _django(wrapper: Any) -> None:
     _expect(wrapper, "connection", "in_atomic_block", "closed_in_transaction", "needs_rollback")
     if wrapper.connection is None or (wrapper.vendor == "sqlite" and wrapper.is_in_memory_db()):
         return
-    # As its close() does: inside atomic() all fails until the block is left.
     if wrapper.in_atomic_block:
         wrapper.closed_in_transaction = wrapper.needs_rollback = True
     else:

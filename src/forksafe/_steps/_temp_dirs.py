@@ -109,7 +109,6 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
-        # A program that closed all descriptors may have others by the same numbers later.
         self._pipe = identity(self._read)
 
     def is_last(self) -> bool | None:

@@ -31,7 +31,6 @@ _TRACKERS = {
     "multiprocess.resource_tracker": "_resource_tracker",
     "billiard.semaphore_tracker": "_semaphore_tracker",
 }
-# After the finalizers that join the children: those are ``_run_finalizers()``'s last.
 _EXIT_PRIORITY = -1000
 # billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
 _FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "authkey")}
