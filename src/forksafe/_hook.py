@@ -187,7 +187,7 @@ def _before() -> None:
                 event.launch = who_forks(sys._getframe().f_back)
             event.left_alone = event.launch is EXEC
             if not event.left_alone:
-                event.parent = os.getpid()
+                event.parent, event.stacks = os.getpid(), None
                 if _watch is not None:
                     _watch()  # before the next line, which hides objects from the audit
                 if _freezes:
