@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from databases import Servers
 from serving import Site
@@ -58,3 +61,31 @@ def test_case(servers: Servers, site: Site, case: str) -> None:
 @pytest.mark.parametrize("case", FAULTS)
 def test_case_without(servers: Servers, site: Site, case: str) -> None:
     assert FAULTS[case] in run(servers, site, case, "plain")
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Keeps the connection open."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Say ok."""
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
+
+
+@pytest.mark.parametrize("style", ["drop", "plain"])
+def test_connections_that_are_made_meanwhile(site: Site, style: str) -> None:
+    """They are found as late as can be: else one of ten children has one of the parent's."""
+    pytest.importorskip("urllib3", reason="needs urllib3, of the extra `servers`")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        program = site.start("PYTHON", "connections_fresh.py", str(server.server_port), style)
+        assert program.wait() == 0, program.log
+        server.shutdown()
+    assert (program.log == "shared in 0\n") is (style == "drop"), program.log

@@ -24,7 +24,7 @@ PYPY = sys.implementation.name == "pypy"
 class ConnectionsStep(Step):
     name = "connections"
     modules = tuple(row.path.partition(":")[0] for row in ROWS)
-    looks = (":drop_connections",)
+    looks, late = (":drop_connections",), True
 
     def note(self, fork: ForkEvent) -> Found:
         return _find()
