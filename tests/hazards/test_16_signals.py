@@ -341,3 +341,58 @@ def test_ctrl_c_as_a_child_is_launched_reaches_the_program() -> None:
     """Also where forksafe does nothing else for the fork."""
     outcome = run(interrupted_launch, "raw")
     assert outcome.healthy, outcome
+
+
+def cut_off(fork: Forker, how: str) -> None:
+    """A handler raises in the first thing that is done before the fork."""
+    import _thread
+    import os
+    import sys
+    from multiprocessing.util import register_after_fork
+
+    os_fork = forksafes_fork(how)
+    hook = sys.modules["forksafe._hook"]
+    flush = vars(hook)["flush"]
+
+    def flush_and_trip(event: object) -> None:
+        hook.__dict__["flush"] = flush
+        _thread.interrupt_main()
+
+    hook.__dict__["flush"] = flush_and_trip
+    ran: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        ran.append(number)
+        raise Stop
+
+    signal.signal(signal.SIGINT, stop)
+    masks: list[set[int]] = []
+
+    def own(_: object) -> None:
+        masks.append({int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, ())})
+
+    own.__module__ = "multiprocessing.of_a_test"  # its entries run with signals blocked
+    register_after_fork(own, own)
+    parent, raised = os.getpid(), 0
+    read, write = os.pipe()
+    try:
+        os_fork()
+        for _ in range(1000):
+            pass
+    except Stop:
+        raised += 1
+    if os.getpid() != parent:
+        os.write(write, b"1" if not raised and masks and signal.SIGINT in masks[0] else b"0")
+        os._exit(0)
+    os.wait()
+    assert os.read(read, 1) == b"1", "the child is not as if no handler had raised"
+    assert (len(ran), raised) == (1, 1), f"it ran {len(ran)} times, and {raised} came out"
+    assert signal.getsignal(signal.SIGINT) is stop, "forksafe's handler stays"
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy runs the handler, and drops what it raises, in the hook")
+@pytest.mark.parametrize("how", ["safe_fork", "hook"])
+def test_what_a_handler_cuts_off_is_done_nevertheless(how: str) -> None:
+    """Signals are blocked in the child's reset, and the program's handler is in place behind it."""
+    outcome = run(cut_off, "raw", how)
+    assert outcome.healthy, outcome

@@ -22,7 +22,7 @@ from .._steps._connections import PYPY, names
 from ._scene import UNNAMED, Scene, address_of, descriptors, path_of
 
 _ROWS = {known.name: known for known in LIBRARIES}
-_OWNERS: list[tuple[str, Any, Library]] = []
+_OWNERS: list[tuple[str, Any, Library]] = []  # what holds a socket, how to ask it, and whose it is
 for known in LIBRARIES:
     words = [word.rpartition(".") for word in known.connections.split()]
     _OWNERS += [(path, attribute, known) for path, _, attribute in words]

@@ -103,7 +103,7 @@ def _strangers() -> dict[int, dict[str, str]]:
                 asleep[task] = (switches, now)
         late = now - start > max(_LONGEST, 2 * need)
         if late or all(now - asleep[task][1] > need for task in found):
-            unnamed = _inherited()
+            unnamed = _inherited()  # those that run Python code have, most likely, no name
             order = sorted(found, key=lambda task: (found[task]["Name"] not in unnamed, task))
             return {task: found[task] for task in order[len(raw) :]}
         time.sleep(_PAUSE)
@@ -122,7 +122,7 @@ def _look() -> tuple[set[int], set[FrameType]]:
     before, threads = frames_of_others() or {}, active()
     listed = {int(task) for task in os.listdir(TASKS)}
     frames = {ident: f for ident, f in (frames_of_others() or {}).items() if ident in before}
-    numbers = {os.getpid(), threading.get_native_id()}
+    numbers = {os.getpid(), threading.get_native_id()}  # the interpreter's, and this thread
     for thread in (*threads, *active()):
         number, ident = getattr(thread, "native_id", None), thread.ident
         if number is not None and ident is not None:

@@ -73,7 +73,7 @@ def end(exc: BaseException | None, report: Report) -> Never:
 
 
 def _exit_code(exc: Any, report: Report) -> int:
-    code: Any = exc.code if isinstance(exc, SystemExit) else exc
+    code: Any = exc.code if isinstance(exc, SystemExit) else exc  # as handle_system_exit()
     if code is None:
         return 0
     if isinstance(code, int):

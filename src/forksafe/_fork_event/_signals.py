@@ -128,7 +128,7 @@ def signal_of(exc: BaseException) -> int | None:
     while traceback is not None:
         codes.append(traceback.tb_frame.f_code)
         last, traceback = traceback, traceback.tb_next
-    for number, code in _handlers():
+    for number, code in _handlers() if len(codes) > 1 else ():  # a handler has a frame
         if code in codes:
             return number
     # The handler in C has no frame: an exception that no instruction raised is its.

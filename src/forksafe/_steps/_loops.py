@@ -159,7 +159,7 @@ def _refresh(loop: Any, selector: Any) -> None:
         os.set_blocking(ours.fileno(), False)
         os.dup2(ours.fileno(), its.fileno(), False)
         ours.close()
-    os.write(pair[1].fileno(), b"\0")
+    os.write(pair[1].fileno(), b"\0")  # one that was on its way in the old pair would be lost
     for key in list(keys.values()):
         try:
             fresh.register(key.fd, key.events)

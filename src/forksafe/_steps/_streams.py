@@ -177,7 +177,7 @@ def _connecting_later(handler: Any, had: Any) -> Any:
     """Return what stands in for the socket of a ``SysLogHandler``, up to 3.10, until a record."""
 
     def sendall(data: bytes) -> None:
-        if handler.unixsocket:
+        if handler.unixsocket:  # as SysLogHandler.__init__() does it
             handler._connect_unixsocket(handler.address)
         else:
             sock = sys.modules["socket"].socket(had.family, handler.socktype)

@@ -109,7 +109,7 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
-        self._pipe = identity(self._read)
+        self._pipe = identity(self._read)  # the numbers may be another's one day
 
     def is_last(self) -> bool | None:
         """Let go of the pipe, as this process ends; tell whether no other process holds it.

@@ -166,7 +166,7 @@ class LiveExecutor:
         # None where the program has let go of it, or it was never started: then it has no thread.
         self.executor = None if thread is None else thread.executor_reference()
         workers = list((getattr(self.executor, "_processes", None) or {}).values())
-        self.owner: int = workers[0]._parent_pid if workers else 0
+        self.owner: int = workers[0]._parent_pid if workers else 0  # whose children they are
 
 
 def live_process_executors() -> list[LiveExecutor]:
@@ -181,7 +181,7 @@ def live_process_executors() -> list[LiveExecutor]:
     for thread in list(wakeups):
         expect(hasattr(thread, "executor_reference"), f"{_MODULE}: a thread of another kind")
         found.append(LiveExecutor(thread.call_queue, thread))
-    started = {id(live.queue) for live in found}
+    started = {id(live.queue) for live in found}  # others: by a queue in the registry
     entries = Registry(sys.modules["multiprocessing.util"]).entries
     for (_, _, callback), reference in list(entries.items()):
         if callback is queue_type._after_fork:

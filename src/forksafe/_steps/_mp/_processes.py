@@ -31,7 +31,7 @@ _TRACKERS = {
     "multiprocess.resource_tracker": "_resource_tracker",
     "billiard.semaphore_tracker": "_semaphore_tracker",
 }
-_EXIT_PRIORITY = -1000
+_EXIT_PRIORITY = -1000  # after the finalizers that join the children
 # billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
 _FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "authkey")}
 
