@@ -41,6 +41,7 @@ from ._fork_event._typing import Any, Callable, Iterable, Iterator, OnHazard
 from ._fork_event._who import EXEC, who_forks
 from ._reset import note, reset
 from ._steps import STEPS, _watchdog
+from ._steps._connections import drops
 from ._steps._streams import flush
 
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
@@ -98,9 +99,10 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
 
         watch(_policy.watcher(on_hazard, allow))
     _freezes = _freezes or (freeze and hasattr(gc, "freeze"))
-    for name, value in (("drop_connections", drop_connections), ("free_locks", free_locks)):
-        if value is not None:
-            setattr(ForkEvent, name, value)
+    if drop_connections is not None:
+        ForkEvent.drop_connections = drops(drop_connections)
+    if free_locks is not None:
+        ForkEvent.free_locks = free_locks
     _installed = HAVE_FORK
     if HAVE_FORK:
         _Thread.before = staticmethod(_before)
@@ -121,7 +123,7 @@ def uninstall() -> None:
     global _installed, _freezes
     _installed = _freezes = False
     _Thread.before = tuple
-    ForkEvent.drop_connections, ForkEvent.free_locks = False, True
+    ForkEvent.drop_connections, ForkEvent.free_locks = None, True
     watch(None)
     if _NEEDS_WRAPPER and os.forkpty is _forkpty:
         os.forkpty = _os_forkpty

@@ -11,6 +11,7 @@ from types import FrameType, FunctionType
 from ._fork_event import ForkEvent, _with_bodies
 from ._fork_event._typing import Any, Iterable, OnHazard
 from ._hook import HAVE_FORK, asks, thread
+from ._steps._connections import drops
 
 _os_fork: Any = getattr(os, "fork", None)
 
@@ -40,7 +41,7 @@ def safe_fork(*, on_hazard: OnHazard = "ignore", allow: Iterable[str] = (),
     """
     event = ForkEvent()
     if drop_connections:
-        event.drop_connections = True
+        event.drop_connections = drops(True)
     if on_hazard == "ignore":
         return fork(sys._getframe().f_back, event)
     from ._audit import _policy

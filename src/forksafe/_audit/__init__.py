@@ -12,7 +12,7 @@ import sys
 from .._fork_event import ForkEvent, UnknownLayout
 from .._fork_event._typing import Callable, Iterable
 from .._hazard import KINDS, SEVERITIES, AllowList, Hazard, tell
-from .._steps._connections import names
+from .._libraries._heap import names
 from . import _descriptors, _healed, _runtime, _threads
 from ._scene import Scene
 

@@ -18,7 +18,7 @@ from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._libraries._connections import ROWS, is_in_memory
-from .._steps._connections import PYPY, names
+from .._libraries._heap import PYPY, names
 from ._scene import UNNAMED, Scene, address_of, descriptors, path_of
 
 _ROWS = {known.name: known for known in LIBRARIES}

@@ -11,8 +11,8 @@ from _thread import get_ident
 from .._fork_event import _who
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
+from .._libraries._heap import loaded
 from .._steps import _executors, _mp, _streams
-from .._steps._connections import loaded
 from .._steps._executors import _thread_executors
 from ._scene import Scene, address_of, path_of
 

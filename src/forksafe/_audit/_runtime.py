@@ -23,7 +23,7 @@ from .._fork_event._threads import stack_of
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, Hazard, tell
 from .._libraries import LIBRARIES, Library
-from .._steps._connections import PYPY, loaded, names
+from .._libraries._heap import PYPY, loaded, names
 from ._scene import UNNAMED, Scene, name_of
 from ._threads import active, frames_of_others, verdict
 

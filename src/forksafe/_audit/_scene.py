@@ -18,8 +18,8 @@ from .._fork_event import UnknownLayout
 from .._fork_event._typing import Any, Iterable
 from .._hazard import ACTION, ADVICE, FIXED, Hazard, Severity
 from .._libraries._connections import ROWS
+from .._libraries._heap import classes, instances, loaded
 from .._steps import _mp
-from .._steps._connections import classes, instances, loaded
 
 _LISTS = ("/proc/self/fd", "/dev/fd")  # Linux; macOS and the BSDs
 UNNAMED = "(unnamed)"

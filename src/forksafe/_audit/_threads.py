@@ -24,7 +24,7 @@ from .._fork_event._typing import Any, Iterator
 from .._fork_event._with_bodies import held_by, load
 from .._hazard import ACTION, ADVICE, FIXED, AllowList, Hazard, Severity, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
-from .._steps._connections import PYPY, instances, loaded, names
+from .._libraries._heap import PYPY, instances, loaded, names
 from .._steps._locks import is_standard
 from ._scene import Scene, name_of, path_of
 

@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from .. import _safe_fork
 from .._fork_event import ForkEvent
 from .._fork_event._typing import Any, Iterable, OnHazard
+from .._steps._connections import drops
 from ..exceptions import ChildFailedError
 from ._child_end import Report, end
 from ._handle import Fork
@@ -73,7 +74,7 @@ class forked:
         if on_hazard not in ("ignore", "warn", "raise"):
             raise ValueError(f"on_hazard must be ignore, warn or raise, not {on_hazard!r}")
         self._name, self._check, self._grace = name, check, grace
-        self._on_hazard, self._allow, self._drop_connections = on_hazard, allow, drop_connections
+        self._on_hazard, self._allow, self._drops = on_hazard, allow, drops(drop_connections)
 
     def __enter__(self) -> Fork:
         __tracebackhide__ = True
@@ -85,7 +86,7 @@ class forked:
             from .._audit import _policy as policy
 
             # The child leaves its parent's temporary files alone: it ends by os._exit().
-            how = ("temporary-file",), self._drop_connections
+            how = ("temporary-file",), bool(self._drops)
             hazards = policy.before(self._on_hazard, self._allow, *how)
         identity: Any = BaseProcess(name=self._name or "ForkedProcess")
         if not self._name:
@@ -97,7 +98,7 @@ class forked:
         # It ends with the block: while the child lives each page that it is on would be copied.
         event.keeps_mask, event.identity = True, identity
         self._identity = identity
-        event.drop_connections |= self._drop_connections
+        event.drop_connections = event.drop_connections or self._drops
         try:
             # Where a handler raises, the child must be known, or nobody would stop it; and must not
             # leave the block before it is in it. In C: another thread may take a blocked signal.

@@ -22,7 +22,7 @@ class ForkEvent(Signals):
     """What is known of one fork, and what its child is to be."""
 
     # install() sets these two here, for every fork.
-    drop_connections = False  # whether the child lets go of the parent's connections
+    drop_connections: Any = None  # what lets go in the child of the parent's connections
     free_locks = True  # whether locks that another thread provably held are freed in the child
 
     asked = False  # whether safe_fork() or forked() asks for it
@@ -87,6 +87,7 @@ def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
 
 
 NOTHING: Any = object()  # for `Step.note`
+HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE in CPython's object.h: not a static type in C
 # What steps take from the child: it may have finalizers, which must not run inside the fork.
 KEPT: list[object] = []
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import sys
 from itertools import compress
-from opcode import opmap
-from types import CodeType, FrameType, MethodType
+from types import CodeType, FrameType, MethodType, TracebackType
 
 from ._typing import Any, Collection
 from ._who import code_of
@@ -37,7 +36,6 @@ _sigpending: Any = c.sigpending if _sigtimedwait else tuple
 
 # Both mark a signal as arrived without running its handler in the same call.
 _trip: Any = c.raise_signal if sys.version_info < (3, 10) else c_thread.interrupt_main
-_RAISES = {opmap.get(name) for name in ("RAISE_VARARGS", "RERAISE")}
 
 
 # To set signal handlers in an at-fork hook: PyPy makes the child's thread the main one later.
@@ -134,8 +132,17 @@ def signal_of(exc: BaseException) -> int | None:
     # The handler in C has no frame: an exception that no instruction raised is its.
     if type(exc) is not KeyboardInterrupt or c.getsignal(c.SIGINT) is not c.default_int_handler:
         return None
-    raised = last is not None and last.tb_frame.f_code.co_code[last.tb_lasti] in _RAISES
-    return None if raised else int(c.SIGINT)
+    return None if last is not None and _instruction(last) == _RAISE else int(c.SIGINT)
+
+
+def _instruction(traceback: TracebackType) -> int:
+    return traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+
+
+try:
+    raise ValueError
+except ValueError as exc:
+    _RAISE = exc.__traceback__ and _instruction(exc.__traceback__)  # the module `opcode` takes long
 
 
 def _handlers() -> list[tuple[int, CodeType]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-from opcode import opmap
 from types import CodeType, FrameType, ModuleType
 
 from ._typing import Any
@@ -67,7 +66,6 @@ for _module, _path in _EXECUTES:
 _FORKERS = {name.partition(".")[0] for name in (*NAMES, __name__, *dict(_EXECUTES))}
 
 _BUILTIN = type(os.getpid)
-_AWAITS = opmap.get("SEND", opmap.get("YIELD_FROM"))
 _COROUTINE = 0x80  # inspect.CO_COROUTINE
 _DEPTH = 16  # frames: wrappers of wrappers of os.fork are no deeper
 
@@ -80,7 +78,9 @@ def who_forks(frame: FrameType | None) -> Launch | None:
     if frame is not None and "uvloop" in sys.modules:
         # Its subprocess_exec(), awaited by the program: who calls os.fork() stands at a call.
         code = frame.f_code
-        if code.co_flags & _COROUTINE and code.co_code[frame.f_lasti] == _AWAITS:
+        opmap: Any = getattr(sys.modules.get("opcode"), "opmap", {})  # loaded by asyncio
+        awaits = opmap.get("SEND", opmap.get("YIELD_FROM"))
+        if code.co_flags & _COROUTINE and code.co_code[frame.f_lasti] == awaits:
             return EXEC  # type: ignore[no-any-return]
     wrappers = [code_of(f) for f in (os.fork, os.forkpty) if type(f) is not _BUILTIN]
     forking = True  # every frame so far forks on behalf of its caller

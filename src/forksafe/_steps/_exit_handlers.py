@@ -19,9 +19,8 @@ import sys
 from _io import _IOBase, _RawIOBase
 from _weakref import ref
 
-from .._fork_event import ForkEvent, Step, _who
+from .._fork_event import HEAP_TYPE, ForkEvent, Step, _who
 from .._fork_event._typing import Any, Callable
-from ._connections import HEAP_TYPE
 from ._temp_dirs import identity
 
 _GENERATIONS = hasattr(gc, "freeze") and "t" not in getattr(sys, "abiflags", "")

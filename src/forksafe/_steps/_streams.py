@@ -11,7 +11,7 @@ connects anew at its next record. Datagrams stay: a record is one message, whoev
 
 from __future__ import annotations
 
-import io
+import _io as io  # since 3.15 `io` itself takes time to load
 import select
 import sys
 
