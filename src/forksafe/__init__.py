@@ -25,7 +25,7 @@ __all__ = ["ChildFailedError", "Fork", "ForkHazardWarning", "ForksafeError", "Ha
 
 __version__ = "0.1.0"
 
-# Where the rest is. Loaded when asked for: it costs those nothing who do not ask.
+# Where the other names are. Their modules are loaded at first use, to keep the import quick.
 _LATER = {"Fork": "_block._handle", "Hazard": "_hazard", "audit": "_audit", "forked": "_block"}
 
 

@@ -1,4 +1,4 @@
-"""What the audit tells: the kinds with their texts, the value that it gives, and what is allowed.
+"""What the audit tells: the kinds with their texts, the `Hazard` it returns, and the allow-list.
 
 The kinds are stable: programs match on them, allow-lists name them, and docs/audit.md explains
 each. A new kind is a row here and a section there; a test holds the two together.
@@ -15,8 +15,8 @@ Severity = Literal["action", "fixed", "advice"]
 SEVERITIES: tuple[Severity, ...] = ("action", "fixed", "advice")
 ACTION, FIXED, ADVICE = SEVERITIES
 
-# In order of how often they bite: the kind, and which of its cases; how bad, what would happen
-# without forksafe, what to do (of what is fixed: what forksafe does), and more about it.
+# By the kind, and its case if it has several, in order of how often they bite: the severity, what
+# would happen without forksafe, the remedy (of what is fixed: what forksafe does), and details.
 # fmt: off
 # ruff: noqa: ISC004 - each row is one case, whose texts are long
 TEXTS: dict[str, tuple[Any, ...]] = {
@@ -91,13 +91,13 @@ class Hazard:
     Attributes:
         kind: What it is: one of the stable names in docs/audit.md.
         severity: ``"action"``: you must do something. ``"fixed"``: forksafe handles it, in the
-            forks that it is active for. ``"advice"``: it works, and there is something to know.
+            forks that it is active for. ``"advice"``: it works, but there is something to know.
         summary: One line: what would happen.
         subject: Which one of its kind: a thread's name, a socket's peer. An allow-list matches it.
         detail: More about it, in sentences.
         remedy: What to write, or to do.
         where: ``module:qualname``, a file and line, a file descriptor, as far as it can be known.
-        library: Whose it is, where that is known; the allow-list matches that, too.
+        library: The library that it belongs to, if known; an allow-list matches it, too.
     """
 
     kind: str
@@ -116,7 +116,7 @@ class Hazard:
 def tell(key: str, subject: str, where: str = "", *what: object, severity: Severity | None = None,
          remedy: str | None = None, detail: tuple[object, ...] = (),
          library: str = "") -> Hazard:  # fmt: skip
-    """Return the hazard of a row of `TEXTS`, whose summary and detail have places to fill."""
+    """Return a hazard by its row of `TEXTS`: `what` fills the summary, `detail` the details."""
     row: Any = (*TEXTS[key], "", "")
     usual, summary, does, more = row[:4]
     level: Severity = severity or usual
@@ -127,7 +127,7 @@ def tell(key: str, subject: str, where: str = "", *what: object, severity: Sever
 
 
 class AllowList:
-    """Hazards that are accepted: patterns as `audit()` takes them, or one, checked and ready."""
+    """The hazards that are accepted: one pattern, or several, as `audit()` takes them; checked."""
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self._rules: list[tuple[str, str]] = []

@@ -16,12 +16,12 @@ What happens at a fork, in order, and who does it:
    callbacks run. The child of ``Process.start()`` runs its registry itself, and so this last part.
 6. ``os.fork()`` returns, and handlers of signals that came in meanwhile run in the program's frame.
 
-``os.register_at_fork`` has no way back, so the hooks are registered when forksafe is imported. What
-a signal handler raises as a hook in Python begins is lost, so those of the parent are in C, and
-call what `_Thread` has: nothing while the switch is off; else `_before`, and a generator that waits
-inside of ``try`` for the end. Exactly once: `this_process.forks` counts the forks that led to this
-process, `this_process.whole` is the count, and the pid, at which it was last known whole. Neither
-alone will do: a pid recurs, and a fork made in C runs no hook, so that it is not counted.
+``os.register_at_fork`` has no way back, so the hooks are registered when forksafe is imported. An
+exception that a signal handler raises as a Python hook begins is lost, so the parent's hooks are in
+C, and call what `_Thread` has: nothing while the switch is off; else `_before`, and a generator
+that waits inside of ``try`` for the end. Exactly once: `this_process.forks` counts the forks that
+led to this process; `this_process.whole` is that count, and the pid, when the process was last
+known whole. We need both: a pid recurs, and a fork made in C runs no hook that could count it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import threading  # noqa: F401 - for its own at-fork hook to be the earlier one: see below
+import threading  # noqa: F401 - so that its own at-fork hook is registered first: see below
 from _operator import methodcaller
 from _thread import _count
 from types import MethodType
@@ -47,17 +47,17 @@ from ._steps._streams import flush
 HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 _installed = False
 _freezes = False
-_frozen = 0  # objects
+_frozen = 0  # objects, by `_freeze`
 _watch: Callable[[], None] | None = None  # looks for hazards before each fork
 
 
 class _Thread(c_thread._local):  # type: ignore[misc]
     """What the parent's hooks do at the forks of one thread; ``tuple`` does nothing, in C."""
 
-    event: ForkEvent | None = None  # the innermost one
+    event: ForkEvent | None = None  # the innermost fork under way
     before: Any = tuple
     rest: Any = tuple
-    handlers: Any = tuple  # has those of signals run
+    handlers: Any = tuple  # makes the handlers of signals due
 
 
 thread = _Thread()
@@ -79,8 +79,8 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
             pages of the preloaded heap shared with the parent. For preloading servers.
         on_hazard: What to do at a fork where `audit()` finds something that needs action. At first
             ``"ignore"``: do not look. ``"warn"``: one `ForkHazardWarning`, from the parent after
-            the fork, once for the same things. ``"raise"``: the same, since nothing that a hook
-            raises stops ``os.fork()``; `safe_fork` can be stopped.
+            the fork, once for the same things. ``"raise"``: as ``"warn"``, since ``os.fork()``
+            goes on whatever a hook raises; ``safe_fork(on_hazard="raise")`` does not fork.
         allow: Hazards that are accepted, as patterns: see `audit()`.
         drop_connections: Whether the child lets go of the connections that known libraries had in
             the parent, so that its first use of each connects anew (docs/connections.md). At first
@@ -119,7 +119,7 @@ def watch(look: Callable[[], None] | None) -> None:
 
 
 def uninstall() -> None:
-    """Undo `install()`: later forks are plain ones again. A no-op where it is not installed."""
+    """Undo `install()`: ``os.fork()`` makes plain forks again. It may be called at any time."""
     global _installed, _freezes
     _installed = _freezes = False
     _Thread.before = tuple
@@ -140,7 +140,7 @@ def after_fork_in_child() -> None:
     """Run the reset by hand, in a child that was forked in C and ran no at-fork hooks (uWSGI).
 
     Call it before anything else. It does nothing where the reset already ran in this process since
-    its fork, nor in a process that was never forked since forksafe was imported.
+    its fork, or where no fork has happened since forksafe was imported.
     """
     if this_process.whole == (this_process.forks, os.getpid()):
         return
@@ -153,9 +153,9 @@ def after_fork_in_child() -> None:
 
 
 def asks(event: ForkEvent) -> Callable[[], object] | None:
-    """Make this the next fork of this thread; None where another one was about to be that.
+    """Make `event` this thread's next fork; return None where another event already waits for it.
 
-    What it returns is to be called where `ForkEvent.ended` is false behind the fork.
+    Else return what the caller must call after the fork if `ForkEvent.ended` is false then.
     """
     if thread.event is not None and not thread.event.begun:
         return None  # a wrapper around os.fork that ends in safe_fork() again
@@ -183,7 +183,7 @@ def _before() -> None:
     event.left_alone = not (event.asked or _installed)
     if event.left_alone:
         return
-    for _ in range(9):  # a signal handler may cut it off
+    for _ in range(9):  # a signal handler may cut an attempt off
         try:
             if event.identity is None:  # no ``Process`` enters a block of forked()
                 event.launch = who_forks(sys._getframe().f_back)
@@ -194,7 +194,7 @@ def _before() -> None:
                     _watch()  # before the next line, which hides objects from the audit
                 if _freezes:
                     _freeze()
-                # Those that Python started, and those that run it.
+                # Other threads: those that Python started, and those in C that run Python code.
                 event.beside_threads = bool(_count()) or len(current_frames()) > 1
                 if event.beside_threads and _threads.comes_last is None:
                     _threads.look_behind(_hook)
@@ -219,7 +219,7 @@ def _freeze() -> None:
 
 
 def _rest(event: ForkEvent) -> Iterator[None]:
-    """Be what is left to do in the parent, as a generator that waits for its hook."""
+    """Do what is left to do in the parent: a generator, which waits in ``try`` for its hook."""
     outer = thread.event, thread.rest
     waited = False
     while True:

@@ -19,7 +19,7 @@ from ._steps._mp import finish
 
 
 def _rows(late: bool) -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
-    """Yield where steps look (`Step.looks`), and their methods, or each fork would make them."""
+    """Yield where steps look (`Step.looks`), and their bound methods, made just once."""
     for index, step in enumerate(STEPS):
         take = None if type(step).note is Step.note else step.note
         for where in step.looks if step.late == late else ():
@@ -30,16 +30,16 @@ def _rows(late: bool) -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
 
 
 _EARLY, _LATE = [*_rows(late=False)], [*_rows(late=True)]
-# Where a thread has run meanwhile, 1 of 1,000 children had a lock that it had just taken.
+# Looks at most, while threads move: after one look 1 of 1,000 children had a lock just taken.
 _LOOKS = 8
-# The last reset of this process, and what came of each of its steps; formatted when asked for.
+# The last reset of this process, and the outcome of each step; `last_reset` formats them.
 _last: tuple[ForkEvent, list[object]] | None = None
-# What was told already: a layout that a parent did not know is no news from each of its children.
+# What was told already: where a layout is unknown to the parent, its children need not tell again.
 _told: set[str] = set()
 
 
 def note(event: ForkEvent) -> None:
-    """Let every step look at the parent, and look at the stacks of its threads in between."""
+    """Let every step note what it needs; look at the other threads before the late steps do."""
     loaded = sys.modules
     notes: dict[int, tuple[Any, Any]] = {}
     early = notes
@@ -110,9 +110,9 @@ def last_reset() -> dict[str, str] | None:
     Returns:
         None where no reset ran in this process. Else, for each step by name, in the order they ran:
         ``"done"``, ``"done: 2 freed"``, ``"not needed"``, ``"not loaded"`` (no module with such
-        state was imported), ``"unknown layout: ..."`` (left alone: it looks as on no Python that
-        this forksafe knows) or ``"failed: ..."``. Under ``"callbacks"``: what callbacks of
-        ``multiprocessing.util.register_after_fork`` raised, if any did.
+        state was imported), ``"left alone: ..."`` (other threads cannot be looked at),
+        ``"unknown layout: ..."`` (left alone: as on no Python that this forksafe knows) or
+        ``"failed: ..."``. Under ``"callbacks"``: what callbacks of the after-fork registry raised.
     """
     if _last is None:
         return None

@@ -73,7 +73,7 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
     try:
         pid: Any
         arguments: tuple[Any, ...] = ()
-        if made is not None:  # in C until it has the pid: no handler runs in between
+        if made is not None:  # in C until `made` has the pid: no handler runs in between
             function, arguments = made.extend, (starmap(function, ((),)),)
         if sys.version_info >= (3, 12) and _count() and caller is not None:
             pid = _in_the_name_of(caller)(function, arguments)
@@ -89,11 +89,11 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
 
 
 _call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line
-_named: tuple[Any, Any, Any] = (None, 0, None)  # the last caller's code and line; made of it
+_named: tuple[Any, Any, Any] = (None, 0, None)  # the last caller's code and line; `_call` there
 
 
 def _in_the_name_of(caller: FrameType) -> Any:
-    """Return `_call` at the line of `caller`: ``os.fork()`` names it in a warning since 3.12."""
+    """Return `_call` at the line of `caller`, for the warning of ``os.fork()`` since 3.12."""
     global _named
     known, at, made = _named
     code, line = caller.f_code, caller.f_lineno or 0
@@ -105,9 +105,9 @@ def _in_the_name_of(caller: FrameType) -> Any:
 
 
 def _warn_before(caller: FrameType) -> None:
-    """Raise that warning before the fork, where the filters make an exception of it.
+    """Raise this warning before the fork, where the filters turn it into an exception.
 
-    Since 3.15 ``os.fork()`` raises it behind the fork: the child runs, and nobody knows its pid.
+    Since 3.15 ``os.fork()`` raises it after the fork: the child runs, and nobody knows its pid.
     """
     __tracebackhide__ = True
     filters: Any = getattr(sys.modules.get("warnings"), "_get_filters", tuple)

@@ -12,19 +12,19 @@ __all__ = ["ChildFailedError", "ForkHazardWarning", "ForksafeError", "UnsafeFork
 
 
 class ForksafeError(Exception):
-    """What every exception of forksafe's own derives from."""
+    """The base class of forksafe's exceptions."""
 
 
 class ChildFailedError(ForksafeError):
-    """The child of a `forked()` block ended with another exit code than 0.
+    """The child of a `forked()` block ended with an exit code other than 0.
 
     Args:
         pid: The child's process id.
-        exitcode: Its exit code; negative: the number of the signal that ended it.
+        exitcode: The child's exit code; minus the number of the signal where a signal ended it.
         name: The child's name, for the message.
         reason: What ended the child, in one line: ``"LookupError: no such user"``. Empty where a
             signal or ``os._exit()`` ended it, or ``sys.exit(3)``.
-        traceback: The traceback that the child printed, its last 8 KiB, or empty.
+        traceback: The last 8 KiB of the traceback that the child printed, or empty.
     """
 
     def __init__(self, pid: int, exitcode: int, name: str | None = None, reason: str = "",
@@ -46,7 +46,7 @@ class ChildFailedError(ForksafeError):
 
 
 class UnsafeForkError(ForksafeError):
-    """A fork was refused, since it would break `hazards`, which need action (see `audit()`)."""
+    """A fork was refused because of `hazards` that need action first (see `audit()`)."""
 
     def __init__(self, hazards: Iterable[Hazard]) -> None:
         self.hazards = tuple(hazards)

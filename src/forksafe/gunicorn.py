@@ -6,7 +6,7 @@ One of::
 
     from forksafe.gunicorn import *     # a line in gunicorn.conf.py
 
-Gunicorn reads its settings from the names in a module, so that this one binds none of those.
+Gunicorn reads its settings from the names in a module, so this module binds no such name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def log_audit(*, allow: Iterable[str] = ()) -> None:
         from forksafe.gunicorn import log_audit; log_audit()
 
     The audit looks at the very moment of that fork: after ``pre_fork`` Gunicorn (25.1 and later)
-    stops a thread of its own. It takes the place of an ``on_hazard`` given to `forksafe.install()`.
+    stops a thread of its own. This replaces an ``on_hazard`` that `forksafe.install()` was given.
 
     Args:
         allow: Hazards that are accepted, as patterns: see `forksafe.audit()`.

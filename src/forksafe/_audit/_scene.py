@@ -27,7 +27,7 @@ _DEAD_ENDS = (ModuleType, type, FunctionType, BuiltinFunctionType, str, bytes, i
 
 
 class Scene:
-    """What the parts of one audit share: of what they look for, all that is there."""
+    """What the parts of one audit share: all instances of the classes that they look for."""
 
     def __init__(self, wanted: Iterable[str], drops: bool) -> None:
         self.found: list[Hazard] = []  # for later parts to see what is handled already
@@ -42,7 +42,7 @@ class Scene:
         return [thing for cls in types for thing in self._instances[cls]]
 
     def judge(self, severity: Severity, remedy: str, *things: Any) -> tuple[Severity, str]:
-        """Return severity and remedy of what `things` have, unless somebody takes care of it."""
+        """Return this severity and remedy, or others if somebody takes care of one of `things`."""
         if severity == ACTION:
             if any(id(thing) in self.mended for thing in things):
                 return FIXED, "nothing under forksafe: the child connects anew"
@@ -54,14 +54,14 @@ class Scene:
 
     @cached_property
     def _answered(self) -> dict[int, Any]:
-        """What has a callback of the program in the after-fork registry, and leads from there."""
+        """What has a callback of the program in the after-fork registry, and what it refers to."""
         todo: deque[Any] = deque()
         with suppress(UnknownLayout):  # the registry itself tells
             for one in _mp.registries():
-                todo.extend(refer() for refer in one.in_order(None)[1].values())
+                todo.extend(refer() for refer in one.own_and_programs(None)[1].values())
         most = min(1000 * len(todo), 100_000)  # a requests.Session is 150 objects from its socket
         logger = loaded("logging:Logger")
-        found: dict[int, Any] = {}  # which keeps them alive, so that no id is used again meanwhile
+        found: dict[int, Any] = {}  # it keeps them alive, so that no id is used twice
         while todo and len(found) < most:
             thing = todo.popleft()
             if thing is not None and id(thing) not in found:
@@ -85,7 +85,7 @@ def name_of(function: Any) -> str:
 
 
 def address_of(address: Any) -> str:
-    """Return ``host:port``, or a path, in which "@" stands for the zero of an abstract one."""
+    """Return ``host:port``, or a path; in an abstract one "@" stands for the zero byte."""
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if len(address) == 4 else f"{host}:{port}"  # IPv6 has four
@@ -95,7 +95,7 @@ def address_of(address: Any) -> str:
 def descriptors() -> list[int] | None:
     """Return the numbers of all open descriptors above 2; None where there is no such list."""
     for directory in _LISTS:
-        with suppress(OSError):  # there is none, or no descriptor is left to read it with
+        with suppress(OSError):  # no such directory, or no descriptor left to read it
             found = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
             # Without fdescfs(5), FreeBSD's /dev/fd shows just the first three, whatever is open.
             if directory != "/dev/fd" or found[-1:] > [2]:

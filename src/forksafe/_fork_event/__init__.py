@@ -4,7 +4,7 @@ A step is one subsystem that a fork breaks, and how it is made whole. `Step.note
 run inside ``os.fork()``. Nothing is imported, logged or printed there, and no lock is waited for. A
 subsystem that was never imported has no state. Private state of the standard library is touched
 only after its shape was checked, so that a new Python that moves an attribute is reported, not
-broken (`UnknownLayout`). Whatever a step raises is told, and stops neither the next nor the fork.
+broken (`UnknownLayout`). What a step raises is reported (`tell`); other steps and the fork go on.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class ForkEvent(Signals):
     outer: ForkEvent | None = None  # the fork of the same thread that this one interrupts
     identity: Any = None  # for forked(): the process object that the child is to be known by
     begun = False  # whether its `before` hook has run
-    left_alone = False  # whether it is none of ours: its child is about to exec, or nobody asked
+    left_alone = False  # whether we do nothing: its child is about to exec, or nobody asked
     launch: Launch | None = None  # where ``Process.start()`` forks
     parent = 0  # the pid of the process that forks; 0 where no `before` hook ran
-    beside_threads = True  # whether there are others: then anything can change from note to fork
+    beside_threads = True  # whether others run: then anything can change from note to fork
     unflushed: tuple[Any, ...] = ()  # standard streams that did not take what waited in them
     reentered: tuple[Any, ...] = ()  # standard streams that this very thread was writing to
     stacks: Stacks | None = None  # what the other threads, and this one, were in the middle of
@@ -40,8 +40,8 @@ class ForkEvent(Signals):
     undo: tuple[Callable[[], None], ...] = ()  # takes back in the parent what the notes changed
     callbacks: tuple[dict[Any, Any], ...] = ()  # the program's own, for when the process is whole
     raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
-    deferred = False  # whether a Process runs its registry itself, and then the end of the reset
-    ended = False  # whether the last of its hooks has done all
+    deferred = False  # whether ``Process`` runs its registry, and the end of the reset, itself
+    ended = False  # whether its last hook has done its work
 
 
 _HOOKS = (("logging", "_after_at_fork_child_reinit_locks"),
@@ -53,7 +53,7 @@ class _ThisProcess:
     """Tells this process from the ones that it was forked from."""
 
     forks = 0  # how many forks, as far as Python's hooks saw them, led here. A pid recurs
-    # That count, and the pid, when all was last known to be in order.
+    # `forks`, and the pid, when this process was last known whole.
     whole: tuple[int, int] = (0, os.getpid())
     # What every reset replaces: tells an inherited object from what this process has made.
     mark: object = object()
@@ -75,7 +75,7 @@ def expect(condition: object, what: str) -> None:
 
 
 def mend_each(mend: Callable[[Any], object], things: Iterable[Any]) -> None:
-    """Mend each thing, also behind one that cannot be mended: that is raised in the end."""
+    """Mend each thing, also after one that cannot be mended; raise the last failure in the end."""
     failure: Exception | None = None
     for thing in things:
         try:
@@ -100,27 +100,27 @@ class Step:
     # The step is skipped while all these are empty, or None, or not loaded: attributes of
     # modules, as "module:path.of.attributes", or of the `ForkEvent`; behind another colon, a key.
     looks: tuple[str, ...] = ()
-    late = False  # whether it looks behind the look at other threads, and lets none of them run
+    late = False  # whether `note` runs after the look at other threads, and lets none of them run
 
     def loaded(self) -> bool:
         return not self.modules or not sys.modules.keys().isdisjoint(self.modules)
 
     def note(self, fork: ForkEvent) -> Any:
-        """Look, before the fork, at what the child cannot see; `NOTHING`: it is spared the step.
+        """Look, before the fork, at what the child cannot see; `NOTHING` spares the child the step.
 
-        `ForkEvent.undo` takes what takes it back in the parent.
+        A note that changes the parent adds to `ForkEvent.undo` what takes the change back.
         """
         return None
 
     def reset(self, fork: ForkEvent, note: Any) -> bool | str:
-        """Make the subsystem whole in the child; return what was done, or whether anything was.
+        """Make the subsystem whole in the child; return what was done, or if anything was.
 
         `note` is what `Step.note` returned; None where it raised, or where no ``before`` half ran.
         """
         raise NotImplementedError
 
     def leave(self) -> None:
-        """Take away what of ours is in this process: for `uninstall()`."""
+        """Take out of this process what the step has put there: for `uninstall()`."""
 
 
 class _Raises:
@@ -137,7 +137,7 @@ class _Raises:
 def tell(exc: BaseException, what: str) -> None:
     """Give an exception to ``sys.unraisablehook``, as one that was raised in `what`.
 
-    Any finalizer that raises leads there. PyPy runs them late; but its hook takes any object.
+    A finalizer that raises leads there. PyPy runs finalizers late, but its hook takes any object.
     """
     if sys.implementation.name == "pypy":
         told: Any = _Raises(exc, what)
@@ -145,4 +145,4 @@ def tell(exc: BaseException, what: str) -> None:
         told.err_msg, told.extra_line, told.object = "Exception ignored in", "", what
         sys.unraisablehook(told)
     else:
-        type("_Told", (), {"__del__": _Raises(exc, what)})()  # nobody takes it: the hook has it now
+        type("_Told", (), {"__del__": _Raises(exc, what)})()  # freed at once: the hook has it now

@@ -3,8 +3,8 @@
 Two forms are known: the body of ``with LOCK``, and the ``try`` right behind ``LOCK.acquire()``
 whose ``finally`` calls ``LOCK.release()``. LOCK is a name, or an attribute that a name leads to. An
 instruction is inside if an exception raised there reaches the body's handler. The lock is held from
-its taking to the call that releases it, where no jump leads in between from elsewhere, and where
-the body neither stores in LOCK nor releases it. Otherwise, and at the two calls, it *may* be held.
+the call that takes it to the call that releases it. At these two calls it *may* be held, and so
+throughout a body that stores in LOCK or releases it. Where a jump skips the taking, we say nothing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ._typing import Any, Iterator
 
 # Where a value is looked up ("global", "name" or "local"); the name; the attributes.
 Path = tuple[str, ...]
-# The offsets, the path to the lock; True: it is held, False: perhaps, None: it is released here.
+# The offsets, the path to the lock; True: held, False: perhaps, None: somewhere here released.
 Span = tuple[int, int, Path, Any]
 
 _KINDS = {"LOAD_GLOBAL": "global", "LOAD_NAME": "name", "LOAD_DEREF": "local"}
 _ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _RELEASES = ("release", "_release_save")  # the latter in Condition.wait()
-# Beginnings of names: what may call a function, and what the next instruction does not follow.
+# Beginnings of names: instructions that may call a function, and those that never fall through.
 _CALLS = ("CALL", "WITH_EXCEPT_START")
 _ENDS = ("RETURN_VALUE", "RETURN_CONST", "RAISE", "RERAISE", "JUMP_F", "JUMP_A", "JUMP_B")
 _FILLERS = {"EXTENDED_ARG", "CACHE", "PRECALL", "NOT_TAKEN"}  # they do nothing
@@ -35,23 +35,23 @@ _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 _WITH = {dis.opmap.get(name) for name in ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")}
 _table: Any = getattr(dis, "_parse_exception_table", None)  # since 3.11
 
-# Up to 3.12 to read a frame's variables renews the dictionary that locals() has given.
+# Functions left alone: up to 3.12 reading `f_locals` overwrites what locals() has returned.
 _LOCALS = set() if sys.version_info >= (3, 13) else {"locals", "vars", "dir", "eval", "exec"}
 
-# By id, as the hash of a code object takes all that is in it; and what ends that with the object.
+# By id, since hashing a code object hashes its contents; an entry ends with its code object.
 found: dict[int, tuple[Span, ...]] = {}
 _references: dict[int, ref[CodeType]] = {}
 
 
 def analyse(code: CodeType) -> tuple[Span, ...]:
-    """Find the locks that a function takes."""
+    """Find where a function holds or releases locks; remember it in `found`."""
     names = code.co_names
     releases = any(name in names for name in _RELEASES)
     spans: tuple[Span, ...] = ((0, len(code.co_code), (), None),) if releases else ()
     if (releases or not _WITH.isdisjoint(code.co_code[::2])) and _LOCALS.isdisjoint(names):
         try:
             spans = tuple(Analysis(code).spans())
-        except Exception as exc:  # no compiler's code; nothing is raised inside os.fork()
+        except Exception as exc:  # code of no known compiler; os.fork() must not fail
             if signal_of(exc) is not None:
                 raise
     key = id(code)
@@ -61,7 +61,7 @@ def analyse(code: CodeType) -> tuple[Span, ...]:
 
 
 def calls(code: CodeType, path: Path) -> list[int]:
-    """Return the offsets of the calls of what `path` leads to: a name, and attributes of it."""
+    """Return the offsets at which what `path` leads to (a name, its attributes) is called."""
     found = Analysis(code)
     places = [place for place, name in enumerate(found.names) if name.startswith("CALL")]
     loads = [place for place, value in enumerate(found.values) if value[1:] == path]
@@ -75,7 +75,7 @@ class Analysis:
         self.ops = [op for op in dis.get_instructions(code) if op.opname not in _FILLERS]
         self.names = [op.opname for op in self.ops]
         self.offsets = [*(op.offset for op in self.ops), len(code.co_code)]
-        # From where the value is that the instruction leaves, if it is read there.
+        # The path of the value that each instruction leaves on the stack; empty if unknown.
         self.values: list[Path] = []
         for op in self.ops:
             value: Path = ()
@@ -84,7 +84,7 @@ class Analysis:
             elif op.opname in _ATTRIBUTE and self.values and self.values[-1]:
                 value = (*self.values[-1], op.argval)
             self.values.append(value)
-        # Where a lock is released, what leads to it; nothing if that is not known.
+        # By the place of a release, the path to the lock; empty if unknown.
         self.releases = {
             place: self.values[place][:-1]
             for place, op in enumerate(self.ops)
@@ -121,12 +121,12 @@ class Analysis:
                 if name.startswith(_ENDS):
                     break
                 place += 1
-        # The compilers of that time leave jumps that nothing leads to.
+        # Compilers up to 3.10 leave jumps in code that nothing reaches.
         self.jumps = {place: to for place, to in self.jumps.items() if place in around}
         return [around.get(place, ()) for place in range(len(self.ops))]
 
     def spans(self) -> Iterator[Span]:
-        """Yield where locks are held, and then which are released."""
+        """Yield where locks are held, and then the locks that are released."""
         for place, (name, value) in enumerate(zip(self.names, self.values)):
             if name in ("SETUP_WITH", "BEFORE_WITH"):
                 yield from self._held(place, place - 1, place + 1)
@@ -145,7 +145,7 @@ class Analysis:
     def _held(
         self, taking: int, operand: int, inside: int, by_hand: bool = False
     ) -> Iterator[Span]:
-        """Yield where the lock is held that the call at `taking` takes for the body at `inside`."""
+        """Yield where the lock is held: the call at `taking` takes it for the body at `inside`."""
         path = self.values[operand]
         entered = [one for one in self.handlers[inside] if one not in self.handlers[taking]]
         if by_hand:
@@ -156,7 +156,7 @@ class Analysis:
         sure = not any(self._changes(place, path) for place in body)
         held = dict.fromkeys((*range(taking + 1, inside), *body), sure)
         held[taking] = False
-        # On every way out, to the first call. The table may lack what cannot raise anything.
+        # On every way out, to the first call: the table omits instructions that cannot raise.
         ways = [entered[0], *(to for place in body for to in self._next(place))]
         while ways:
             place = ways.pop()
@@ -182,7 +182,7 @@ class Analysis:
         return (*path, "release") in self.values[handler:end]
 
     def _changes(self, place: int, path: Path) -> bool:
-        """Tell whether the lock may be another one, or another's, after this instruction."""
+        """Tell whether this instruction may change what `path` leads to, or release that lock."""
         name, stored = self.names[place], self.ops[place].argval
         if name.startswith(("STORE_", "DELETE_")):
             stored = stored if type(stored) is tuple else (stored,)

@@ -1,13 +1,13 @@
 """The signals of the forking thread: put off before the fork, due after it, none of them lost.
 
-A handler must never run in a half-reset child, so the signals that Python handles are blocked. What
-a handler raises inside an at-fork hook (KeyboardInterrupt, SystemExit) the interpreter reports and
-*drops*. So signals that came in meanwhile are taken off the kernel and handed to the interpreter as
-the hooks' last act: their handlers run when ``os.fork()`` has returned, in the program's own frame.
+A handler must never run in a half-reset child, so the signals that Python handles are blocked. The
+interpreter reports and *drops* what a handler raises inside an at-fork hook (KeyboardInterrupt,
+SystemExit). So the hooks' last act is to take signals that came in meanwhile off the kernel and to
+hand them to the interpreter: their handlers run in the program's own frame, behind ``os.fork()``.
 
-A mask is a thread's. Where there are other threads, one of them takes the signal, and the main
-thread runs the handler although it blocks the signal: anywhere in the parent's hooks (in the child
-CPython forgets what had arrived). What it raises there is raised again when the fork has returned.
+The mask is one thread's. Another thread can take the signal, and then the main thread, although it
+blocks the signal, runs the handler anywhere in the parent's hooks (in the child CPython forgets
+what had arrived). What the handler raises there is raised again when the fork has returned.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Signals:
     """The part of a `ForkEvent` that has to do with signals."""
 
     mask: Collection[int] | None = None  # the program's; None: nothing is blocked
-    late: BaseException | None = None  # of a handler, for who asked for the fork to raise
-    keeps_mask = False  # whether who asked for the fork restores it in the parent
-    _found: Collection[int] = ()  # what was there when it was blocked
+    late: BaseException | None = None  # what a handler raised, for who asked for the fork to raise
+    keeps_mask = False  # whether the one who asked for the fork restores `mask` in the parent
+    _found: Collection[int] = ()  # the thread's mask before `block()`
     _due: tuple[int, ...] = ()  # signals whose handlers are to run when the fork has returned
     caught: tuple[tuple[int, BaseException], ...] = ()  # what handlers raised in this process
 
@@ -61,7 +61,7 @@ class Signals:
         self._found = _sigmask(_BLOCK, ())
         known = outer.mask if outer else None
         self.mask = self._found if known is None else known
-        # Those with a handler: each call makes a set of all that are blocked. Handlers may raise.
+        # Only those with a handler: each call makes a set of all blocked ones. Handlers may raise.
         _sigmask(_BLOCK, compress(_DEFERRED, map(callable, map(c.getsignal, _DEFERRED))))
 
     def restore_mask(self) -> None:
@@ -73,7 +73,7 @@ class Signals:
     def release_in_hook(self, child: bool) -> list[Any]:
         """Restore the mask, in the child the program's, and put the pending handlers off further.
 
-        When the result goes, the handlers become due: with no Python frame of ours left.
+        The handlers become due when the result is freed: by then no Python frame of ours is left.
         """
         if self.mask is not None:
             mask = self.mask if child else self._found
@@ -103,7 +103,7 @@ class Signals:
         """Tell whether a signal handler raised this, here in a hook; if so, the program gets it."""
         number = signal_of(exc)
         if number is not None:
-            exc.__traceback__ = None  # its frames hold what is to go
+            exc.__traceback__ = None  # its frames hold objects that the program lets go of
             if self.keeps_mask or _sigtimedwait is None:
                 self.late = exc
             else:

@@ -1,7 +1,7 @@
 """What the threads that the child will not have were in the middle of: one look, before the fork.
 
 Steps say which functions they are interested in (`interest`). The look walks every stack once, as
-late as can be, and only beside other threads. Steps must do without where other threads cannot be
+late as can be, and only beside other threads. Steps do without it where other threads cannot be
 looked at: on a build without a GIL they run on while their stacks are read (that crashes CPython
 3.13t); on PyPy ``sys._current_frames()`` alone makes threads in compiled code go wrong, and ends
 the process (7.3.11, ``Fatal RPython error``); and of forks made in C no ``before`` half ever ran.
@@ -21,14 +21,14 @@ from ._typing import Any, Callable, Iterator, Mapping
 from ._who import find
 from ._with_bodies import Held, settle, walk
 
-# Seconds without the GIL before each further look: who was given a lock shows it then. All are
-# spent only where this thread holds a lock that another waits for, and its stack does not show it.
+# Seconds without the GIL before each further look: a thread that was given a lock shows it then.
+# All are spent only where this thread holds a lock that another waits for, unseen on its own stack.
 _PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
-# The functions of interest: those not loaded; and the others by id, to hash code takes long.
+# The functions of interest: those not loaded yet; the others by id, since to hash code takes long.
 _waiting: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 _known: dict[int, tuple[str, tuple[str, ...], CodeType]] = {}
-# Where a thread has nothing to do: in which function, by id, at which instruction.
+# Where a thread has nothing to do: the id of its function's code, and the instruction.
 _sleeping: dict[tuple[int, int], CodeType] = {}
 
 
@@ -37,13 +37,13 @@ def interest(
 ) -> None:
     """Have the look find threads inside of functions, such as ``"module:Class.method"``.
 
-    `variables`: those wanted of each; none: the function is of no interest. `sleeps`: the call at
-    which a thread has nothing to do, as a name and attributes of it.
+    `variables`: the local ones that are wanted; none: the look does not tell of the function.
+    `sleeps`: the call at which a thread has nothing to do, as a name and attributes of it.
     """
     _waiting.update(dict.fromkeys(paths, (variables, sleeps)))
 
 
-# Whether no hook that could let threads run comes behind ours; None while nobody has looked.
+# Whether no later `before` hook can let other threads run; None while nobody has looked.
 comes_last: bool | None = None
 
 
@@ -77,7 +77,7 @@ class Stacks:
         self.held: list[Held] = []
         self.own_held: list[Held] = []
         self.places: list[Any] | None = _places(me, frames)  # None has us look again
-        # Whether every other thread has nothing to do, and so is not inside of any C code but that.
+        # Whether every other thread has nothing to do, and so is in no C code but its wait.
         self.asleep, readable = bool(comes_last), others_can_be_read()
         for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
             code = find(*path.split(":"))
@@ -105,7 +105,7 @@ class Stacks:
         """Tell whether no other thread has moved since."""
         frames = current_frames()
         places = _places(get_ident(), frames)
-        frames.clear()  # this very frame is among them: a cycle, which would keep all the others
+        frames.clear()  # this very frame is among them: a cycle would keep them all
         return places == self.places
 
 
@@ -130,7 +130,7 @@ _select: Any = select.select if type(select.select) is _IN_C else lambda *_: Non
 # switch interval. Else, on a busy machine, 5 of 1,000 children had a lock taken in between.
 _LONG = 0.05  # seconds
 _set_interval = sys.setswitchinterval
-_usual = 0.0  # what it was before; 0 while it is nobody's turn
+_usual = 0.0  # seconds, the program's own interval; 0 while it is nobody's turn
 
 
 def look(again: bool = False) -> Stacks:
@@ -162,7 +162,7 @@ def _places(me: int, frames: Mapping[int, FrameType]) -> list[tuple[int, int]]:
 
 
 def end_turn() -> None:
-    """End the turn, in parent and child, or before the fork if nobody would take it over."""
+    """End the turn: in parent and child, or before the fork if all other threads sleep."""
     global _usual
     if _usual:
         _set_interval(_usual)  # first, for a signal handler that raises
@@ -172,7 +172,7 @@ def end_turn() -> None:
 def forget_vanished_threads() -> None:
     """Mark every thread but this one as ended, where a fork made in C ran no hook of `threading`.
 
-    Or `threading` would list the parent's threads in the child, and join them at its end, for ever.
+    Else `threading` would list the parent's threads in the child, and wait for them at its end.
     Source: ``threading._after_fork``; ``_PyThread_AfterFork`` in Modules/_threadmodule.c (3.13).
     """
     threading: Any = sys.modules.get("threading")

@@ -1,11 +1,11 @@
 """Who is forking? Read off the call stack, before the fork, since no state tells.
 
 The child of ``Process.start()`` runs the after-fork registry itself, where each callback must run
-but once. A child that is about to exec is left alone.
+but once. We leave a child alone that is about to exec.
 
-Only identity of code objects counts, never a name. A signal handler may interrupt
+A function counts by its code object, never by its name. A signal handler may interrupt
 ``Process.start()``, and fork. So from the fork outwards every frame must belong to a package that
-forks for others, or to a function that the program has put in the place of ``os.fork``.
+forks for others (`_FORKERS`), or to a function that the program has put in place of ``os.fork``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import CodeType, FrameType, ModuleType
 
 from ._typing import Any
 
-# ``multiprocess`` (pathos) has registries of its own; ``billiard`` (Celery) shares the first's.
+# ``multiprocess`` (pathos) has registries of its own; ``billiard`` (Celery) has multiprocessing's.
 NAMES = ("multiprocessing", "multiprocess", "billiard")
 
 
@@ -41,7 +41,7 @@ class Launch:
     def __init__(self, family: str, registry: object, standard: bool) -> None:
         self.family = family  # the name of the package whose Process it is
         self.registry = registry  # the after-fork registry that the child runs itself
-        self.standard = standard  # it is sure to: the class overrides nothing on the way there
+        self.standard = standard  # whether it surely does: its class overrides nothing on the way
 
 
 EXEC: Any = object()  # a child that is about to exec
@@ -71,12 +71,12 @@ _DEPTH = 16  # frames: wrappers of wrappers of os.fork are no deeper
 
 
 def who_forks(frame: FrameType | None) -> Launch | None:
-    """Return a `Launch` or `EXEC`; None for any other who forks.
+    """Return a `Launch` or `EXEC`; None for any other fork.
 
     `frame` runs ``os.fork()``. None: C code does, in a thread without Python.
     """
     if frame is not None and "uvloop" in sys.modules:
-        # Its subprocess_exec(), awaited by the program: who calls os.fork() stands at a call.
+        # Its subprocess_exec(), awaited: a coroutine that calls os.fork() itself stands at a call.
         code = frame.f_code
         opmap: Any = getattr(sys.modules.get("opcode"), "opmap", {})  # loaded by asyncio
         awaits = opmap.get("SEND", opmap.get("YIELD_FROM"))
@@ -119,7 +119,7 @@ def code_of(function: Any) -> CodeType | None:
 
 
 def find(module: str, path: str) -> CodeType | None:
-    """Return the code of a function that may not be there, or not be loaded."""
+    """Return the code of a function; None where there is none, or its module is not loaded."""
     found: Any = sys.modules.get(module)
     for name in path.split("."):
         found = getattr(found, name, None)

@@ -1,13 +1,13 @@
 """Which locks a thread holds, read off its stack: a proof, not a guess.
 
 A plain lock does not know who has taken it. But a thread whose instruction stands inside the body
-of ``with LOCK`` holds LOCK (see `_lock_spans`), and in the child nobody will ever release it. Which
-lock it is we look up again in the frame, without running code of the program. Not proven is that no
-other function has put another lock there, or has released it. A thread at the entry of a body, or
-at its exit, *may* have the lock. Mostly it waits for the GIL, and is in the body at the next look.
+of ``with LOCK`` holds LOCK (see `_lock_spans`), and in the child nobody will ever release it. We
+look LOCK up again in the frame, without running code of the program. One thing is not proven: some
+other function may have put another lock there, or may have released this one. A thread at the entry
+or the exit of a body *may* have the lock: mostly it waits for the GIL, and the next look tells.
 
-Left alone are locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack``,
-``@contextmanager``, ``async with`` or a wrapper, and other types; all on PyPy, and without a GIL.
+We leave alone locks that are taken by a call (``with self.lock_for(key)``), by ``ExitStack``,
+``@contextmanager``, ``async with`` or a wrapper; locks of other types; all on PyPy, or with no GIL.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load() -> None:
 class Held:
     """A lock that a thread holds, or may hold: a ``_thread.lock`` or ``_thread.RLock``.
 
-    `sure`: that is proven; `foreign`: the thread that looks has it not; `where`: it was taken.
+    `sure`: proven; `foreign`: not held by the thread that looks; `where`: the holder's line now.
     """
 
     __slots__ = ("foreign", "lock", "of_standard_library", "sure", "where")
@@ -74,14 +74,14 @@ class Held:
 def walk(
     frame: FrameType | None, held: list[Held], functions: Mapping[int, Any] = _NONE
 ) -> list[tuple[Any, ...]]:
-    """Walk a thread's stack, from the inside out; only while it does not run.
+    """Walk a thread's stack, the innermost frame first; only while the thread does not run.
 
     `held` takes the locks that the thread holds or may hold; one can come twice. `functions` has,
-    by the id of a code object, a name, and which variables of its frame to return with that.
+    by the id of a code object, a name, and the variables to return with it for each frame of it.
     """
     inside = []
     known = _NONE if spans is None else spans.found
-    wait: FrameType | None = None  # that of Condition.wait(), where the thread sleeps
+    wait: FrameType | None = None  # the frame of Condition.wait() in which the thread sleeps
     releasing: list[tuple[FrameType, tuple[str, ...]]] = []
     while frame is not None:
         code = frame.f_code
@@ -109,7 +109,7 @@ def walk(
                 continue
             for at, released in releasing:  # in functions that the body has called
                 sure = sure and bool(released) and _lock_of(_resolve(at, released)) is not lock
-            # The GIL may have been given up in between, and the variables be other ones.
+            # We may have given up the GIL in between, and the variables may have changed.
             held.append(Held(lock, sure and frame.f_lasti == position, frame))
         frame = frame.f_back
     return inside
@@ -124,8 +124,8 @@ def held_by(frame: FrameType | None) -> list[Held]:
 def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
     """Add up what several looks have shown, between which this thread took no lock.
 
-    `held` is what others hold at the last look. It adds to `foreign`, the locks by id that are not
-    this thread's. Tell whether that is known of all of `held` now.
+    `held` is what others hold at the last look. Put into `foreign`, by id, the locks that are not
+    this thread's, and tell whether all of `held` are among them now.
     """
     foreign.update((id(one.lock), one.lock) for one in held if one.foreign)
     for one in held:
@@ -134,9 +134,9 @@ def settle(held: list[Held], foreign: dict[int, Any]) -> bool:
 
 
 def free(held: Held) -> bool:
-    """Free a lock in the child, unless this thread holds it or may hold it; tell whether it was."""
-    # Not this thread's is a lock that was free at a look, or another's then; and, up to 3.13, one
-    # that cannot be taken though locked() says no: who is given a lock sets that with the GIL.
+    """Free a lock in the child, unless this thread holds it or may hold it; tell if it was held."""
+    # A lock is not this thread's if a look saw it free, or held by another; up to 3.13 also if it
+    # cannot be taken while locked() is false: who is given a lock sets that flag with the GIL.
     if not held.foreign and (type(held.lock) is RLock or held.lock.locked()):
         return False
     return free_lock(held.lock)
@@ -144,21 +144,21 @@ def free(held: Held) -> bool:
 
 def free_lock(lock: Any) -> bool:
     """Free a re-entrant lock, or one that is known not to be this thread's; tell if it was held."""
-    if lock.acquire(False):  # as a re-entrant lock of this thread can be
+    if lock.acquire(False):  # it was free, or a re-entrant lock of this thread
         lock.release()
         return False
     if sys.implementation.name == "pypy" and type(lock) is LockType:
-        lock.release()  # what its compiler made of the program keeps the lock from before a reinit
+        lock.release()  # code that its JIT has compiled keeps the lock from before a reinit
     else:
         lock._at_fork_reinit()
     return True
 
 
 def locals_of(frame: FrameType, *names: str) -> list[Any]:
-    """Return local variables of a function, None for what has no value."""
+    """Return local variables of a frame, None for those without a value."""
     found = frame.f_locals
     values = [found.get(name) for name in names]
-    # Up to 3.12 the frame keeps it, and what is in it; so do a trace function's changes.
+    # Up to 3.12 the frame keeps this dictionary; a trace function may have made changes in it.
     if _KEEPS_LOCALS and frame.f_code.co_flags & _OPTIMIZED and sys.gettrace() is None:
         found.clear()
     return values

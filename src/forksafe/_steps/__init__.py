@@ -4,7 +4,7 @@ Notes are taken in this order before the fork, `Step.late` ones last; the resets
 
 1. What the later steps, or the callbacks, could otherwise trip over: streams, imports, locks.
 2. Who this process is: its parent, its name, its children and servers, what it does when it ends.
-3. What of the parent's it must not delete, wait for, write to or wake.
+3. Which things of the parent's it must not delete, wait for, write to or wake.
 4. The after-fork registry last: its callbacks find a whole process.
 """
 

@@ -1,10 +1,10 @@
 """Row 18: the child of `forked()` ends what is its own, and nothing of its parent's.
 
 - Exit handlers: the first that the child registers is called last, and ends the process (`at_end`).
-  The inherited ones stay where they are: ``atexit._clear()`` would drop what they alone hold.
-- Handlers of logging: ``logging`` has a list of them, and the parent's are noted.
-- Objects that do something at their end: ``gc.freeze()`` and ``gc.unfreeze()`` together make all
-  that exists one of the collector's oldest generation. What is younger at the end is the child's.
+  The inherited handlers stay registered: ``atexit._clear()`` would drop what they alone hold.
+- Handlers of logging: ``logging`` has a list of them, from which we note the parent's.
+- Objects that do something at their end: ``gc.freeze()`` and ``gc.unfreeze()`` together move all
+  that exists to the collector's oldest generation. What is younger at the end is the child's.
 
 Without generations (PyPy, free-threaded builds, the incremental collector of 3.14.0 to 3.14.4) and
 where the program has frozen its heap, only files over descriptors of the child's own are found.
@@ -32,7 +32,7 @@ _BY_ITSELF = 1000  # objects at most: 3.12 begins with some that are frozen
 _frozen = False
 _IO_IS_STATIC = not _IOBase.__flags__ & HEAP_TYPE
 
-# In the child of `forked()`: how it ends, once it comes to that; and what of it is the parent's.
+# In the child of `forked()`: the last thing that it does; and what it inherited from the parent.
 at_end: Callable[[], object] = int  # which does nothing
 _inherited_log_handlers: list[Any] = []
 _inherited_files: set[tuple[int, Any]] | None = None
@@ -45,7 +45,7 @@ class ExitHandlersStep(Step):
     looks = (":identity", ":launch")
 
     def note(self, fork: ForkEvent) -> Any:
-        # Here and not in the child, where the walk would copy the page of each.
+        # Here and not in the child, where this walk would copy the page of each finalizer.
         return _parents()
 
     def reset(self, fork: ForkEvent, note: Any) -> bool:
@@ -57,7 +57,7 @@ class ExitHandlersStep(Step):
         if finalizers is not None:
             for info in finalizers:
                 info.atexit = False
-            # A ``Process`` clears atexit in its child, where this registers itself but once.
+            # A ``Process`` clears atexit in its child, and ``finalize`` registers itself but once.
             sys.modules["weakref"].finalize._registered_with_atexit = False
         if fork.identity is not None:
             atexit.register(_end_own, utils)  # after all that the child registers
@@ -82,7 +82,7 @@ class ExitHandlersStep(Step):
 def _end_own(utils: list[Any]) -> None:
     for util in utils:
         try:
-            if getattr(util, "_finalizer_registry", util):  # each child not joined has one
+            if getattr(util, "_finalizer_registry", util):  # each child not joined has an entry
                 util._exit_function()
         except BaseException as exc:
             sys.excepthook(type(exc), exc, exc.__traceback__)
@@ -116,10 +116,10 @@ def _all_log_handlers() -> list[Any]:
 
 
 def _keep(phase: str, info: dict[str, int]) -> None:
-    """Note what has an end before it becomes as old as what was inherited: for ``gc.callbacks``."""
+    """Note what has a finalizer before it is as old as what was inherited: in ``gc.callbacks``."""
     if phase == "start" and info["generation"]:
         _grown_old[:] = [each for each in _grown_old if each() is not None]
-        for each in _with_an_end(gc.get_objects(0) + gc.get_objects(1)):
+        for each in _with_finalizers(gc.get_objects(0) + gc.get_objects(1)):
             try:
                 _grown_old.append(ref(each))
             except TypeError:
@@ -138,25 +138,25 @@ def own() -> tuple[list[Any], list[Any]]:
         if _grown_old:
             objects += (each() for each in _grown_old)
             objects = list({id(each): each for each in objects}.values())
-        return handlers, _with_an_end(objects)
+        return handlers, _with_finalizers(objects)
     if _inherited_files is None:
         return [], []  # nobody knows what was inherited
     files = {fd for fd, _ in _open_files() - _inherited_files}
-    # A walk over the heap copies its pages, so only where it may find something.
+    # A walk over the heap copies pages, so we make it only where it may find something.
     objects = gc.get_objects() if files else []
     objects = [each for each in objects if _IOBase in type(each).__mro__]
     return handlers, [each for each in objects if _descriptor(each) in files]
 
 
-def _with_an_end(objects: list[Any]) -> list[Any]:
+def _with_finalizers(objects: list[Any]) -> list[Any]:
     kinds = list(map(type, objects))
     ids = list(map(id, kinds))  # a metaclass says what it likes to being hashed
-    wanted = {key for key, kind in dict(zip(ids, kinds)).items() if _has_an_end(kind)}
+    wanted = {key for key, kind in dict(zip(ids, kinds)).items() if _has_finalizer(kind)}
     return [each for each, key in zip(objects, ids) if key in wanted] if wanted else []
 
 
-def _has_an_end(kind: type) -> bool:
-    if not kind.__flags__ & HEAP_TYPE and not _IO_IS_STATIC:  # most are from C
+def _has_finalizer(kind: type) -> bool:
+    if not kind.__flags__ & HEAP_TYPE and not _IO_IS_STATIC:  # most types are from C
         return kind is _Generator
     for base in kind.__mro__:
         if base is _RawIOBase:
@@ -164,7 +164,7 @@ def _has_an_end(kind: type) -> bool:
         if base is _IOBase or base is _Generator:
             return True
         finalizer = vars(base).get("__del__")
-        if finalizer is not None:  # those in C free memory and descriptors, as os._exit() does
+        if finalizer is not None:  # one in C frees memory and descriptors, as os._exit() does
             return type(finalizer) is _Function
     return False
 

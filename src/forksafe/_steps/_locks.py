@@ -1,9 +1,9 @@
-"""Rows 15, 22 to 24, 26: in the child vanished threads import nothing, hold no lock, wait for none.
+"""Rows 15, 22 to 24, 26: in the child no vanished thread is importing, holds a lock or waits.
 
-Freed are the locks that another thread provably held (row 26: see `_with_bodies`), among them those
-inside of queues, events and semaphores (row 23); and those in the globals and the classes of the
-standard library's modules (row 24) that are held while this thread is inside neither the module nor
-a with-body of the lock. What a lock guards may be half changed. `logging`, `random` and `threading`
+We free the locks that another thread provably held (row 26: see `_with_bodies`), among them those
+inside of queues, events and semaphores (row 23); and the held ones among those in the globals and
+the classes of the standard library's modules (row 24), unless this thread is inside the module or a
+with-body of the lock. What a lock guards may be half changed. `logging`, `random` and `threading`
 themselves accept that, since the alternative is a certain hang.
 """
 
@@ -58,14 +58,14 @@ class ImportsStep(Step):
             # In place: the forking thread may be waiting for it, if a signal handler forks there.
             lock.lock._at_fork_reinit()
             lock.wakeup._at_fork_reinit()
-            # Numbers up to 3.11, lists since (cpython gh-91351).
+            # The waiters are a number up to 3.11, a list since (cpython gh-91351).
             lock.waiters = type(lock.waiters)()
             if lock.owner == me:
                 mine.add(name)
             elif lock.count:
                 names.append(name)
                 lock.owner, lock.count = None, type(lock.count)()
-        # By thread id, which can come again. Since 3.12 (gh-106176) a weak mapping is around it.
+        # By thread id, which can recur. Since 3.12 (gh-106176) the dict is inside a weak mapping.
         blocking: Any = getattr(sys.modules[_BOOTSTRAP], "_blocking_on", None)
         blocking = getattr(blocking, "data", blocking)
         expect(isinstance(blocking, dict), "importlib._bootstrap._blocking_on is no dict")
@@ -122,7 +122,7 @@ class LocksStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         if len(sys.modules) != self._count:
             self._look_into_modules()
-        # Most are free, and the child does not touch them. Not all builds can be asked of a lock.
+        # Most are free, and the child does not touch those. Not every build says which are held.
         known = READS and others_can_be_read()
         taken = [e for e in self._of_modules if not known or "unlocked" not in repr(e)]
         stacks: Any = fork.stacks
@@ -154,8 +154,8 @@ class LocksStep(Step):
             if module is not None and is_standard(name, module):
                 namespace = getattr(module, "__dict__", {})
                 for key, value in list(namespace.items()):
-                    ours = type(value) is type and value.__module__ == name
-                    for each in list(vars(value).values()) if ours else (value,):
+                    defined_here = type(value) is type and value.__module__ == name
+                    for each in list(vars(value).values()) if defined_here else (value,):
                         if isinstance(each, (LockType, RLock)) and key not in _HOOKED:
                             self._of_modules[each] = id(namespace)
 
@@ -173,8 +173,8 @@ class ConditionsStep(Step):
 
     Nothing lists the Conditions of a process. To take out the waiters that stacks show is not
     enough, as `before` hooks of other modules let threads go on. So in a child ``_waiters`` is a
-    property, and when a Condition is first used there, whoever waits in it has vanished, but for
-    this very thread, under a signal handler that forks. An access costs 0.1 microseconds more.
+    property. At the first use of a Condition it takes out all waiters but this very thread (a
+    signal handler forks inside of its wait). An access costs 0.1 microseconds more.
     """
 
     name = "conditions"

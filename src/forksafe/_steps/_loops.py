@@ -2,13 +2,13 @@
 
 In the child we put a fresh epoll and a fresh socket pair under the numbers of the shared ones:
 callbacks and tasks stay. The loops of the forking thread are refreshed at once. Nothing lists the
-others: each is refreshed at its first use, for which ``_selector`` of asyncio's loops is a
-property, from the first fork on until `uninstall()`. An access costs 0.1 microseconds more.
+other loops, so we refresh each at its first use: ``_selector`` of asyncio's loops is a property,
+from the first fork on until `uninstall()`. An access costs 0.1 microseconds more.
 
-By ``signal.set_wakeup_fd()`` the parent's loop would take the child's SIGTERM for its own, so it is
-unset, as by CPython since 3.12 where asyncio was imported (gh-94454). Without it the handlers of
-``loop.add_signal_handler()`` and ``asyncio.run()`` do nothing, so the signals that ask a process to
-end do that again in the child, until it first runs the loop; of others it must not die.
+The wakeup fd (``signal.set_wakeup_fd()``) would bring the child's SIGTERM to the parent's loop. We
+unset it, as CPython does since 3.12 where asyncio was imported (gh-94454). Without it the handlers
+of ``loop.add_signal_handler()`` and ``asyncio.run()`` do nothing. So until the child first runs the
+loop, the signals that ask a process to end do end it; the other signals must not kill it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _first: object = None  # the mark of loops that were there before the property
 _ENDING = [int(getattr(c, name)) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(c, name)]
 _PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
 
-_suspended: dict[int, Any] = {}  # handlers taken away since the loops were made
+_suspended: dict[int, Any] = {}  # by signal, the handler that a reset took away
 
-_asyncios = getattr(getattr(sys.modules.get("asyncio.events"), "on_fork", 0), "__code__", None)
+_asyncio_hook = getattr(getattr(sys.modules.get("asyncio.events"), "on_fork", 0), "__code__", None)
 
 
 class WakeupFdStep(Step):
     name = "wakeup fd"
-    # Always, as nothing tells whether it is set; unless asyncio's hook does it, and before ours.
-    looks = () if "set_wakeup_fd" in getattr(_asyncios, "co_names", ()) else (":begun",)
+    # Always, as nothing tells whether it is set; or never, if asyncio's hook unsets it before ours.
+    looks = () if "set_wakeup_fd" in getattr(_asyncio_hook, "co_names", ()) else (":begun",)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
         if not _PYPY:
@@ -69,7 +69,7 @@ class EventLoopsStep(Step):
             for number, handler in handlers:
                 c.signal(number, _default(number))
                 _suspended[number] = handler
-        KEPT.extend(loops)  # asyncio's hook would drop them inside the fork, to close themselves
+        KEPT.extend(loops)  # asyncio's hook would free them inside the fork, where they would close
         for loop in sorted(loops, key=lambda loop: not isinstance(loop, _loop_class())):
             _claim(loop)
         return bool(loops or handlers)
@@ -96,7 +96,7 @@ def current_loops() -> list[Any]:
 
 
 def _begin(mark: object) -> None:
-    """Put the property there, if it is not; `mark` is that of the loops that are there."""
+    """Make ``_selector`` the property, unless it is; `mark` is the mark of the existing loops."""
     global _first
     base = _loop_class()
     plain = getattr(base, "_selector", None)
@@ -123,7 +123,7 @@ def _get(loop: Any) -> Any:
     if state.get(_MARK, _first) is not this_process.mark:
         try:
             _claim(loop)
-        except (UnknownLayout, KeyError):  # the latter as the interpreter ends, without modules
+        except (UnknownLayout, KeyError):  # KeyError: as the interpreter ends, without modules
             state[_MARK] = this_process.mark  # left alone, and not asked again
     try:
         return state["_selector"]
@@ -144,7 +144,7 @@ _selector = property(_get, _set)
 def _refresh(loop: Any, selector: Any) -> None:
     """Give an open loop a fresh selector and self-pipe in place.
 
-    Where it raises, an unknown kind of selector or no descriptor being left, nothing was changed.
+    An unknown kind of selector, or a lack of descriptors, raises before anything is changed.
     """
     pair: Any = loop._ssock, getattr(loop, "_csock", None)
     expect(all(hasattr(sock, "fileno") for sock in pair), "a loop without a self-pipe")
@@ -154,21 +154,21 @@ def _refresh(loop: Any, selector: Any) -> None:
     known = [each for each in types if isinstance(selector, each)]
     expect(known, f"{type(selector).__name__} is no selector of the standard library")
     fresh = known[0]()
-    # From C: nothing of the socket module need be whole yet.
+    # From C, since the socket module may not be whole yet.
     for ours, its in zip(sys.modules["_socket"].socketpair(), pair):
         os.set_blocking(ours.fileno(), False)
         os.dup2(ours.fileno(), its.fileno(), False)
         ours.close()
-    os.write(pair[1].fileno(), b"\0")  # one that was on its way in the old pair would be lost
+    os.write(pair[1].fileno(), b"\0")  # a wakeup on its way in the old pair would be lost
     for key in list(keys.values()):
         try:
             fresh.register(key.fd, key.events)
         except OSError as exc:
-            # Closed, without a word to the selector; and the number may be a plain file's now.
+            # Closed, while the selector still has it; a plain file may have its number now.
             if exc.errno not in (errno.EBADF, errno.EPERM):
                 raise
     if known[0] is types[1]:  # pragma: no cover # a kqueue does not survive a fork: kqueue(2)
-        KEPT.append(selector._selector)  # whose number is not this process's
+        KEPT.append(selector._selector)  # its number means nothing in this process
         selector._selector = fresh._selector
         return
     if known[0] is types[0]:

@@ -1,9 +1,9 @@
 """Rows 14, 20 and 21: what waits in a stream or a handler of `logging` is written once.
 
-stdout, stderr and the streams of ``logging``'s handlers are flushed before the fork, unless nobody
-takes what they hold; ``multiprocessing.popen_fork`` does so with the first two. Beside threads that
-do not just sleep they start afresh in the child, in place: nobody there releases the lock of a
-buffer (cpython gh-50970). A write that this very thread is inside of (by a handler) goes on.
+stdout, stderr and the streams of ``logging``'s handlers are flushed before the fork, where that
+need not wait; ``multiprocessing.popen_fork`` flushes the first two. Beside threads that do not just
+sleep the streams start afresh in the child, in place: nobody there releases the lock of a buffer
+(cpython gh-50970). A write goes on if this very thread is inside of it (a signal handler forks).
 
 A ``MemoryHandler`` is empty in the child. A ``SocketHandler``, and a ``SysLogHandler`` over TCP,
 connects anew at its next record. Datagrams stay: a record is one message, whoever sends it.
@@ -22,7 +22,7 @@ from .._fork_event._typing import Any, Iterator
 _HANDLERS = "logging.handlers"
 _NAMES = ("stdout", "stderr", "__stdout__", "__stderr__")
 
-# In C: gevent puts functions in its place that let other greenlets run.
+# Only the one in C: gevent replaces it by a function that lets other greenlets run.
 _poll: Any = select.poll if type(getattr(select, "poll", None)) is type(len) else None
 _OUT = getattr(select, "POLLOUT", 0)
 
@@ -35,7 +35,7 @@ class StreamsStep(Step):
     def note(self, fork: ForkEvent) -> Any:
         if fork.stacks is not None and fork.stacks.asleep:
             fork.unflushed = ()
-            flush(fork)  # what others have written since, if anything
+            flush(fork)  # what other threads have written since, if anything
         return _to_start_afresh(fork) or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
@@ -92,7 +92,7 @@ def flush(fork: ForkEvent) -> None:
             if file is None or file in taking:
                 stream.flush()
             elif in_handler(sys._getframe()):
-                fork.reentered += (stream,)  # it may be inside this stream's write, which waits
+                fork.reentered += (stream,)  # it may have interrupted a write to it, which waits
             else:
                 fork.unflushed += (stream,)
         except RuntimeError:  # "reentrant call": a signal handler forks inside this one's write
@@ -129,7 +129,7 @@ def _log_handlers() -> list[Any]:
     if len(known) == 1 and getattr(logging, "lastResort", 0) is getattr(
         logging, "_defaultLastResort", 1
     ):
-        return []  # the usual case: it is that one, which has no stream of its own
+        return []  # the usual case: just that one, which has no stream of its own
     return [reference() for reference in list(known) if callable(reference)]
 
 
@@ -156,13 +156,13 @@ class LogHandlersStep(Step):
 
 
 def waiting_handlers() -> Iterator[tuple[Any, str]]:
-    """Yield handlers with something of this process in an attribute, and its name. Reads only."""
+    """Yield handlers that hold records or a stream socket, and the attribute. Reads only."""
     module: Any = sys.modules.get(_HANDLERS)
     if module is None:
         return
     kinds = (
         (module.BufferingHandler, "buffer"),
-        (module.SocketHandler, "sock"),  # that of a DatagramHandler is no stream
+        (module.SocketHandler, "sock"),  # a DatagramHandler's is no stream
         (module.SysLogHandler, "socket"),
     )
     stream = sys.modules["socket"].SOCK_STREAM
@@ -174,7 +174,7 @@ def waiting_handlers() -> Iterator[tuple[Any, str]]:
 
 
 def _connecting_later(handler: Any, had: Any) -> Any:
-    """Return what stands in for the socket of a ``SysLogHandler``, up to 3.10, until a record."""
+    """Return a stand-in for the socket of a ``SysLogHandler``, up to 3.10: a record connects."""
 
     def sendall(data: bytes) -> None:
         if handler.unixsocket:  # as SysLogHandler.__init__() does it

@@ -4,7 +4,7 @@ What the child's own code asks for happens: ``cleanup()``, and the end of a ``wi
 What only the end of a process, or the collection of the object, would do is left to the owner.
 Where the owner has ended without doing it (a daemonizer ends its parent by ``os._exit()``), the
 last process that inherited the directory does it at its end: a `Lifeline` of each owner tells which
-is the last. Where a daemon has closed that one too, it counts that the owner is no more.
+is the last. Where a daemon has closed the lifeline, it deletes if the owner is no longer alive.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .._fork_event._typing import Any, Callable
 class TempDirsStep(Step):
     name = "temporary directories"
     modules = ("tempfile",)
-    looks = ("weakref:finalize._registry",)  # tempfile imports that
+    looks = ("weakref:finalize._registry",)  # tempfile imports weakref
 
     def __init__(self) -> None:
         self._heirs: list[_Heir] = []  # of what this process has inherited
@@ -45,7 +45,7 @@ class TempDirsStep(Step):
         return bool(infos)
 
     def _at_exit(self) -> None:
-        # Registered last, and so run before weakref.finalize's, and all that were inherited.
+        # Registered last, so it runs before weakref.finalize's handler and all inherited ones.
         lifelines = {heir.lifeline for heir in self._heirs if heir.lifeline is not None}
         last = {lifeline: lifeline.is_last() for lifeline in lifelines}
         for heir in self._heirs:
@@ -58,7 +58,7 @@ class TempDirsStep(Step):
 
 
 def live_directories() -> list[tuple[Any, Any]]:
-    """Return every live ``TemporaryDirectory``, behind what its finalizer knows. Reads only."""
+    """Return every live ``TemporaryDirectory``, each after its finalizer's info. Reads only."""
     finalize = getattr(sys.modules.get("weakref"), "finalize", None)
     registry: Any = getattr(finalize, "_registry", None)
     expect(isinstance(registry, dict), "weakref.finalize._registry is no dict")
@@ -73,7 +73,7 @@ def live_directories() -> list[tuple[Any, Any]]:
 
 
 class _Heir:
-    """In place of the function that deletes a directory, in a process that inherited it."""
+    """Stands in for the function that deletes a directory, in a process that inherited it."""
 
     def __init__(self, info: Any, owner: int, lifeline: Lifeline | None) -> None:
         self._delete, self._reference = info.func, info.weakref
@@ -83,14 +83,14 @@ class _Heir:
         self.when_due: Callable[[], object] = int  # nothing
 
     def __call__(self, name: str, **more: Any) -> None:
-        """Delete, if it is due; else remember that the object is no more."""
+        """Delete the directory, if that is due; else remember that its object is no more."""
         if not self.is_due:
             self.when_due = lambda: self(name, **more)
         elif os.path.exists(name):
             self._delete(name, **more)
 
     def leave(self) -> None:
-        """Leave it to another process, whatever exit handler of the program calls cleanup()."""
+        """Leave the directory to another process, even if an exit handler calls cleanup()."""
         directory = self._reference()
         if directory is not None:
             directory._rmtree = lambda *args, **kwargs: None
@@ -109,7 +109,7 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
-        self._pipe = identity(self._read)  # the numbers may be another's one day
+        self._pipe = identity(self._read)  # another file may have the numbers one day
 
     def is_last(self) -> bool | None:
         """Let go of the pipe, as this process ends; tell whether no other process holds it.

@@ -1,9 +1,9 @@
 """Row 25: ``faulthandler.dump_traceback_later()`` watches the parent, and does not hang the child.
 
-Its watchdog is a thread, in C, for whose end a child waits for ever. So it is called off before the
-fork, and set again in the parent with the time that is left. Nothing tells whether it is set, so
-from the import of forksafe on, until `forksafe.uninstall()`, the two functions are wrapped, and
-note what they are given. The audit tells of a watchdog that was set before.
+The watchdog is a thread, in C, for whose end a child waits for ever. So we cancel it before the
+fork, and set it again in the parent with the time that is left. Nothing tells whether it is set, so
+from the import of forksafe on, until `forksafe.uninstall()`, we wrap the two functions, and note
+what they are given. The audit tells of a watchdog that was set before the import.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from .._fork_event import ForkEvent, Step
 from .._fork_event._typing import Any
 
-_faulthandler: Any = __import__("faulthandler")  # PyPy's has neither function
+_faulthandler: Any = __import__("faulthandler")  # PyPy's has neither of the two functions
 _set: Any = getattr(_faulthandler, "dump_traceback_later", None)
 _cancel: Any = getattr(_faulthandler, "cancel_dump_traceback_later", None)
 
-_armed: Any = None  # of the watchdog: timeout, other arguments, when it was set
+_armed: Any = None  # of the watchdog, or None: timeout, other arguments, when it was set
 
 
 class WatchdogStep(Step):
@@ -51,7 +51,7 @@ def _set_again() -> None:
 
 
 def wrap() -> None:
-    """Take note of the watchdog from here on. Idempotent."""
+    """Wrap the two functions, to take note of the watchdog from here on. Idempotent."""
     if _set is not None and _faulthandler.dump_traceback_later is _set:
         _faulthandler.dump_traceback_later = dump_traceback_later
         _faulthandler.cancel_dump_traceback_later = cancel_dump_traceback_later

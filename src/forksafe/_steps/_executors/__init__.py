@@ -1,11 +1,11 @@
 """Row 10: an inherited ``Pool``, ``ThreadPool`` or ``ProcessPoolExecutor`` fails at once.
 
-In the child of a pool's owner submitting work raises ``ValueError``, as with a closed pool, and so
-do results that were due. Letting go of the pool (``with``, ``terminate()``) does nothing, else it
-sends SIGTERM to the parent's workers. An executor is broken, as if its workers had died.
+In the child of a pool's owner, submitting work raises ``ValueError``, as with a closed pool, and so
+do results that were due. Letting go of the pool (``with``, ``terminate()``) does nothing: it would
+send SIGTERM to the parent's workers. An executor is broken, as if its workers had died.
 
 An executor that was never started, as in a module that a server preloads, has pipes already, and
-children that shared them would get each other's results. It gets its own at the first ``submit()``.
+children that shared them would get each other's results. The first ``submit()`` makes new pipes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..._fork_event._with_bodies import free_lock
 from .._mp import Registry, registries
 
 _ATTRIBUTES = {"_condition", "_state", "_waiters", "_done_callbacks"}
-_ASYNCIOS = "_chain_future.<locals>._call_set_state"
+_ASYNCIO_CALLBACK = "_chain_future.<locals>._call_set_state"
 _PRIORITY = 15  # of the finalizer of every Pool, from 3.9 to 3.15, and of multiprocess and billiard
 _LETTING_GO = ("close", "terminate", "join", "_terminate")
 _MODULE = "concurrent.futures.process"
@@ -40,15 +40,15 @@ def _fail_future(future: Any, error: Exception) -> None:
         free_lock(waiter.event._cond._lock)
         if hasattr(waiter, "lock"):
             free_lock(waiter.lock)
-    if future._state == "CANCELLED":  # wait() goes by the notice that a worker gives
+    if future._state == "CANCELLED":  # wait() counts it only when a worker has given notice
         future.set_running_or_notify_cancel()
     if not future.done():
         callbacks, future._done_callbacks = future._done_callbacks, []
         KEPT.append(callbacks)
         future.set_exception(error)
-        # The program's may take locks of vanished threads. asyncio's only schedules a call.
+        # The program's callbacks may take locks of vanished threads; asyncio's schedules a call.
         for callback in callbacks:
-            if getattr(callback, "__qualname__", None) == _ASYNCIOS:
+            if getattr(callback, "__qualname__", None) == _ASYNCIO_CALLBACK:
                 callback(future)
 
 
@@ -69,7 +69,7 @@ class PoolsStep(Step):
 def live_pools() -> list[tuple[Any, int]]:
     """Return the pools of this process, each with the pid of the process that owns it.
 
-    Reads only. They are found by their finalizers; that of a pool that was terminated is gone.
+    Reads only. We find pools by their finalizers; a pool that was terminated has none.
     """
     types = tuple(module.Pool for module in _who.loaded(PoolsStep.modules))
     found = []
@@ -82,7 +82,7 @@ def live_pools() -> list[tuple[Any, int]]:
 
 
 class _Lost(ValueError):
-    """What lost work has for a value, also where billiard has its ``ExceptionInfo``."""
+    """The value of lost work, with the attribute that billiard reads of an ``ExceptionInfo``."""
 
     exception = property(lambda self: self)
 
@@ -115,8 +115,8 @@ def _refuse_work(found: tuple[Any, int]) -> None:
     state["_cache"] = type("_Refusal", (dict,), {"__setitem__": refuse})()
     state.update(dict.fromkeys(_LETTING_GO, lambda *args, **kwargs: None))
     if hasattr(pool, "_check_running"):  # billiard's has no such method, and goes by its state
-        state["_check_running"] = lambda: None  # `with pool:` would raise
-        state["_state"] = "CLOSE"  # or the child's exit would warn of an unclosed pool
+        state["_check_running"] = lambda: None  # else `with pool:` would raise
+        state["_state"] = "CLOSE"  # else the child's exit would warn of it
 
 
 def _fail_result(result: Any, value: _Lost) -> None:
@@ -125,7 +125,7 @@ def _fail_result(result: Any, value: _Lost) -> None:
     with condition:
         if not hasattr(result, "_event"):
             result._items.append((False, value))
-            result._index = result._length = 0  # and after it: the end
+            result._index = result._length = 0  # and then the iteration ends
         elif not result._event._flag:
             result._success, result._value = False, value
             result._event._flag = True
@@ -137,7 +137,7 @@ class ProcessExecutorsStep(Step):
     modules = (_MODULE,)
     looks = "multiprocessing.util:_afterfork_registry.data", f"{_MODULE}:_threads_wakeups.data"
 
-    # Of the after-fork registry, which may have thousands of entries, when it held no call queue.
+    # The last key of the after-fork registry, a long one maybe, when it held no call queue.
     _newest: object = ()
 
     def note(self, fork: ForkEvent) -> Any:
@@ -151,19 +151,19 @@ class ProcessExecutorsStep(Step):
 
     def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:
         found = live_process_executors() if note is None else note
-        # Or the child's exit would write to these threads, and join them.
+        # Else the child's exit would write to these threads, and join them.
         sys.modules[_MODULE]._threads_wakeups.clear()
         mend_each(_mend, found)
         return bool(found)
 
 
 class LiveExecutor:
-    """An executor that may have workers, known by its queue of calls."""
+    """A ``ProcessPoolExecutor`` that may have workers, known by its call queue."""
 
     def __init__(self, queue: Any, thread: Any = None) -> None:
         self.queue, self.thread = queue, thread
         self.wakeup, self.pending = queue.thread_wakeup, queue.pending_work_items
-        # None where the program has let go of it, or it was never started: then it has no thread.
+        # None if the program has let go of it, or if it was never started and so has no thread.
         self.executor = None if thread is None else thread.executor_reference()
         workers = list((getattr(self.executor, "_processes", None) or {}).values())
         self.owner: int = workers[0]._parent_pid if workers else 0  # whose children they are
@@ -181,13 +181,13 @@ def live_process_executors() -> list[LiveExecutor]:
     for thread in list(wakeups):
         expect(hasattr(thread, "executor_reference"), f"{_MODULE}: a thread of another kind")
         found.append(LiveExecutor(thread.call_queue, thread))
-    started = {id(live.queue) for live in found}  # others: by a queue in the registry
+    started = {id(live.queue) for live in found}  # the others: by their call queues in the registry
     entries = Registry(sys.modules["multiprocessing.util"]).entries
     for (_, _, callback), reference in list(entries.items()):
         if callback is queue_type._after_fork:
             queue = reference()
             known = type(queue) is queue_type and id(queue) not in started
-            # One that came by pickle, in a spawned worker, belongs to no executor there.
+            # One that a spawned worker has unpickled belongs to no executor there.
             if known and hasattr(queue, "thread_wakeup"):
                 found.append(LiveExecutor(queue))
     return found
@@ -216,7 +216,7 @@ def _mend(live: LiveExecutor) -> None:
     )
     lost = list(live.pending.values())
     KEPT.append(live)
-    live.wakeup._closed = True  # or the child would write to the parent's thread
+    live.wakeup._closed = True  # else the child would write to the parent's thread
     if hasattr(live.wakeup, "_lock"):  # since 3.14
         live.wakeup._lock = threading.Lock()
     if live.thread is None:
@@ -236,8 +236,8 @@ def _mend(live: LiveExecutor) -> None:
 def _start_later(live: LiveExecutor) -> None:
     """Have the first ``submit()`` give the executor pipes and locks of its own.
 
-    It calls ``wakeup()`` before it touches a pipe. By then this is no at-fork code any more, and
-    the frame of ``submit()`` knows the executor, which the queue does not.
+    ``submit()`` calls ``wakeup()`` before it touches a pipe. By then this is no at-fork code any
+    more, and the frame of ``submit()`` knows the executor, which the queue does not.
     """
     submit = sys.modules[_MODULE].ProcessPoolExecutor.submit.__code__
 

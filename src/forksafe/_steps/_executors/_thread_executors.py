@@ -1,8 +1,8 @@
 """Row 11: an inherited ``ThreadPoolExecutor`` works in the child, with threads of its own.
 
 In the child it is again as before its first ``submit()``; and shut down where it was shut down.
-Work that was queued or running is the parent's, and its future raises ``BrokenThreadPool``: code
-that expects a cancellation (asyncio's) would take one for its own. This thread's work goes on.
+Work that was queued or running is the parent's: its future raises ``BrokenThreadPool``. We do not
+cancel it, as asyncio would take that for a cancellation of its own. This thread's work goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RUN = f"{_MODULE}:_WorkItem.run"
 _WORKER = f"{_MODULE}:_worker"
 interest(_SUBMIT, _RUN)
 interest(_WORKER, variables=("work_queue", "work_item"), sleeps=("work_queue", "get"))
-# Since 3.13 who waits for a queue stands in a list of the interpreter's, new in the child.
+# Since 3.13 the threads that wait for a queue are in a list that the child starts anew.
 _QUEUES_STAY = sys.version_info >= (3, 13)
 _STATE = {"_threads", "_work_queue", "_shutdown", "_idle_semaphore", "_shutdown_lock"}
 
@@ -46,12 +46,12 @@ class ThreadExecutorsStep(Step):
     late = True
 
     def note(self, fork: ForkEvent) -> Any:
-        # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours.
+        # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before our hook.
         found, lost = _find(fork)
         for one in found:
             _check(one)
         stacks: Any = fork.stacks
-        # Else a thread holds a lock of it; this very one may, under a signal handler.
+        # If not, a thread may hold its locks; this very thread, too, if a signal handler forks.
         idle = stacks.asleep and not lost and _SUBMIT not in {*stacks.own, *stacks.others}
         return (found, lost, idle, _queues()) if found else NOTHING
 
@@ -59,7 +59,7 @@ class ThreadExecutorsStep(Step):
         found, lost, idle, queues = note or (*_find(fork), False, _queues())
         if not found:
             return False
-        # Or they would be joined at exit, by one of them even. Since 3.14 CPython does this.
+        # Else the exit would join these threads, in one of them even. Since 3.14 CPython does this.
         KEPT.append((found, queues.data))
         queues.data = {}
         failure: Exception | None = None
@@ -82,7 +82,7 @@ class ThreadExecutorsStep(Step):
 def _find(fork: ForkEvent) -> tuple[list[ThreadExecutor], list[Any]]:
     """Return the executors that have threads, and their work, queued or running."""
     others = {} if fork.stacks is None else fork.stacks.others
-    # Another thread may be in the first submit() of one.
+    # Another thread may be inside an executor's first submit().
     starting = [ThreadExecutor(one, one._work_queue) for (one,) in others.get(_SUBMIT, ())]
     found = {id(one.queue): one for one in (*starting, *live_thread_executors())}
     busy = [one.queue for one in found.values() if not one.queue.empty()]
@@ -127,11 +127,11 @@ def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
     """Return, among other things, the work that other threads had taken.
 
     Since 3.13 work can be nowhere: the queue hands it to a thread that waits, in C, before that
-    thread runs (so in half of 60 children under load). That shows by more threads that wait than
-    count as idle. At the next look it has run, or else the work is among the younger objects.
+    thread runs (so in half of 60 children under load). More threads wait then than count as idle.
+    At the next look the thread has run; or else the work is among the younger objects.
     """
     workers = stacks.others.get(_WORKER, ())
-    # A worker has taken its work, and maybe not begun it.
+    # A worker may have taken work, and not have begun it.
     items = [item for *_, item in (*stacks.others.get(_RUN, ()), *workers) if item is not None]
     waiting = [id(queue) for queue, item in workers if item is None]
     if sys.version_info >= (3, 13):
@@ -149,7 +149,7 @@ def _queued(queue: Any) -> Iterable[Any]:
     """Return, among other things, the work in a queue; the queue stays as it is."""
     if hasattr(queue, "_queue"):  # queue._PySimpleQueue, PyPy's
         return queue._queue  # type: ignore[no-any-return] # a deque
-    # It refers to a list of the items up to 3.12, to the items since.
+    # Up to 3.12 it refers to a list of the items, since then to the items.
     things = gc.get_referents(queue)
     return [item for thing in things for item in (thing if type(thing) is list else (thing,))]
 
@@ -173,7 +173,7 @@ def _start_afresh(one: ThreadExecutor, idle: bool, lost: list[Any]) -> None:
     KEPT.append(state.get("_threads") if idle else dict(state))
     if one.own is not None:  # the thread goes on, and knows this queue
         state["_threads"] = {one.own}
-        one.queue.__init__()  # PyPy's is in Python, and its old lock may be held for ever
+        one.queue.__init__()  # PyPy's queue is in Python: its old lock may be held for ever
         while not one.queue.empty():
             one.queue.get_nowait()
         if state.get("_shutdown", True):

@@ -1,7 +1,7 @@
 """Rows 1 to 5: the after-fork registry runs on every fork, after the parent's finalizers are gone.
 
 Only ``Process`` runs what ``multiprocessing.util.register_after_fork`` has been given; a bare
-``os.fork()`` does not (cpython gh-101320). Each callback runs exactly once: that of a proxy takes a
+``os.fork()`` does not (cpython gh-101320). Each callback must run exactly once: a proxy's takes a
 reference at its manager. First come the entries of multiprocessing and its kin, while signals are
 blocked; then, under the program's own mask, those of the program (`finish`). The child of
 ``Process.start()`` runs its registry itself: there we stand in for ``_run_after_forkers()``.
@@ -19,8 +19,8 @@ from ..._fork_event._who import Launch
 
 # By a key (an index, the object's id, the callback) a weak reference to the object.
 Entries = dict[tuple[int, int, Any], Any]
-_OWN = tuple(f"{name}." for name in _who.NAMES)  # what the names of their modules begin with
-_AT_THE_END = -100  # behind a program's own finalizers, the feeder threads' (-5) among them
+_OWN = tuple(f"{name}." for name in _who.NAMES)  # how the names of their modules begin
+_AT_THE_END = -100  # after the program's own finalizers and those of feeder threads (-5)
 
 
 class RegistryStep(Step):
@@ -33,7 +33,7 @@ class RegistryStep(Step):
 
     def reset(self, fork: ForkEvent, note: list[Registry] | None) -> bool:
         families = registries() if note is None else note
-        noted = [one.in_order(fork.launch) for one in families]
+        noted = [one.own_and_programs(fork.launch) for one in families]
         for one, (own, programs) in zip(families, noted):
             if fork.launch is None or not one.is_of(fork.launch):
                 one.finalizers.clear()
@@ -61,18 +61,18 @@ class Registry:
         """Tell whether the `Process` that is being started runs this registry itself."""
         return launch.registry is self._registry
 
-    def in_order(self, launch: Launch | None) -> tuple[Entries, Entries]:
-        """Return multiprocessing's own entries, and the program's; none that a `Process` runs."""
+    def own_and_programs(self, launch: Launch | None) -> tuple[Entries, Entries]:
+        """Return multiprocessing's own entries, and the program's; none if `launch` runs them."""
         if launch is not None and self.is_of(launch):
             return {}, {}
-        programs = self.entries.copy()  # by index, as they were put there
+        programs = self.entries.copy()  # in the order in which they were registered
         callbacks = {callback for _, _, callback in programs}
         mine = {each for each in callbacks if f"{each.__module__}".startswith(_OWN)}
         own = [key for key in programs if key[2] in mine] if mine else []
         return {key: programs.pop(key) for key in own}, programs
 
     def utils(self) -> list[Any]:
-        """Return the modules that share it: billiard.util has that of multiprocessing.util."""
+        """Return the modules that share this registry, as billiard.util does multiprocessing's."""
         utils = _who.loaded(RegistryStep.modules)
         return [u for u in utils if getattr(u, "_afterfork_registry", None) is self._registry]
 
@@ -105,7 +105,7 @@ def finish(fork: ForkEvent) -> object:
         free = getattr(found, "_at_fork_reinit", found)
         if callable(free):
             free()
-        elif free is not None:  # the hook is to clear another one
+        elif free is not None:  # the hook clears the old one: it gets a copy
             setattr(sys.modules[module], attribute, free.copy())
     callbacks = chain.from_iterable(entries.items() for entries in fork.callbacks)
     running = True
@@ -131,7 +131,7 @@ def finish(fork: ForkEvent) -> object:
 def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
     fork.raised += (exc,)
     tell(exc, f"forksafe, in a forked child: after-fork callback {callback!r}")
-    exc.__traceback__ = None  # its frames hold what the program wants to let go of
+    exc.__traceback__ = None  # its frames hold objects that the program lets go of
 
 
 def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -> None:
@@ -142,8 +142,8 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
         for util in theirs.utils():
             if util._run_after_forkers is run:
                 util._run_after_forkers = original
-        fork.launch = None  # the rest is as at any fork
-        own, programs = theirs.in_order(None)
+        fork.launch = None  # from here on it is a fork like any other
+        own, programs = theirs.own_and_programs(None)
         run_own(fork, own)
         fork.callbacks = (programs, *fork.callbacks)
         _join_finalizers(theirs, families)
@@ -155,7 +155,7 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
 
 
 def _join_finalizers(first: Registry, families: list[Registry]) -> None:
-    """Give back what other families took, as a ``Process`` ends by the finalizers of its own."""
+    """Have `first` run other families' finalizers, too: a ``Process`` ends by those of its own."""
     for other in families:
         if other is not first:
             first.util.Finalize(None, other.util._run_finalizers, exitpriority=_AT_THE_END)

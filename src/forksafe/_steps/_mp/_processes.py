@@ -1,16 +1,15 @@
 """Rows 6 to 9: the processes that multiprocessing knows of: this one, its children, two helpers.
 
 A child's exit sends SIGTERM to every daemon that ``multiprocessing.process._children`` lists, and
-fails on ``can only join a child process``. A ``parent_process()`` that was set named the parent's
-parent; the child of `forked()` gets a process object, as ``Process`` gives it.
+fails with ``can only join a child process``, so we empty that list. The ``parent_process()``
+that it inherits is the parent's parent. The child of `forked()` gets a process object of its own.
 
-A second resource tracker, of the child's, would unlink shared memory that the parent still uses.
-Since 3.14.10 a child closes its end of the tracker's pipe unless ``_fork_intent.preserve_fd`` is
-set (cpython gh-146313). The parent's exit does not wait for it while a `Lifeline` tells of a child.
-
-The parent's forkserver ends when nobody holds its "alive" pipe any more, so the child closes its
-copy, and starts one of its own on demand. The directory of ``util.get_temp_dir()`` ends with the
-parent, so the child makes its own; not that of ``Process``, which waits for it.
+A resource tracker of the child's own would unlink shared memory that the parent still uses. Since
+3.13.14 and 3.14.5 a child closes its end of the tracker's pipe unless ``_fork_intent.preserve_fd``
+is set (cpython gh-146313). The parent's exit does not wait for the tracker while a `Lifeline` tells
+of a child. The parent's forkserver ends when nobody holds its "alive" pipe any more: the child
+closes its copy, and starts a forkserver of its own on demand. The directory of ``get_temp_dir()``
+ends with the parent, so the child makes its own; not that of ``Process``, whose parent waits.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class ChildrenStep(Step):
 
 
 def children() -> Iterator[tuple[ModuleType, set[object]]]:
-    """Yield the modules that list the children of a family, each with its list. Reads only."""
+    """Yield the modules that list the children of a family, each with its set. Reads only."""
     for process in _who.loaded(ChildrenStep.modules):
         found: Any = getattr(process, "_children", None)
         expect(isinstance(found, set), f"{process.__name__}._children is not a set")
@@ -63,7 +62,7 @@ class IdentityStep(Step):
     looks = (":identity", *(f"{module}:_parent_process" for module in modules))
 
     def note(self, fork: ForkEvent) -> Any:
-        # The objects are made here: in the child that would copy a dozen pages more.
+        # The objects are made here: to make them in the child would copy a dozen pages more.
         return _changes(fork) or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[Any] | None) -> bool:
@@ -93,7 +92,7 @@ def _changes(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any]]:
 
 
 def _others(fork: ForkEvent, names: tuple[str, ...]) -> list[ModuleType]:
-    """Return these modules but that whose ``Process`` is being started: it knows its child."""
+    """Return these modules without the one whose ``Process`` starts: that one does it itself."""
     modules = _who.loaded(names)
     if fork.launch is None:
         return modules
@@ -101,12 +100,12 @@ def _others(fork: ForkEvent, names: tuple[str, ...]) -> list[ModuleType]:
 
 
 def _watch(parent: Any) -> None:
-    """Give `parent`, in its child, a descriptor that turns readable at its end, or do without."""
+    """Give `parent`, in its child, a sentinel that turns readable at its end; or do without."""
     try:
         parent._sentinel = os.pidfd_open(parent._pid)
         if os.getppid() == parent._pid:
             return
-        os.close(parent._sentinel)  # it has ended, and the pidfd may be of another process
+        os.close(parent._sentinel)  # the parent has ended: another process may have its pid
         parent._sentinel = None
     except (AttributeError, OSError):
         pass
@@ -124,7 +123,7 @@ def _watch(parent: Any) -> None:
 
 class ScratchDirStep(Step):
     name = "scratch directory"
-    modules = _who.submodules("util")  # which makes the directory
+    modules = _who.submodules("util")  # they make the directory
     looks = _who.paths("process", "_current_process._config:tempdir")
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
@@ -146,18 +145,18 @@ class TrackerStep(Step):
     )
 
     def __init__(self) -> None:
-        self._held: set[tuple[str, int]] = set()  # for which tracker, by which process, a lifeline
+        self._held: set[tuple[str, int]] = set()  # tracker and pid of each lifeline
 
     def note(self, fork: ForkEvent) -> None:
         for name, tracker, intent in _trackers():
             if intent is not None:
-                # It stays set in the child, where the tracker's own hook may run after ours.
+                # In the child it stays set, since the tracker's own hook may run after ours there.
                 put_back: Any = lambda local=intent: setattr(local, "preserve_fd", False)  # noqa: E731
                 fork.undo += (put_back,)
                 intent.preserve_fd = True
             if getattr(tracker, "_pid", None) is not None:
                 key = name, os.getpid()
-                if key not in self._held and hasattr(type(tracker), "__del__"):  # which waits
+                if key not in self._held and hasattr(type(tracker), "__del__"):  # it waits
                     util: Any = sys.modules[name.partition(".")[0] + ".util"]
                     mine = Lifeline(), tracker
                     util.Finalize(None, _at_exit, mine, exitpriority=_EXIT_PRIORITY)
@@ -180,7 +179,7 @@ def _at_exit(lifeline: Lifeline, tracker: Any) -> None:
 
 
 def _trackers() -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name of each module that has a tracker, that, and since 3.14.10 the intent."""
+    """Yield the name of each module with a tracker, the tracker, its ``_fork_intent`` or None."""
     for name, attribute in _TRACKERS.items():
         if module := sys.modules.get(name):
             tracker = getattr(module, attribute, None)
