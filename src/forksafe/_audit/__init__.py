@@ -1,8 +1,8 @@
 """`audit()`: say what a fork here and now would break, before it does.
 
-What the steps heal is looked at first, since threads, sockets and locks of that are then known to
-be handled; then descriptors, since pools answer for their threads; then the rest. A part imports
-nothing, takes no lock of the program, and runs none of its code where that can be helped.
+We look first at what the steps heal, since its threads, sockets and locks are then known to be
+handled; then at descriptors, since pools answer for their threads; then at the rest. A part imports
+none of the program's modules, takes none of its locks, and runs its code only where it must.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def look(allowed: AllowList, locks: bool = False, drops: bool = False) -> list[H
 
 def _look(name: str, part: Callable[[Scene], Iterable[Hazard]], scene: Scene) -> list[Hazard]:
     error = Exception()
-    for _ in range(5):  # other threads may change under it what it walks over
+    for _ in range(5):  # other threads may change what the part walks over
         try:
             return list(part(scene))
         except Exception as exc:
-            error = exc.with_traceback(None)  # whose frames would keep all that was found
+            error = exc.with_traceback(None)  # the frames would keep all that was found
     if isinstance(error, UnknownLayout):
         specs = (names(module).get("__spec__") for module in list(sys.modules))
-        half = any(getattr(spec, "_initializing", False) for spec in specs)  # it has no state yet
+        half = any(getattr(spec, "_initializing", False) for spec in specs)  # its state is to come
         return [] if half else [tell("unknown layout", name, "", name, detail=(error,))]
     return [tell("unknown", name, "", name, detail=(type(error).__name__, error))]

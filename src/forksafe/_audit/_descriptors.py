@@ -1,8 +1,8 @@
 """What parent and child would share through descriptors: connections, databases, files.
 
-The kernel is asked which sockets are connected, so that none is missed whoever opened it; the heap
-only tells whose it is. SQLite databases are found by their first bytes, read through the descriptor
-that is open: closing another one would drop all locks that the process has on the file (fcntl(2)).
+We ask the kernel which sockets are connected, so we miss none, whoever opened it; the heap only
+tells whose it is. We find SQLite databases by their first bytes, read through the open descriptor:
+to close another one would drop all locks that the process has on the file (fcntl(2)).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _SQLITE_HEADER = b"SQLite format 3\0"  # sqlite.org/fileformat.html, 1.3
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
-    """Yield pools first, and then what no pool has told."""
-    # By descriptor, None of what is closed: the one to be told first.
+    """Yield pools first, and then the descriptors that no pool answers for."""
+    # By descriptor (None: closed) those that hold it; the hazard names the first one.
     holders: dict[int | None, list[tuple[Library, Any]]] = {}
     for path, name, known in _OWNERS:
         for holder in scene.instances(path):
@@ -93,14 +93,14 @@ def _follow(thing: Any, way: Any = "") -> int | None:
 
 
 def _pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
-    """Yield whose pool, the pool, its name, its connections, and whether the child needs none."""
+    """Yield library, pool, name, connections, and whether the child's pool drops them itself."""
     held: dict[int, list[Any]] = {}
     for record in scene.instances(_RECORDS):
         if getattr(record, "dbapi_connection", None) is not None:
             pool = getattr(record, "_ConnectionRecord__pool", None)
             held.setdefault(id(pool), []).append(record.dbapi_connection)
     for engine in {id(engine.pool): engine for engine in scene.instances(_ENGINES)}.values():
-        if id(engine.pool) in held and not is_in_memory(engine):  # that is the child's own copy
+        if id(engine.pool) in held and not is_in_memory(engine):  # the child has a copy of its own
             name = engine.url.render_as_string(hide_password=True)
             yield "SQLAlchemy", engine, name, held[id(engine.pool)], False
     for pool in scene.instances(*_PSYCOPG_POOLS):
@@ -118,16 +118,16 @@ def _pools(scene: Scene) -> Iterator[tuple[str, Any, str, list[Any], bool]]:
         lent = {id(one) for one in every} - {id(one) for one in idle}
         options = getattr(pool, "connection_kwargs", {})
         name = str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
-        # Since 3.4 the pool looks at its pid, and starts afresh; what was lent stays.
+        # Since 3.4 the pool compares its pid, and starts afresh; connections that were lent stay.
         if every:
             yield "redis-py", pool, name, every, hasattr(type(pool), "_checkpid") and not lent
 
 
 def _socket(scene: Scene, fd: int, holders: list[tuple[Library, Any]]) -> Iterator[Hazard]:
-    """Yield what descriptor `fd` is; OSError unless it is a connected, or listening, socket."""
+    """Yield the hazard of a socket; raise OSError unless it is connected, or listens."""
     blocking = os.get_blocking(fd)
     duplicate = os.dup(fd)  # so that nothing here can close the program's own
-    # With a default timeout, socket() makes it non-blocking for all, unless the type says it is.
+    # With a default timeout, socket() sets O_NONBLOCK for all, unless the type says it is set.
     try:
         sock = socket.socket(-1, socket.SOCK_STREAM | _NONBLOCK, 0, fileno=duplicate)
     except BaseException:
@@ -175,7 +175,7 @@ def _sqlite(scene: Scene, fd: int) -> Iterator[Hazard]:
     if os.pread(fd, len(_SQLITE_HEADER), 0) == _SQLITE_HEADER:
         link = f"/proc/self/fd/{fd}"
         name = os.readlink(link) if os.path.islink(link) else f"(descriptor {fd})"
-        # Which connection has it is not known; but all may be of some that is taken care of.
+        # Which connection has the file is not known, so the worst verdict on any of them counts.
         owners = {id(getattr(one, "connection", None)): one for one in scene.instances(_DJANGO)}
         owners.update((id(one), pool) for _, pool, _, all_, _ in _pools(scene) for one in all_)
         every = [owners.get(id(one)) for one in scene.instances(_SQLITE)] or [None]
@@ -217,13 +217,13 @@ def _files(scene: Scene) -> Iterator[Hazard]:
 
 
 def _waiting(file: Any) -> int:
-    """Return how many bytes or characters wait in a file; for a pipe that is not seen."""
+    """Return how many bytes or characters wait in a file; 0 for a pipe, where nothing shows."""
     try:
         if not isinstance(file, io.TextIOWrapper):
-            # By how far it is ahead of its descriptor; a raw layer of the program's own is not run.
+            # How far it is ahead of its descriptor; a raw layer of the program's own is not called.
             regular = type(file.raw) is io.FileIO and not file.closed
             return int(file.tell() - file.raw.tell()) if regular else 0
-        # By the bytes and text that its memory refers to; in one that reads, too, maybe its input.
+        # The bytes and text that it refers to; in a file that also reads, these may be input.
         if PYPY or file.closed or file.readable() or not file.writable():
             return 0
         things = gc.get_referents(file)

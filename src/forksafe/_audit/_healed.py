@@ -1,6 +1,6 @@
 """What the steps of the reset heal, told by the steps' own finders.
 
-So the audit claims no more than the reset does; where that gives up, finders raise `UnknownLayout`.
+So the audit claims no more than the reset does. Where a step gives up its finder raises, too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .._steps import _executors, _mp, _streams
 from .._steps._executors import _thread_executors
 from ._scene import Scene, address_of, path_of
 
-_ASYNCIOS, _UVLOOPS = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
-WANTED = (_ASYNCIOS, _UVLOOPS)
+_ASYNCIO_LOOP, _UVLOOP = "asyncio.selector_events:BaseSelectorEventLoop", "uvloop:Loop"
+WANTED = (_ASYNCIO_LOOP, _UVLOOP)
 
 
 def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
@@ -26,12 +26,12 @@ def of_log_handlers(scene: Scene) -> tuple[Hazard, ...]:
 
 
 def of_event_loops(scene: Scene) -> Iterator[Hazard]:
-    for loop in scene.instances(_ASYNCIOS):
+    for loop in scene.instances(_ASYNCIO_LOOP):
         name, state = path_of(loop), loop.__dict__
         if state.get("_ssock") is not None:  # else it is closed, or not made yet
             ours = state.get("_thread_id") in (None, get_ident())
             yield tell("event-loop", name, name) if ours else tell("event-loop running", name, name)
-    for loop in scene.instances(_UVLOOPS):
+    for loop in scene.instances(_UVLOOP):
         if not loop.is_closed():
             yield tell("event-loop in C", path_of(loop), path_of(loop))
 

@@ -1,8 +1,8 @@
 """What to do about hazards at a fork: ``on_hazard`` and ``allow``.
 
 The parent looks before the fork and tells after it, so that nothing runs in between, and the child
-tells nothing. A warning must not cost the caller the pid of a child that runs already: whether the
-program's filters would make an exception of it is found out before the fork.
+tells nothing. A warning must not cost the caller the pid of a child that runs already: we find out
+before the fork whether the program's filters would turn the warning into an exception.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from . import look
 from ._threads import module_of
 
 Hazards = tuple[Hazard, ...]
-# Sets of hazards that were told, numbers aside: a port or a thread's number is no news.
+# Sets of hazards that were told, without digits: another port or thread number is no news.
 _told: set[frozenset[str]] = set()
-# What to call after the fork, by thread; by a hook of its own, which may raise and be reported.
+# What to call after the fork, by thread; in a hook of its own, whose exception is reported.
 _found: dict[int, Callable[[], object]] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -35,7 +35,7 @@ if hasattr(os, "register_at_fork"):
 def before(
     on_hazard: str, allow: Iterable[str], harmless: tuple[str, ...] = (), drops: bool = False
 ) -> Hazards:
-    """Look before a fork, where kinds are `harmless`; refuse it, or return what to tell `after`."""
+    """Look before a fork, but not for `harmless` kinds; refuse it, or return what `after` tells."""
     _check(on_hazard)
     hazards = tuple(h for h in _actions(AllowList(allow), drops) if h.kind not in harmless)
     is_news = hazards and _key(hazards) not in _told
@@ -66,8 +66,8 @@ def watcher(
 ) -> Callable[[], None] | None:
     """Return what the hook is to call before each fork; None for nothing.
 
-    It looks where ``wanted()`` is true of a fork, and calls ``tell(hazards)`` in the parent after
-    it. ``"raise"`` is as ``"warn"`` here: the interpreter drops what an at-fork hook raises.
+    The watcher looks where ``wanted()`` is true of a fork, and has ``tell(hazards)`` called in the
+    parent after it. ``"raise"`` is ``"warn"`` here: CPython drops what an at-fork hook raises.
     """
     _check(on_hazard)
     allowed = AllowList(allow)
@@ -76,7 +76,7 @@ def watcher(
 
     def watch() -> None:
         _found.pop(get_ident(), None)
-        with suppress(Exception):  # the fork goes on, whatever is wrong with its audit
+        with suppress(Exception):  # the fork goes on, whatever is wrong with the audit
             if wanted():
                 hazards = _actions(allowed, False)
                 _found[get_ident()] = lambda: tell(hazards)
@@ -98,7 +98,7 @@ def _key(hazards: Hazards) -> frozenset[str]:
 
 
 def _warning(hazards: Hazards) -> tuple[str, type[Warning], FrameType]:
-    """Return a warning's text and category, and the frame of who forks: the innermost not ours."""
+    """Return a warning's text, its category, and the frame that forks: the innermost not ours."""
     frame = sys._getframe(1)
     while frame.f_back and module_of(frame).partition(".")[0] == "forksafe":
         frame = frame.f_back

@@ -1,9 +1,9 @@
 """What belongs to C code and to the interpreter: native threads, modules, exit handlers, memory.
 
 Linux lists all threads of a process. Those that ``threading`` does not know were started by C, C++
-or Rust code, or are about to start or to end. So they are watched for a few milliseconds. A Python
+or Rust code, or are about to start or to end. So we watch them for a few milliseconds. A Python
 thread that starts gets a number, one that ends goes away, and neither sleeps meanwhile: a thread
-that waits for the interpreter wakes at every switch interval (take_gil() in CPython's ceval_gil.c).
+that waits for the GIL wakes at every switch interval (take_gil() in CPython's ceval_gil.c).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ._scene import UNNAMED, Scene, name_of
 from ._threads import active, frames_of_others, verdict
 
 TASKS = "/proc/self/task"
-_SLEEP = 4.8  # switch intervals: among threads that come and go one waits for others' locks, too
+_SLEEP = 4.8  # switch intervals asleep show a native thread: a Python thread's waits are shorter
 _PAUSE = 0.006  # seconds between two looks
-_LONGEST = 0.25  # seconds that threads are watched, unless this one had to wait for the processor
+_LONGEST = 0.25  # seconds that we watch threads, or more if this one had to wait for the processor
 _NATIVE = Library("", "find the library that starts it, and import or use it in the child")
 _DISARMED = Library("faulthandler", "nothing under forksafe: it is disarmed for the child",
                     severity="fixed")  # fmt: skip
 _WATCHDOG = Library("faulthandler", "faulthandler.cancel_dump_traceback_later() before the fork, "
                     "for it hangs the child at its exit; or arm it after the import of forksafe, "
                     "which then disarms it for each fork")  # fmt: skip
-_ALL_BLOCKED = "fffffffe7ffbfeff"  # its signal mask: no other thread blocks all there are
-# Their exit handlers look at whose process it is, touch nothing outside it, or are told otherwise.
+_ALL_BLOCKED = "fffffffe7ffbfeff"  # the watchdog's signal mask: no other thread blocks all
+# Their exit handlers check the pid, touch nothing outside the process, or are told elsewhere.
 _HARMLESS = ("multiprocessing", "multiprocess", "billiard", "concurrent", "weakref", "logging",
              "threading", "tempfile", "forksafe")  # fmt: skip
 
@@ -82,7 +82,7 @@ def _owner(name: str, mask: str) -> Library:
 
 
 def _inherited() -> set[str]:
-    """Return the names that a thread has by whom it was started: the process's and Python's own."""
+    """Return the names that a new thread inherits: the process's, and those of Python's threads."""
     tasks = [os.getpid(), *(getattr(thread, "native_id", None) for thread in active())]
     return {_status(task).get("Name", "") for task in tasks}
 
@@ -90,7 +90,7 @@ def _inherited() -> set[str]:
 def _strangers() -> dict[int, dict[str, str]]:
     """Return the native threads, with what the system says of each; OSError if it does not."""
     tasks, raw = _look()
-    asleep: dict[int, tuple[str, float]] = {}  # switches to it, and since when they are so many
+    asleep: dict[int, tuple[str, float]] = {}  # number of switches to it, and since when it is that
     start = time.monotonic()
     need = still = _SLEEP * max(0.005, min(sys.getswitchinterval(), 0.05))
     while len(tasks) > len(raw):
@@ -107,17 +107,17 @@ def _strangers() -> dict[int, dict[str, str]]:
             order = sorted(found, key=lambda task: (found[task]["Name"] not in unnamed, task))
             return {task: found[task] for task in order[len(raw) :]}
         time.sleep(_PAUSE)
-        need = max(need, still + 4 * (time.monotonic() - now - _PAUSE))  # others had to wait, too
+        need = max(need, still + 4 * (time.monotonic() - now - _PAUSE))  # others waited, too
         there, still_raw = _look()
         tasks, raw = found.keys() & there, raw & still_raw
-    return {}  # those that are left are just those that run Python code
+    return {}  # all that are left run Python code
 
 
 def _look() -> tuple[set[int], set[FrameType]]:
     """Return the threads without a number in ``threading``, and the frames of Python's among them.
 
-    Those frames are the outermost. They were there both before and after the system was asked, or
-    one of a thread that has just ended would stand for a native one.
+    Those frames are the outermost. They were there both before and after the system was asked: the
+    frame of a thread that has just ended must not stand for a native one.
     """
     before, threads = frames_of_others() or {}, active()
     listed = {int(task) for task in os.listdir(TASKS)}
@@ -147,9 +147,9 @@ def _read(path: str) -> str:
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield what is found of the rest."""
-    # CPython deletes them in the child: it hangs, or dies from 3.13 on (gh-139759, gh-101437).
+    # CPython deletes these in the child: it hangs, or from 3.13 on dies (gh-139759, gh-101437).
     list_all = loaded("_interpreters:list_all") or loaded("_xxsubinterpreters:list_all")  # to 3.12
-    # Each is an object of its own, an id, or one of a tuple with it: the version decides.
+    # Each is, depending on the version, an id, an object for one, or a tuple that begins with it.
     every = [int(x[0] if isinstance(x, tuple) else x) for x in list_all()] if list_all else []
     for number in sorted(every)[1:]:  # the first is the main interpreter
         yield tell("interpreter", str(number), f"interpreter {number}", number)
@@ -179,7 +179,7 @@ def find(scene: Scene) -> Iterator[Hazard]:
 
 
 def _exit_handlers() -> list[str]:
-    # atexit names nobody; but unregister() compares each with this, which notes it, in C.
+    # atexit lists no handlers; but unregister() compares each with `probe`, which notes it, in C.
     handlers: list[Any] = []
     probe: Any = type("_Probe", (), {"__eq__": handlers.append, "__hash__": None})
     atexit.unregister(probe())

@@ -28,21 +28,21 @@ from .._libraries._heap import PYPY, instances, loaded, names
 from .._steps._locks import is_standard
 from ._scene import Scene, name_of, path_of
 
-_MACHINERY = "threading queue concurrent.futures selectors _pyrepl"  # every thread stands there
+_MACHINERY = "threading queue concurrent.futures selectors _pyrepl"  # where every thread waits
 _MADE_UP = re.compile(r"(Thread|Dummy)-\d+( \(.*\))?")  # names, by threading
 _MAIN = Library("", "fork in the main thread. In the child of another thread sys.exit() ends with "
                 "status 0 and runs no exit handlers, for it ends no more than a thread: end that "
                 "child by os._exit(status)")  # fmt: skip
-# Of an object: those that Python itself starts afresh in the child, or a step.
+# Locks of objects that Python itself, or a step, starts afresh in the child.
 _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTracker._lock",
            "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
-# What refers to locks and gives no name, or proves who holds one.
+# Modules whose objects refer to locks but give them no name; the last one is our own proof.
 _PASSED_OVER = ("builtins", "collections", "forksafe._fork_event._with_bodies")
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
     """Yield the threads that a fork by this one would lose."""
-    # Asked both before and after, so that one that starts or ends meanwhile has its name.
+    # Asked both before and after, so that a thread that starts or ends meanwhile has its name.
     before = active()
     frames: Any = frames_of_others()
     threads = {thread.ident: thread for thread in (*active(), *before)}
@@ -74,7 +74,7 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
     target = _target(thread)
     owner = getattr(target, "__self__", None)
     if target is not None:
-        # Whose function it was started with counts: sentry-sdk and others have frames in every one.
+        # The function it was started with counts: sentry-sdk and others have frames in all threads.
         label = name_of(target)
         classes = (type(thread), *type(owner).__mro__)
         modules = [label.partition(":")[0], *(str(cls.__module__) for cls in classes)]
@@ -94,7 +94,7 @@ def _hazard(scene: Scene, thread: threading.Thread | None, frames: list[FrameTyp
     severity, remedy = scene.judge(*verdict(known, owner, told, idle), thread, owner)
     prepared = f"as the {told[0].kind} tells" if told else "which is prepared for that"
     becomes = {ACTION: "", FIXED: ", which does without it", ADVICE: f", {prepared}"}
-    # A raw one is of _thread.start_new_thread, or of C code that called into Python.
+    # A raw thread is of _thread.start_new_thread(), or of C code that called into Python.
     sort = "raw" if thread is None else "daemon" if thread.daemon else "non-daemon"
     places = [f for f in frames if not _is_in(module_of(f), _MACHINERY)] or frames
     place = (f"It stands at {f.f_code.co_filename}:{f.f_lineno}. " for f in places)
@@ -115,8 +115,8 @@ def _owner(target: str, modules: list[str], name: str) -> Library:
 def verdict(
     known: Library, owner: object = None, told: list[Hazard] | None = None, idle: bool = False
 ) -> tuple[Severity, str]:
-    """Return severity and remedy of a library's thread, of which `told` tells, or which is idle."""
-    if told:  # what needs action is told once, by that
+    """Return severity and remedy of a library's thread; `told` are hazards that answer for it."""
+    if told:  # what needs action is told once, by them
         return FIXED if {hazard.severity for hazard in told} == {FIXED} else ADVICE, known.remedy
     if known.settled:
         return ADVICE, f"none needed: {known.settled} is set"
@@ -151,7 +151,7 @@ def find_locks(scene: Scene) -> Iterator[Hazard]:
     """Yield the locks that other threads hold."""
     load()
     locks = chain(*instances({LockType, RLock}).values())
-    if sys.version_info < (3, 10) and not PYPY:  # it does not list locks, but what refers to them
+    if sys.version_info < (3, 10) and not PYPY:  # the heap lists no locks, but what refers to them
         locks = chain(gc.get_referents(*gc.get_objects()))
     held = {id(lock): lock for lock in locks if _is_held(lock)}
     threads = {thread.ident: thread for thread in active()}
@@ -188,7 +188,7 @@ def _is_held(lock: Any) -> bool:
 def _called(locks: dict[int, Any]) -> dict[int, str]:
     """Return, by id, the names of locks: as a module's global, or as an attribute of a class.
 
-    One that is locked by design has none: a Thread's own, and that of who waits in a Condition.
+    A lock that is held by design has no name: a Thread's own, and a waiter's in a Condition.
     """
     found: dict[int, str] = {}
     for module in list(sys.modules):

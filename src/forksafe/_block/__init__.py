@@ -1,7 +1,7 @@
 """`forked()`: a fork as a block, which the child never leaves.
 
-In the parent no way out leaves a zombie or an orphan. The one door that no ``with`` statement can
-guard is a ``yield`` or ``await`` inside the block: it leaves the block without ending it.
+In the parent no way out of the block leaves a zombie or an orphan. No ``with`` statement can guard
+one door: a ``yield`` or ``await`` inside the block leaves the block without ending it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class forked:
     exit handlers and multiprocessing finalizers, shuts down its handlers of ``logging``, completes
     the files that it left open, runs ``__del__()`` of its other objects and the ``finally`` of its
     generators, and flushes stdout and stderr. coverage.py saves its data, where each process has a
-    file of its own. Nothing of the parent's is finished: text that the child has written into a
-    file object of the parent's is to be flushed. On PyPy, on free-threaded builds and after
-    ``gc.freeze()``, only files are found, those over descriptors of the child's.
+    file of its own. Nothing of the parent's is finished: the child must flush what it writes into
+    a file object of the parent's. On PyPy, on free-threaded builds, on 3.14.0 to 3.14.4 and after
+    ``gc.freeze()``, of objects only files are completed, and only those that the child opened.
 
-    It yields a `Fork`, and is for one use. Leaving the block normally, the parent waits for the
-    child. Leaving it by an exception, it sends the child SIGTERM, after `grace` seconds SIGKILL,
-    reaps it, and the exception goes on.
+    The block yields a `Fork`, and is for one use. When the parent leaves it normally, it waits for
+    the child. When the parent leaves it by an exception, the child gets SIGTERM, after `grace`
+    seconds SIGKILL, and is reaped; then the exception goes on.
 
     Args:
         name: The child's name, as ``multiprocessing.current_process().name`` and so log records
@@ -57,7 +57,7 @@ class forked:
     Raises:
         ChildFailedError: At the end, if `check` is true and the child failed; with its traceback.
         ChildProcessError: At the end: other code reaped the child.
-        NotImplementedError, OSError, UnsafeForkError: On entering, as `safe_fork()`.
+        NotImplementedError, OSError, UnsafeForkError, ValueError: As `safe_fork()` raises them.
 
     Source: fork(2), waitid(2), pidfd_open(2); ``multiprocessing.popen_fork``.
     """
@@ -95,13 +95,13 @@ class forked:
         made: list[int] = []
         pipe: list[int] = []
         event = ForkEvent()
-        # It ends with the block: while the child lives each page that it is on would be copied.
+        # Kept until the block ends: to free it while the child lives would copy the pages it is on.
         event.keeps_mask, event.identity = True, identity
         self._identity = identity
         event.drop_connections = event.drop_connections or self._drops
         try:
-            # Where a handler raises, the child must be known, or nobody would stop it; and must not
-            # leave the block before it is in it. In C: another thread may take a blocked signal.
+            # If a handler raises, we must know the child, or nobody would stop it; and it must not
+            # get out of the block. In C, since another thread may take a blocked signal.
             event.block()
             pipe.extend(chain.from_iterable(starmap(os.pipe, ((),))))
             self._report = Report(pipe[1])
@@ -132,7 +132,7 @@ class forked:
         return fork
 
     def __exit__(self, kind: object, exc: BaseException | None, *rest: object) -> None:
-        try:  # no handler runs ahead of it on 3.9 and 3.10; since 3.11 one can, ahead of any line
+        try:  # up to 3.10 no handler runs ahead of this; since 3.11 one can, ahead of any line
             __tracebackhide__ = True
             fork = self._fork
             if fork.is_child:

@@ -1,8 +1,8 @@
 """How the child of `forked()` ends: like a program, but only its own part of it.
 
-What it started and made is finished, in the order of a program's end: non-daemon threads, exit
-handlers and multiprocessing finalizers, handlers of logging, files and other objects that do
-something at their end, streams. What it inherited is left to the parent: ``os._exit``.
+What the child started and made is finished, in the order of a program's end: non-daemon threads,
+exit handlers and multiprocessing finalizers, handlers of logging, files and other objects that do
+something at their end, streams. ``os._exit()`` leaves to the parent what the child inherited.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Report:
 
     def __init__(self, pipe: int) -> None:
         self._pipe, self._file = pipe, identity(pipe)
-        self.pid = 0  # the child, when it is known: others who come to the block's end tell nothing
+        self.pid = 0  # the child's, once known: another process at the block's end reports nothing
         self.text = b""  # the reason in one line, then the traceback, if there is one
 
     def describe(self, exc: BaseException) -> None:
@@ -43,14 +43,14 @@ class Report:
 
             lines = "".join(format_exception(type(exc), exc, exc.__traceback__))
             told = lines.encode(errors="backslashreplace")
-            most = 8192 - len(self.text) - 50  # the smallest pipe of Linux takes that at once
+            most = 8192 - len(self.text) - 50  # so the smallest pipe of Linux takes it at once
             if len(told) > most:
                 told = told[-most:].partition(b"\n")[2]
                 self.text += b"[its last %d bytes]\n" % len(told)
             self.text += told
 
     def send(self) -> None:
-        """Tell the parent, who reads when this process has ended: so this never waits."""
+        """Tell the parent, which reads when this process has ended: so this never waits."""
         # The program may have closed all descriptors, and this one may be another file's by now.
         if self.pid in (0, os.getpid()) and identity(self._pipe) == self._file:
             os.set_blocking(self._pipe, False)
@@ -65,7 +65,7 @@ def end(exc: BaseException | None, report: Report) -> Never:
             with suppress(BaseException):  # a broken stderr or excepthook: the code stays 1
                 code = _exit_code(exc, report)
         _exit_handlers.at_end = lambda: _finish(code, report)
-        if _count():  # else it has many pages to go through, and nobody to join
+        if _count():  # else _shutdown() touches many pages, with nobody to join
             _try(threading._shutdown)  # type: ignore[attr-defined] # what Process does
         _try(atexit._run_exitfuncs)
     finally:
@@ -90,7 +90,7 @@ def _exit_code(exc: Any, report: Report) -> int:
 
 
 def _try(function: Any, *args: Any) -> None:
-    """Call a function. Whatever it raises is told: the rest goes on, and the process ends."""
+    """Call a function, and report what it raises: the rest of the end goes on."""
     try:
         function(*args)
     except BaseException as error:
@@ -119,13 +119,13 @@ def _end_what_is_own() -> None:
         sys.modules["logging"].shutdown(handlers)
     files = [each for each in objects if type(each).__module__ == "_io"]
     others = [each for each in objects if type(each).__module__ != "_io"]
-    _flush(files)  # into a GzipFile, for one, that has its own end to write then
+    _flush(files)  # into a GzipFile, for one, which then has its own end to write
     for each in _holders_first(others) if others else ():
         if not (each is sys.stdout or each is sys.stderr or getattr(each, "gi_running", False)):
             _try(type(each).__del__, each)
     for problem in _flush(files):
         _tell(problem)
-    # coverage.py's exit handler is the parent's; and in one data file this would replace its data.
+    # coverage.py's exit handler is the parent's; in a shared file this would replace its data.
     measuring: Any = getattr(sys.modules.get("coverage"), "Coverage", None)
     current = measuring.current() if measuring is not None else None
     if current is not None and current.get_option("run:parallel"):
@@ -150,13 +150,13 @@ def _holders_first(objects: list[Any]) -> list[Any]:
 
 
 def _flush(files: Iterable[Any]) -> list[BaseException]:
-    """Flush those that are open; return what the others raised."""
+    """Flush the files that are open; return what that raised."""
     errors: list[BaseException] = []
     for file in files:
         try:
             if file is not None:
                 file.flush()
         except Exception as error:
-            if not isinstance(error, ValueError):  # that is: it is closed
+            if not isinstance(error, ValueError):  # which says that the file is closed
                 errors.append(error)
     return errors

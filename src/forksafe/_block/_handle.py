@@ -1,7 +1,7 @@
 """`Fork`: the handle of a `forked()` block, without a public constructor.
 
-With a pidfd (Linux 5.4) exit status and signals go by the process itself: a pid that is another
-process's by now cannot be hit. Elsewhere a pipe that the child holds tells its end.
+With a pidfd (Linux 5.4) exit status and signals go by the process itself, so that no other process
+is hit which has got the pid. Elsewhere a pipe that the child holds tells of the child's end.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import signal
 import time
 from contextlib import suppress
 
-_knows_pidfds = False  # whether the kernel is known to answer by them
+_knows_pidfds = False  # whether the kernel is known to take them in waitid()
 _LOOK = 0.05  # seconds: a grandchild may hold the pipe open beyond the child's end
 
 
 class Fork:
     """The handle of a `forked()` block: on the child in the parent, on itself in the child.
 
-    Not constructed by users. All but the attributes is for the parent, and raises RuntimeError
-    elsewhere. Only one thread at a time may wait.
+    Not constructed by users. Methods and properties are for the parent, and raise RuntimeError in
+    any other process. Only one thread at a time may wait.
 
     Attributes:
         name: The child's name, as ``multiprocessing.current_process().name`` shows it there.
-        is_child: True in the child's run of the block.
-        is_parent: True in the parent's run of the block.
+        is_child: Whether this is the child's run of the block.
+        is_parent: Whether this is the parent's run of the block.
         pid: The child's process id; 0 in the child.
     """
 
@@ -127,14 +127,14 @@ class Fork:
             raise RuntimeError(f"{what} of {self!r} is for {whose}")
 
     def _watch(self, pid: int, pipe: int) -> None:
-        """Take the child, and the read end of a pipe whose write end it holds."""
+        """Take the child's pid, and the read end of a pipe whose write end the child holds."""
         global _knows_pidfds
         self.pid, self.is_child, self.is_parent = pid, False, True
         self._fds.append(pipe)
         try:
             # In C until the list has it: no handler runs in between.
             self._fds.extend(map(os.pidfd_open, (pid,)))
-            if not _knows_pidfds:  # Linux 5.3 does not know the question
+            if not _knows_pidfds:  # Linux 5.3 has pidfds, but no P_PIDFD
                 os.waitid(os.P_PIDFD, self._fds[1], os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 _knows_pidfds = True
         except (AttributeError, OSError):  # the pipe will do
@@ -145,7 +145,7 @@ class Fork:
         """Wait for the exit code, for `timeout` seconds; None: the child still runs."""
         __tracebackhide__ = True
         if self._exitcode is None and not self._lost and self._fds:
-            # A signal handler (SIGCHLD's) may ask in the midst of this, and be told.
+            # A signal handler (SIGCHLD's) may run inside of this, and get the exit code itself.
             try:
                 if (code := self._await(timeout)) is not None:
                     self._exitcode = code
@@ -176,17 +176,17 @@ class Fork:
             if left <= 0:
                 return None
             if _ready(pipe, left):
-                time.sleep(0.001)  # between the end of its descriptors and its own
+                time.sleep(0.001)  # between the close of its descriptors and its end
 
     def _told(self) -> str:
-        """Read what the child, which has ended, told of its failure."""
-        # Not to the pipe's end: a grandchild may hold it open. The child has written at once.
+        """Read what the child told of its failure; it has ended."""
+        # Not until EOF: a grandchild may hold the pipe open. The child has written all at once.
         data = os.read(self._fds[0], 65536) if _ready(self._fds[0], 0) else b""
         return data.decode(errors="replace")
 
 
 def _ready(fd: int, timeout: float | None) -> bool:
-    """Wait until `fd`, any number, is readable or at its end, for `timeout` seconds at most."""
+    """Wait until `fd`, however high, is readable or at EOF, for `timeout` seconds at most."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     # Rounded up, or the last wait of a deadline would spin.

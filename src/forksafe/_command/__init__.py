@@ -1,4 +1,4 @@
-"""The command ``forksafe``, on top of the package: what its words mean."""
+"""The command ``forksafe``, on top of the package: its options and arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ look there, and end. Exit status: 0 nothing to do, 1 action needed, 2 it does no
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with the words of this process, or with these; return its exit status."""
+    """Run the command with the arguments of this process, or `argv`; return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     program: list[str] = []
     if words[:1] in (["run"], ["audit"]):
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hook.update(on_hazard=options.audit, allow=_allowed(options.allow))
         elif options.allow:
             raise Refused("--allow is of use with --audit only")
-        if options.audit == "raise":  # nothing that a hook raises stops a fork
+        if options.audit == "raise":  # a fork goes on whatever a hook raises
             os.fork = partial(safe_fork, **hook)
         return run(program, hook)
     except Refused as exc:

@@ -42,7 +42,7 @@ def audit(program: list[str], options: Namespace, allow: list[str], hook: dict[s
 
     os._exit = end_early
     try:
-        os.fstat(1)  # where it is closed a file of the program's would get its number
+        os.fstat(1)  # if stdout is closed, a file of the program's would get its number
         tell = partial(_tell, name, AllowList(allow), options, os.dup(1) if options.json else 1)
         if options.json:
             os.dup2(2, 1)
@@ -94,7 +94,7 @@ def _table(name: str, fork: str, hazards: list[Hazard], colour: bool) -> str:
             counts.append(f"{len(group)} {severity}" if group else "nothing needs action")
         body += ["", f"{start}{title}{end}"] if group else []
         for hazard in group:
-            # As --allow takes it: [ would begin a set of characters.
+            # As --allow takes it, where a plain [ would begin a set of characters.
             pattern = ":".join(filter(None, [hazard.kind, hazard.subject.replace("[", "[[]")]))
             body += [f"  {start}{pattern}{end}", *wrapped("what", hazard.summary)]
             body += wrapped("where", hazard.where)
@@ -127,7 +127,7 @@ def _load(target: str, hook: dict[str, Any]) -> Any:
 
 
 def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], every: bool) -> None:
-    """Run a program until it forks a worker, or by a Process where `every` fork is of interest."""
+    """Run a program until it forks a worker; a Process counts as one if `every` is true."""
     here, passed = os.getpid(), set[str]()
 
     def watch() -> None:
@@ -142,7 +142,7 @@ def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], ev
                 _leave(2)
 
     _hook.watch(watch)
-    # install(on_hazard=...) in the program would have another one called.
+    # Else install(on_hazard=...) in the program would replace our function.
     set_watch, _hook.watch = _hook.watch, lambda look: None
     try:
         run(program, hook)
@@ -156,11 +156,11 @@ def _until_fork(program: list[str], hook: dict[str, Any], tell: partial[int], ev
 
 
 def _who_forks() -> tuple[str, str]:
-    """Return what is made, a "Manager", a "Process" or a "fork", and by which line."""
+    """Return what is made ("Manager", "Process" or "fork"), and the line that makes it."""
     callers = [f for f in stack_of(sys._getframe()) if not module_of(f).startswith("forksafe.")]
     who, kind = _who.who_forks(callers[0]), "fork"
     if isinstance(who, _who.Launch):
-        kind = "Process" if who.family != "billiard" else "fork"  # those are Celery's workers
+        kind = "Process" if who.family != "billiard" else "fork"  # billiard's are Celery's workers
         while module_of(callers[0]).startswith(f"{who.family}."):
             kind = "Manager" if module_of(callers.pop(0)) == f"{who.family}.managers" else kind
     frame, code = callers[0], callers[0].f_code

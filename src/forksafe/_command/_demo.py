@@ -2,7 +2,7 @@
 
 Under ``os.fork()`` parent and child write into the one connection to a manager that the parent had
 made, and each reads what was meant for the other (cpython gh-101320). The program is in this file,
-too, which is run by its path, in a session of its own: for os.fork forksafe is not even imported.
+too, which runs by its path, in a session of its own: under os.fork it does not import forksafe.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _program(style: str) -> None:
     pipe = os.pipe()
     by_pid: Any = os.fork
     if style != "os.fork":
-        sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(PROGRAM)))  # was: this one's
+        sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(PROGRAM)))  # was: its own
         import forksafe
 
         if style == "forked":

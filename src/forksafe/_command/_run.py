@@ -1,7 +1,7 @@
 """``forksafe run``: a program, run as ``python PROGRAM`` runs it, with the hook installed first.
 
-Its ``__main__`` stays in ``sys.modules`` to the end of the process, where exit handlers, threads
-and pickle look for it; the public functions of runpy take theirs away.
+The program's ``__main__`` stays in ``sys.modules`` to the end of the process, where exit handlers,
+threads and pickle look for it; the public functions of runpy take it away.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STDIN = "<stdin>"
 
 
 class Refused(Exception):
-    """What was asked for cannot be done: exit status 2, and the message, of one line, says why."""
+    """The command cannot do what it was asked for: exit status 2, and a message of one line."""
 
 
 def run(program: list[str], hook: dict[str, Any]) -> int:
@@ -58,7 +58,7 @@ def run(program: list[str], hook: dict[str, Any]) -> int:
 
 
 def report(exc: BaseException) -> None:
-    """Report what a program raised from its own first frame on, and have python not do it again."""
+    """Report what a program raised, from its own first frame on; python shall not repeat it."""
     trace = exc.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
         trace = trace.tb_next
@@ -69,7 +69,7 @@ def report(exc: BaseException) -> None:
 def _start(argv: list[str], directory: str, code: CodeType | str, **names: Any) -> None:
     """Run code, or the module of that name, as ``__main__``, with `directory` as sys.path[0]."""
     isolated = getattr(sys.flags, "safe_path", False) or sys.flags.isolated
-    if not isolated or code == "__main__":  # as python has it with -I and -P
+    if not isolated or code == "__main__":  # as python does with -I and -P
         sys.path[: 0 if isolated else 1] = [directory]
     sys.argv = argv
     module = sys.modules["__main__"] = ModuleType("__main__")
@@ -103,7 +103,7 @@ def _resolve(program: list[str]) -> tuple[str, str, list[str], bool]:
 
 
 def _compile(path: str, installed: bool = False) -> CodeType:
-    """Compile a file; or say in one line what it is, where it is no program for this python."""
+    """Compile a file; refuse it, in one line, where it is no program for this python."""
     try:
         with open(0, "rb", closefd=False) if path == _STDIN else io.open_code(path) as file:
             source = file.read()
@@ -129,7 +129,7 @@ def _interpreter(source: bytes) -> str:
     if not source.startswith(b"#!"):
         return ""
     first, second = (source[2:4096].decode("utf-8", "replace") + "\n\n").split("\n", 2)[:2]
-    # Where that would be too long, installers write another: exec to sh, to Python a string.
+    # Where the path is too long, installers write a line that sh executes, a string to Python.
     words = shlex.split(second)[1:] if second.startswith("'''exec' ") else first.split()
     words = [w for w in words if w[:1] != "-" and "=" not in w and basename(w) != "env"] or [""]
     return "python" if words[0].startswith("$(dirname ") else words[0]  # the one beside the script
@@ -152,7 +152,7 @@ def cut(words: list[str]) -> tuple[list[str], list[str]]:
     for index, word in enumerate(words):
         own, rest = words[:index], words[index + 1 :]
         if own and own[-1] in ("--allow", "--audit"):
-            continue  # the word is that option's
+            continue  # the word belongs to that option
         if word[:2] in ("-m", "-c"):
             rest = [word[2:], *rest] if word[2:] else rest  # -mMODULE, as python takes it
             return own, [word[:2], *rest] if rest else []

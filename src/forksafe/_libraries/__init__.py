@@ -11,35 +11,35 @@ from .._fork_event._typing import Any
 
 
 class Library:
-    """What one library has that a fork hurts, and what to write about it.
+    """What one library has that a fork hurts, and what to tell the user about it.
 
-    Several words stand in one string; patterns are matched as file names are.
+    Strings hold several words, separated by spaces; patterns are matched as file names are.
     """
 
-    # Its threads: what they were started with; else modules whose code they run; else names.
+    # Its threads: by the function they started with; else modules whose code they run; else names.
     targets = modules = names = ""
-    # What tells that it starts it again: ``module:name``, or an attribute of its owner; if idle.
+    # What shows that it restarts them: ``module:name``, or their owner's attribute; just idle ones.
     restarts, idle = "", False
-    answered_by = ""  # what is told and answers for its threads: patterns of an allow-list
+    answered_by = ""  # the hazards that answer for its threads: patterns of an allow-list
     natives = ""  # patterns of the names of its native threads, which Linux cuts at 15 bytes
     mapped = ""  # a part of the name of the shared object that starts threads without a name
-    # Modules that are told, as `kind`, with `trouble`; "action" where ``module:name`` is true.
+    # Modules that are hazards, of `kind`, with `trouble`; "action" where `state` is true.
     loaded = trouble = state = ""
     kind = "module"
-    prepared = ""  # a variable, and behind "=" the values by which it is prepared for forks
-    # Classes with a connected socket; behind the last dot its attribute, if any. The first counts.
+    prepared = ""  # an environment variable, "=", and the values that prepare the library
+    # Classes with a connected socket; after the last dot its attribute, if any. The first counts.
     connections = ""
 
     def __init__(self, name: str, remedy: str, **more: Any) -> None:
         self.name = name
-        # Where none is needed the library itself does what a fork calls for.
+        # With "none needed" the library itself does what a fork calls for.
         self.severity: Any = "advice" if remedy.startswith("none needed") else "action"
-        self.remedy = self.connect = remedy  # what to write, about a connection too if not told
+        self.remedy = self.connect = remedy  # `connect`: about a connection
         vars(self).update(more)
 
     @property
     def settled(self) -> str:
-        """What in the environment prepares the library for forks; empty: nothing."""
+        """The setting in the environment that prepares the library for forks, or ""."""
         name, _, values = self.prepared.partition("=")
         value = os.environ.get(name, "").lower()
         return f"{name}={value}" if value in values.split() else ""

@@ -1,11 +1,11 @@
 """How a child lets go of the connections that it had in the parent: a table, one row a class.
 
-First the descriptor is cut: in the child alone, its number is given to a socket whose peer has
-closed it, as if the server had hung up. So no goodbye reaches the parent's conversation:
-``PQfinish()``, ``shutdown()``, TLS's close_notify. Were it closed, its number would go to the
-child's next file, and the goodbye into that. Then the library forgets the connection, and connects
-anew when next used. A database's single connection cannot: its use in the child fails at once, with
-the library's error for a lost one. What is forgotten is kept: collected here, it would run code.
+First we cut the descriptor: in the child alone, its number goes to a socket whose peer is closed,
+as if the server had hung up. So no goodbye (``PQfinish()``, ``shutdown()``, TLS's close_notify)
+reaches the parent's conversation. If we closed the descriptor, its number would go to the child's
+next file, and the goodbye into that. Then the library forgets the connection, and connects anew
+when next used. A database's single connection cannot: its use in the child fails at once, with the
+library's error for a lost one. We keep what is forgotten (`KEPT`): to collect it would run code.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .._fork_event._typing import Any
 class Row:
     """How a child lets go of the instances of one class, "module:Class", and of its subclasses.
 
-    `socket` tells its descriptor, what has a fileno(), or None if closed; `forget` has it connect
-    anew at its next use; `anchors` tells what instances refer to whose static C class they do not.
+    `socket` returns a descriptor, an object with fileno(), or None if closed; `forget` makes the
+    next use connect anew; `anchors`, of a static C class, returns what its instances refer to.
     """
 
     def __init__(self, library: str, path: str, socket: Any = None, forget: Any = None,
@@ -38,7 +38,7 @@ def _expect(thing: Any, *names: str) -> None:
 
 
 def _replace(thing: Any, **new: Any) -> None:
-    """Set attributes of `thing` that it has, and keep alive what they were."""
+    """Set attributes that `thing` has, and keep their old values alive."""
     _expect(thing, *new)
     KEPT.append([getattr(thing, name) for name in new])
     for name, value in new.items():
@@ -88,7 +88,7 @@ def _psycopg_pool(pool: Any) -> None:
     KEPT.append(dict(state))
     is_async = hasattr(pool, "__aenter__")
     for task in (*pool._workers, pool._sched_runner) if is_async else ():
-        # One may be about to connect, and would go on with that in both processes.
+        # A task may be about to connect, and would do so in both processes.
         if task is not None and not task.get_loop().is_closed():
             task.cancel()
     state.update(_POOL, _workers=[], _nconns=pool._min_size, _nconns_min=pool._min_size)
@@ -118,7 +118,7 @@ def _asyncpg_holder(holder: Any) -> None:
         _replace(holder, _con=None)
 
 
-# Of pipelines that WATCH: to connect anew would lose that in silence. Cut off, redis-py says so.
+# Connections of pipelines that WATCH. A new one would lose that in silence; redis-py reports a cut.
 _watching: list[Any] = []
 
 
@@ -146,7 +146,7 @@ def _urllib3_pool(pool: Any) -> None:
 
 
 def _httpcore_pool(pool: Any) -> None:
-    # Those without a connection wait in the parent's threads. The rest go as responses are closed.
+    # Requests without a connection wait in the parent's threads. Others go as responses end.
     requests = [request for request in pool._requests if request.connection is not None]
     lock = type(pool._optional_thread_lock)()
     _replace(pool, _connections=[], _requests=requests, _optional_thread_lock=lock)
