@@ -1,7 +1,7 @@
 """What belongs to C code and to the interpreter: native threads, modules, exit handlers, memory.
 
 Linux lists all threads of a process. Those that ``threading`` does not know were started by C, C++
-or Rust code, or are about to start or to end. So we watch them for a few milliseconds. A Python
+or Rust code, or are about to start or to end. So we watch them for 24 ms or more. A Python
 thread that starts gets a number, one that ends goes away, and neither sleeps meanwhile: a thread
 that waits for the GIL wakes at every switch interval (take_gil() in CPython's ceval_gil.c).
 """
