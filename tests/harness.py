@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 OURS = ("safe_fork", "hook", "forked", "process")
 PYPY = sys.implementation.name == "pypy"
+# The tracker's lock and pid are made anew at every fork, the child's end of its pipe is closed, and
+# the wait for its end has a limit (cpython gh-146313).
+NEW_TRACKER = (3, 13, 14) <= sys.version_info < (3, 14) or sys.version_info >= (3, 14, 5)
 WITHOUT_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
 READS_STACKS = not PYPY and not WITHOUT_GIL  # of other threads, to prove which locks they hold
 LINUX = sys.platform.startswith("linux")

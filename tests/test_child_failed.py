@@ -11,7 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-import programs
+import harness
 import pytest
 
 import forksafe
@@ -106,7 +106,7 @@ def test_a_traceback_that_is_long_is_cut() -> None:
 
 def test_a_pipe_that_is_full_holds_nobody(status: str) -> None:
     """Neither the child, which writes into what is left of it, nor the parent."""
-    done = programs.script(
+    done = harness.script(
         """
         import os
         import forksafe
@@ -138,7 +138,7 @@ def test_a_pipe_that_is_full_holds_nobody(status: str) -> None:
 def test_what_the_program_opened_in_the_pipes_place_is_not_written_to(tmp_path: Path) -> None:
     """A child that closes all descriptors, as daemons do, and opens its own."""
     path = tmp_path / "file"
-    done = programs.script(
+    done = harness.script(
         """
         import os, sys
         import forksafe
@@ -252,7 +252,7 @@ def test_how_pytest_shows_it(tmp_path: Path) -> None:
 def test_nothing_is_paid_for_where_nothing_fails() -> None:
     """The child imports nothing more for it, and the parent has the descriptors it had."""
     before = set(os.listdir("/dev/fd"))
-    done = programs.script(
+    done = harness.script(
         """
         import atexit, sys
         import forksafe

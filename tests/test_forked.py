@@ -12,7 +12,7 @@ import textwrap
 import time
 from typing import Any, Callable
 
-import programs
+import harness
 import pytest
 
 import forksafe
@@ -38,7 +38,7 @@ def script(source: str, *, status: str = "pidfd") -> subprocess.CompletedProcess
     """Run a program in a fresh interpreter, with that source of the exit status."""
     # As on systems other than Linux, which have no such function.
     head = "" if status == "pidfd" else "import os; vars(os).pop('pidfd_open', None)\n"
-    return programs.script(head + textwrap.dedent(source))
+    return harness.script(head + textwrap.dedent(source))
 
 
 def reaped(pid: int) -> bool:

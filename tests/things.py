@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Callable
 
-from harness import PYPY, READS_STACKS, Forker, raising
+from harness import NEW_TRACKER, PYPY, READS_STACKS, Forker, raising
 from witness import MIXED_REPLIES
 
 
@@ -440,8 +440,7 @@ class ForkServer(Thing):
 class Tracker(Thing):
     """Another thread is inside the resource tracker."""
 
-    # Python re-initialises its lock since 3.14.10.
-    faults = ("hung",) if sys.version_info < (3, 14, 10) else ()
+    faults = () if NEW_TRACKER else ("hung",)
 
     def __init__(self) -> None:
         import threading

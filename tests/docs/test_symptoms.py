@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from harness import NEW_TRACKER
 
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "docs" / "symptoms.md"
@@ -28,7 +29,6 @@ MIXED = "|".join(
         re.escape(HANGS),
     )
 )
-NEW_TRACKER = sys.version_info >= (3, 14, 10)
 
 
 class Symptom(NamedTuple):

@@ -6,11 +6,8 @@ import sys
 from typing import Callable
 
 import pytest
-from harness import WITHOUT_GIL, Forker, run
+from harness import NEW_TRACKER, WITHOUT_GIL, Forker, run
 
-# Since then a bare fork closes the child's end of the tracker's pipe, and the child starts a
-# tracker of its own, which unlinks at the child's exit what the child had attached to.
-CLOSES_THE_PIPE = sys.version_info >= (3, 14, 10)
 # There with `track`, the child can keep out of it.
 HAS_TRACK = sys.version_info >= (3, 13)
 
@@ -160,14 +157,14 @@ def test_an_untracked_attachment(style: str) -> None:
     healthy_and_silent(program_untracked, style)
 
 
-@pytest.mark.skipif(not CLOSES_THE_PIPE, reason="a bare fork keeps the tracker before 3.14.10")
+@pytest.mark.skipif(not NEW_TRACKER, reason="a bare fork keeps the tracker on this Python")
 def test_breaks_under_os_fork() -> None:
     """The child's second tracker unlinks it under the parent."""
     outcome = run(program, "raw")
     assert outcome.shows("the child or its tracker said something"), outcome
 
 
-@pytest.mark.skipif(CLOSES_THE_PIPE, reason="see test_breaks_under_os_fork")
+@pytest.mark.skipif(NEW_TRACKER, reason="see test_breaks_under_os_fork")
 @pytest.mark.skipif(WITHOUT_GIL, reason="a second tracker is started there, too")
 def test_is_well_under_os_fork_before_that() -> None:
     """So the row is of newer Pythons only; this fails where that turns out wrong."""

@@ -10,10 +10,7 @@ import sys
 from typing import Any, Callable
 
 import pytest
-from harness import PYPY, Forker, run, run_plain
-
-# These re-initialise the lock at every fork, and bound the wait (cpython gh-146313).
-HEALS_ITSELF = sys.version_info >= (3, 14, 10)
+from harness import NEW_TRACKER, PYPY, Forker, run, run_plain
 
 
 def program_lock(fork: Forker) -> None:
@@ -253,7 +250,7 @@ def test_its_lock_is_free_in_the_child(style: str) -> None:
     healthy(program_lock, style)
 
 
-@pytest.mark.skipif(HEALS_ITSELF, reason="Python re-initialises the lock since 3.14.10")
+@pytest.mark.skipif(NEW_TRACKER, reason="this Python re-initialises the lock")
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_its_lock_breaks_others(style: str) -> None:
     """The child waits for a thread that it does not have."""
@@ -276,7 +273,7 @@ def test_the_child_never_waits_for_it(style: str) -> None:
     healthy(program_never_waits, style)
 
 
-@pytest.mark.skipif(HEALS_ITSELF, reason="Python forgets the pid since 3.14.10")
+@pytest.mark.skipif(NEW_TRACKER, reason="this Python forgets the pid")
 @pytest.mark.parametrize("style", ["raw", "process-plain"])
 def test_the_child_waits_elsewhere(style: str) -> None:
     """For a process that it cannot wait for."""

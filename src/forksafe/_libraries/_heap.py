@@ -37,7 +37,7 @@ def let_go(found: Found) -> bool:
     if failed:
         raise failed[0]
     done = bool(found)
-    found.clear()  # they live as long as the program has them
+    found.clear()  # the objects live only as long as the program has them
     return done
 
 
@@ -67,9 +67,9 @@ def classes(path: str) -> list[type]:
 def instances(types: set[type], frozen: bool = False) -> dict[type, list[Any]]:
     """Return, by type, the objects on the heap of exactly these types; `frozen` ones if told so.
 
-    An object refers to its type, unless that is static in C. ``gc.get_objects()`` is slower, and
-    counts a reference to each object. That copies pages that are shared with older children; and
-    where another thread resizes a tuple, CPython refuses (``SystemError``). PyPy counts none.
+    An object refers to its type, unless that type is static in C. ``gc.get_objects()`` is slow, and
+    counts a reference to each object: that copies pages which older children share, and CPython
+    refuses (``SystemError``) where another thread resizes a tuple. PyPy counts no references.
     """
     found: dict[type, list[Any]] = {cls: [] for cls in types}
     if not types:
@@ -78,10 +78,10 @@ def instances(types: set[type], frozen: bool = False) -> dict[type, list[Any]]:
     anchors = [*types, *(anchor for cls in types & refer.keys() for anchor in refer[cls]())]
     in_c = [cls for cls in types if not cls.__flags__ & HEAP_TYPE]
     unanchored = any(refer.keys().isdisjoint(cls.__mro__) for cls in in_c)
-    # The collector does not show what it was told to leave alone.
+    # The collector does not show frozen objects.
     thaw = frozen and getattr(gc, "get_freeze_count", int)()
     if thaw:
-        gc.collect(1)  # young garbage, which would be left alone for ever
+        gc.collect(1)  # young garbage, which the freeze would keep for ever
         gc.unfreeze()
     objects = gc.get_objects() if PYPY or unanchored else gc.get_referrers(*anchors)
     if thaw:
@@ -106,11 +106,11 @@ def _each(found: Found, what: str, failed: list[Exception]) -> list[Any]:
 
 
 def _cut(sockets: list[Any]) -> None:
-    """Give their descriptors, in this process alone, to a socket that its peer has closed."""
+    """Put a socket whose peer is closed under their descriptors, in this process alone."""
     sockets = [sock for sock in sockets if sock is not None]
     if not sockets:
         return
-    # From C: nothing of the socket module need be whole yet.
+    # From C, since the socket module may not be whole yet.
     dead, peer = sys.modules["_socket"].socketpair()
     peer.close()
     for sock in sockets:
