@@ -48,7 +48,7 @@ HAVE_FORK = hasattr(os, "fork") and hasattr(os, "register_at_fork")
 _installed = False
 _freezes = False
 _frozen = 0  # objects, by `_freeze`
-_watch: Callable[[], None] | None = None  # looks for hazards before each fork
+_watch: Any = None  # looks for hazards before each fork, and returns what tells of them after it
 
 
 class _Thread(c_thread._local):  # type: ignore[misc]
@@ -89,11 +89,14 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
             (docs/held-locks.md). At first True.
 
     Raises:
-        ValueError: `on_hazard` is none of the three, or a pattern names no kind of hazard.
+        ValueError: `on_hazard` is none of the three, or is left out where `allow` is given; or a
+            pattern names no kind of hazard.
 
     Source: ``os.register_at_fork`` in the Python documentation; fork(2).
     """
     global _installed, _freezes
+    if allow and on_hazard is None:
+        raise ValueError("allow is for on_hazard: install(on_hazard=..., allow=...)")
     if on_hazard is not None and HAVE_FORK:
         from ._audit import _policy  # here, and not at the fork, where nothing may be imported
 
@@ -108,11 +111,9 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
         _Thread.before = staticmethod(_before)
     _with_bodies.load()
     _watchdog.wrap()
-    if HAVE_FORK and _NEEDS_WRAPPER:
-        os.forkpty = _forkpty
 
 
-def watch(look: Callable[[], None] | None) -> None:
+def watch(look: Callable[[], Any] | None) -> None:
     """Have `look` called in the parent before each fork that the hook is on for; None: nothing."""
     global _watch
     _watch = look
@@ -125,8 +126,6 @@ def uninstall() -> None:
     _Thread.before = tuple
     ForkEvent.drop_connections, ForkEvent.free_locks = None, True
     watch(None)
-    if _NEEDS_WRAPPER and os.forkpty is _forkpty:
-        os.forkpty = _os_forkpty
     for step in STEPS:
         step.leave()
 
@@ -191,13 +190,16 @@ def _before() -> None:
             if not event.left_alone:
                 event.parent, event.stacks = os.getpid(), None
                 if _watch is not None:
-                    _watch()  # before the next line, which hides objects from the audit
+                    event.told = _watch()  # first: to freeze hides objects from it
                 if _freezes:
                     _freeze()
                 # Other threads: those that Python started, and those in C that run Python code.
                 event.beside_threads = bool(_count()) or len(current_frames()) > 1
                 if event.beside_threads and _threads.comes_last is None:
                     _threads.look_behind(_hook)
+                if event.beside_threads:
+                    event.undo += (_threads.end_turn,)
+                    _threads.begin_turn()
                 flush(event)
                 if event.mask is None:
                     event.block(event.outer)
@@ -234,7 +236,8 @@ def _rest(event: ForkEvent) -> Iterator[None]:
                 thread.event, thread.rest = outer
                 event.ended = True
                 if not event.keeps_mask:
-                    thread.handlers = event.release_in_hook(False).clear
+                    arrive = event.release_in_hook(False).clear
+                    thread.handlers = _tell_first(event.told, arrive) if event.told else arrive
                 break
             except GeneratorExit:
                 return
@@ -245,6 +248,15 @@ def _rest(event: ForkEvent) -> Iterator[None]:
         except BaseException as exc:  # of the handler of a second signal
             event.is_of_handler(exc)
     yield
+
+
+def _tell_first(told: Callable[[], object], arrive: Callable[[], object]) -> Callable[[], None]:
+    def handlers() -> None:
+        thread.handlers = tuple
+        told()
+        arrive()
+
+    return handlers
 
 
 def _after_in_child() -> object:
@@ -272,23 +284,3 @@ if HAVE_FORK:
     )
     os.register_at_fork(after_in_parent=MethodType(methodcaller("handlers"), thread))
     _watchdog.wrap()
-
-
-# PyPy's os.forkpty() runs hooks or not, depending on its version. There install() wraps it.
-_os_forkpty: Any = getattr(os, "forkpty", None)
-_NEEDS_WRAPPER = sys.implementation.name == "pypy" and _os_forkpty is not None
-
-
-def _forkpty() -> tuple[int, int]:
-    forks = this_process.forks
-    _before()
-    pid = -1
-    try:
-        pid, fd = _os_forkpty()
-    finally:
-        if pid:
-            thread.rest()
-            thread.handlers()
-        elif this_process.forks == forks:
-            _after_in_child()
-    return pid, fd

@@ -43,40 +43,36 @@ def note(event: ForkEvent) -> None:
     loaded = sys.modules
     notes: dict[int, tuple[Any, Any]] = {}
     early = notes
-    try:
-        for rows in (_EARLY, *(_LATE,) * (_LOOKS if event.beside_threads else 1)):
-            if rows is _LATE:
-                if event.beside_threads:
-                    if event.stacks is not None and event.stacks.are_true():
-                        break
-                    event.stacks = look(again=event.stacks is not None)
-                notes = early.copy()
-            for module, attributes, key, do in rows:
-                thing: Any = loaded.get(module) if module else event
-                if thing is None:
+    for rows in (_EARLY, *(_LATE,) * (_LOOKS if event.beside_threads else 1)):
+        if rows is _LATE:
+            if event.beside_threads:
+                if event.stacks is not None and event.stacks.are_true():
+                    return  # at once: whatever is called lets another thread have the GIL
+                event.stacks = look(again=event.stacks is not None)
+            notes = early.copy()
+        for module, attributes, key, do in rows:
+            thing: Any = loaded.get(module) if module else event
+            if thing is None:
+                continue
+            try:
+                found = attributes(thing)
+                if not (key in found if key else found):
                     continue
-                try:
-                    found = attributes(thing)
-                    if not (key in found if key else found):
-                        continue
-                    index, needs, take, make_whole = do
-                    if index in notes or (needs and loaded.keys().isdisjoint(needs)):
-                        continue
-                    noted = take(event) if take else None
-                except Exception as exc:
-                    event.is_of_handler(exc)
-                    index, needs, _, make_whole = do
-                    if needs and loaded.keys().isdisjoint(needs):
-                        continue
-                    noted = None  # the reset does without, and meets in the child what was wrong
-                if noted is not NOTHING:
-                    notes.setdefault(index, (make_whole, noted))
+                index, needs, take, make_whole = do
+                if index in notes or (needs and loaded.keys().isdisjoint(needs)):
+                    continue
+                noted = take(event) if take else None
+            except Exception as exc:
+                event.is_of_handler(exc)
+                index, needs, _, make_whole = do
+                if needs and loaded.keys().isdisjoint(needs):
+                    continue
+                noted = None  # the reset does without, and meets in the child what was wrong
+            if noted is not NOTHING:
+                notes.setdefault(index, (make_whole, noted))
         event.notes = sorted(notes.items())
-    finally:
         if event.stacks is not None and event.stacks.asleep:
             end_turn()  # nobody waits for the GIL
-        elif event.beside_threads:
-            event.undo += (end_turn,)
 
 
 def reset(event: ForkEvent) -> object:
@@ -88,8 +84,7 @@ def reset(event: ForkEvent) -> object:
     _last = event, outcomes
     this_process.whole = (this_process.forks, os.getpid())
     this_process.mark = outcomes  # an object like no other
-    if event.undo and end_turn in event.undo:
-        end_turn()
+    end_turn()
     for index, (make_whole, noted) in event.notes:
         try:
             outcomes.append(make_whole(event, noted))

@@ -89,18 +89,13 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
 
 
 _call: Any = lambda function, args: function(*args)  # noqa: E731 - it has just one line
-_named: tuple[Any, Any, Any] = (None, 0, None)  # the last caller's code and line; `_call` there
 
 
 def _in_the_name_of(caller: FrameType) -> Any:
-    """Return `_call` at the line of `caller`, for the warning of ``os.fork()`` since 3.12."""
-    global _named
-    known, at, made = _named
+    """Return `_call` at the line of `caller`: ``os.fork()`` names it in a warning since 3.12."""
     code, line = caller.f_code, caller.f_lineno or 0
-    if code is not known or line != at:
-        names = {"co_filename": code.co_filename, "co_name": code.co_name}
-        made = _call.__code__.replace(co_firstlineno=line, **names)
-        _named = code, line, made
+    names = {"co_filename": code.co_filename, "co_name": code.co_name}
+    made = _call.__code__.replace(co_firstlineno=line, **names)
     return FunctionType(made, caller.f_globals)
 
 

@@ -42,6 +42,37 @@ def test_files_with_data_not_yet_written() -> None:
         assert hazard.where.startswith("fd ")
 
 
+def odd_names() -> Any:
+    import logging
+    import pathlib
+    import shutil
+    import subprocess
+    import tempfile
+    import zipfile
+
+    import forksafe
+
+    handler = logging.FileHandler(f"{tempfile.mkdtemp()}/log")
+    assert handler.stream is not None
+    handler.stream.write("half a record")
+    archive = zipfile.ZipFile(tempfile.TemporaryFile(), "w")
+    archive.writestr("name", b"text")
+    program = pathlib.Path(shutil.which("sleep") or "")
+    with subprocess.Popen([program, "60"]) as process, subprocess.Popen(b"true") as other:
+        answer = forksafe.audit()
+        process.kill()
+    assert other and archive
+    return answer
+
+
+def test_names_that_are_no_strings() -> None:
+    """Of a process its path, of a file its descriptor; and a log's file is flushed by the fork."""
+    found = hazards(odd_names)
+    assert found.of("unknown") == []
+    assert {h.subject.rpartition("/")[2] for h in found.of("child-process")} == {"sleep", "true"}
+    assert [h.subject.partition(" ")[0] for h in found.of("open-file")] == ["(descriptor"]
+
+
 def temporary() -> Any:
     import tempfile
 

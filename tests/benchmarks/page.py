@@ -22,6 +22,7 @@ COMMAND = "python tests/benchmarks/run.py --write"
 FORKS = {
     "fork": "one thread, the usual imports",
     "fork_threads": "beside 10 threads and 2 executors",
+    "fork_busy": "beside 2 threads that compute",
     "fork_1_proxy": "with 1 proxy of a manager",
     "fork_10_proxies": "with 10 proxies",
     "fork_100_proxies": "with 100 proxies",

@@ -151,6 +151,25 @@ def fork_threads(samples: int, quick: bool) -> dict[str, Any]:
     return _forks(samples)
 
 
+def fork_busy(samples: int, quick: bool) -> dict[str, Any]:
+    """The same beside two threads that compute."""
+    usual_imports()
+    going = [True]
+
+    def compute() -> None:
+        while going:
+            sum(range(100))
+
+    threads = [threading.Thread(target=compute) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    measured = _forks(max(samples // 8, 10))
+    going.clear()
+    for thread in threads:
+        thread.join()
+    return measured
+
+
 def fork_1gib(samples: int, quick: bool) -> dict[str, Any]:
     """The same with a heap of 1 GiB."""
     usual_imports()
@@ -472,6 +491,7 @@ def _right_answers(address: Path, requests: int, clients: int) -> float:
 ROWS: dict[Callable[[int, bool], dict[str, Any]], float | None] = {
     fork: 1.30,
     fork_threads: 1.40,
+    fork_busy: None,
     fork_1gib: 1.02,
     fork_1_proxy: 1.05,
     fork_10_proxies: 1.05,

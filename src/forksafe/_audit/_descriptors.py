@@ -12,13 +12,13 @@ import io
 import os
 import socket
 import stat
-import sys
 
 from .._fork_event._typing import Any, Iterator
 from .._hazard import ACTION, ADVICE, FIXED, SEVERITIES, TEXTS, Hazard, tell
 from .._libraries import LIBRARIES, UNKNOWN, Library
 from .._libraries._connections import ROWS, is_in_memory
 from .._libraries._heap import PYPY, names
+from .._steps._streams import streams
 from ._scene import UNNAMED, Scene, address_of, descriptors, path_of
 
 _ROWS = {known.name: known for known in LIBRARIES}
@@ -194,16 +194,16 @@ def _files(scene: Scene) -> Iterator[Hazard]:
             yield tell("temporary-file", name, "tempfile:NamedTemporaryFile", name)
     for process in scene.instances(_POPEN):
         if process.returncode is None:
-            name = str(process.args if isinstance(process.args, str) else process.args[0])
+            args = process.args
+            name = _name(args if isinstance(args, (str, bytes, os.PathLike)) else args[0])
             yield tell("child-process", name, f"pid {process.pid}", name)
-    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)  # a step's business
-    handled = {id(s) for s in streams} | {id(getattr(s, "buffer", None)) for s in streams}
+    handled = {id(each) for s in streams() for each in (s, getattr(s, "buffer", None))}  # a step's
     for path, (attribute, named, is_due) in _FINISHED.items():
         for file in scene.instances(path):
             below = getattr(file, attribute, None)
             if below is not None and is_due(file):
                 handled.add(id(below))
-                name = os.fsdecode(getattr(file, named) or "(without a name)")
+                name = _name(getattr(file, named))
                 yield tell("open-file at its end", name, path, name)
     waiting = {id(file): (file, _waiting(file)) for file in scene.instances(*_BINARY)}
     for file in scene.instances(_TEXT):
@@ -211,9 +211,14 @@ def _files(scene: Scene) -> Iterator[Hazard]:
             waiting[id(file)] = (file, size + waiting.pop(id(file.buffer), (file, 0))[1])
     for file, size in waiting.values():
         if size > 0 and id(file) not in handled:
-            fd, called = _follow(file), getattr(file, "name", None)
-            path = called if isinstance(called, str) else f"(descriptor {called})"
+            fd, path = _follow(file), _name(getattr(file, "name", None))
             yield tell("open-file", path, "" if fd is None else f"fd {fd}", size, path)
+
+
+def _name(called: Any) -> str:
+    if isinstance(called, (str, bytes, os.PathLike)):
+        return os.fsdecode(called)
+    return "(without a name)" if called is None else f"(descriptor {called})"
 
 
 def _waiting(file: Any) -> int:

@@ -7,11 +7,9 @@ before the fork whether the program's filters would turn the warning into an exc
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import warnings
-from _thread import get_ident
 from contextlib import suppress
 from types import FrameType
 
@@ -24,12 +22,6 @@ from ._threads import module_of
 Hazards = tuple[Hazard, ...]
 # Sets of hazards that were told, without digits: another port or thread number is no news.
 _told: set[frozenset[str]] = set()
-# What to call after the fork, by thread; in a hook of its own, whose exception is reported.
-_found: dict[int, Callable[[], object]] = {}
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        after_in_parent=lambda: _found.pop(get_ident(), int)(), after_in_child=_found.clear
-    )
 
 
 def before(
@@ -63,7 +55,7 @@ def _warn(hazards: Hazards) -> None:
 
 def watcher(
     on_hazard: str, allow: Iterable[str], tell: Any = _warn, wanted: Any = lambda: True
-) -> Callable[[], None] | None:
+) -> Any:
     """Return what the hook is to call before each fork; None for nothing.
 
     The watcher looks where ``wanted()`` is true of a fork, and has ``tell(hazards)`` called in the
@@ -74,12 +66,12 @@ def watcher(
     if on_hazard == "ignore":
         return None
 
-    def watch() -> None:
-        _found.pop(get_ident(), None)
+    def watch() -> Callable[[], object] | None:
         with suppress(Exception):  # the fork goes on, whatever is wrong with the audit
             if wanted():
                 hazards = _actions(allowed, False)
-                _found[get_ident()] = lambda: tell(hazards)
+                return lambda: tell(hazards)
+        return None
 
     return watch
 

@@ -199,7 +199,9 @@ def _called(locks: dict[int, Any]) -> dict[int, str]:
     handler = loaded("logging:Handler") or ()
     for holder in (*holders, *gc.get_referrers(*(one for one in holders if type(one) is dict))):
         kind: Any = holder if isinstance(holder, type) else type(holder)
-        if kind.__module__ not in _PASSED_OVER and not issubclass(kind, threading.Thread):
+        # On PyPy a thread's local data refers to all of its thread.
+        no_name = issubclass(kind, (threading.Thread, threading.local))
+        if kind.__module__ not in _PASSED_OVER and not no_name:
             values: Any = {}
             with suppress(AttributeError):  # it has slots; this runs no code of the program
                 values = object.__getattribute__(holder, "__dict__")

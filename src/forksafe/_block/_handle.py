@@ -189,5 +189,6 @@ def _ready(fd: int, timeout: float | None) -> bool:
     """Wait until `fd`, however high, is readable or at EOF, for `timeout` seconds at most."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    # Rounded up, or the last wait of a deadline would spin.
-    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999))))
+    # Rounded up, or the last wait of a deadline would spin; 23 days are as much as poll() takes.
+    limit = None if timeout is None else max(0, int(min(timeout, 2e6) * 1000 + 0.999))
+    return bool(poll.poll(limit))

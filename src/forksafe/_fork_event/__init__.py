@@ -39,6 +39,7 @@ class ForkEvent(Signals):
     notes: list[Any] | None = None  # by number of a step in use: its `reset`, what it noted
     undo: tuple[Callable[[], None], ...] = ()  # takes back in the parent what the notes changed
     callbacks: tuple[dict[Any, Any], ...] = ()  # the program's own, for when the process is whole
+    told: Callable[[], object] | None = None  # for who looked for hazards: runs in the parent
     raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
     deferred = False  # whether ``Process`` runs its registry, and the end of the reset, itself
     ended = False  # whether its last hook has done its work

@@ -23,7 +23,7 @@ from ._with_bodies import Held, settle, walk
 
 # Seconds without the GIL before each further look: a thread that was given a lock shows it then.
 # All are spent only where this thread holds a lock that another waits for, unseen on its own stack.
-_PAUSES = (0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+_PAUSES = (0.0001, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 # The functions of interest: those not loaded yet; the others by id, since to hash code takes long.
 _waiting: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
@@ -126,33 +126,41 @@ current_frames: Any = (lambda: {get_ident(): sys._getframe()}) if _PYPY else sys
 _IN_C: Any = type(len)
 _sleep: Any = time.sleep if type(time.sleep) is _IN_C else int
 _select: Any = select.select if type(select.select) is _IN_C else lambda *_: None
-# The turn of a thread that forks: from the look to the fork no other is given the GIL, by a longer
-# switch interval. Else, on a busy machine, 5 of 1,000 children had a lock taken in between.
-_LONG = 0.05  # seconds
+# The turn of a thread that forks. A thread that waits for the GIL asks for it after the switch
+# interval. While this thread may lose the GIL, the interval is short: each thread that computes
+# keeps the GIL for so long. From the last look to the fork it is long: else 5 of 1,000 children had
+# a lock taken in between, on a busy machine, and with a short one of 0.05 ms still 1 of 2,000.
+_SHORT, _LONG = 0.001, 0.05  # seconds
 _set_interval = sys.setswitchinterval
 _usual = 0.0  # seconds, the program's own interval; 0 while it is nobody's turn
 
 
-def look(again: bool = False) -> Stacks:
-    """Look at all stacks, and begin a turn: `end_turn` is to be called."""
+def begin_turn() -> None:
+    """Begin a turn in which the GIL may be lost, but not for long: `end_turn` is to be called."""
     global _usual
-    if not _usual:
-        _usual = sys.getswitchinterval()
-        _set_interval(max(_usual, _LONG))
-    if again:
-        _sleep(_PAUSES[1])
-    _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
+    _usual = _usual or sys.getswitchinterval()
+    _set_interval(min(_usual, _SHORT))
+
+
+def look(again: bool = False) -> Stacks:
+    """Look at all stacks in a turn of this thread, whose last part begins."""
     foreign: dict[int, Any] = {}
     pauses = iter(_PAUSES)
+    pause: float = next(pauses) if again else 0
     while True:
+        begin_turn()
+        if pause:
+            _sleep(pause)
+            _set_interval(max(_usual, _LONG))
+        else:
+            _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
         frames = current_frames()
         stacks = Stacks(get_ident(), frames)
         frames.clear()  # as above
         settled = not stacks.held or settle(stacks.held, foreign)
-        pause = next(pauses, None)
-        if pause is None or (settled and (pause or stacks.asleep)):
+        if pause == _PAUSES[-1] or (settled and (pause or stacks.asleep)):
             return stacks
-        _sleep(pause)
+        pause = next(pauses)
 
 
 def _places(me: int, frames: Mapping[int, FrameType]) -> list[tuple[int, int]]:

@@ -33,17 +33,12 @@ _PLAIN = (int, type(c.getsignal))  # SIG_DFL, SIG_IGN; default_int_handler
 
 _suspended: dict[int, Any] = {}  # by signal, the handler that a reset took away
 
-_asyncio_hook = getattr(getattr(sys.modules.get("asyncio.events"), "on_fork", 0), "__code__", None)
-
 
 class WakeupFdStep(Step):
     name = "wakeup fd"
-    # Always, as nothing tells whether it is set; or never, if asyncio's hook unsets it before ours.
-    looks = () if "set_wakeup_fd" in getattr(_asyncio_hook, "co_names", ()) else (":begun",)
+    looks = (":begun",)  # always: nothing tells whether it is set
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
-        if not _PYPY:
-            return bool(c.set_wakeup_fd(-1) != -1)
         with as_main_thread:
             return bool(c.set_wakeup_fd(-1) != -1)
 

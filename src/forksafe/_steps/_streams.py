@@ -57,7 +57,7 @@ def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
     reentered = [id(stream) for stream in fork.reentered]
     found = []
     idle = not fork.beside_threads or (fork.stacks is not None and fork.stacks.asleep)
-    for stream in fork.unflushed if idle else _streams():
+    for stream in fork.unflushed if idle else streams():
         known = layers(stream)
         if known is not None and id(stream) not in reentered:
             text, buffer = known
@@ -71,10 +71,10 @@ def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
 
 def flush(fork: ForkEvent) -> None:
     """Flush the streams, in the parent, where that need not wait."""
-    streams = _streams()
+    found = streams()
     poll: Any = _poll() if _poll else None
     files: list[Any] = []
-    for stream in streams:
+    for stream in found:
         try:
             file = stream.fileno()
             poll.register(file, _OUT)
@@ -87,7 +87,7 @@ def flush(fork: ForkEvent) -> None:
     except Exception as exc:
         taking = dict.fromkeys(files)
         fork.is_of_handler(exc)
-    for stream, file in zip(streams, files):
+    for stream, file in zip(found, files):
         try:
             if file is None or file in taking:
                 stream.flush()
@@ -115,12 +115,12 @@ def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:
         return None
 
 
-def _streams() -> list[Any]:
+def streams() -> list[Any]:
     """Return stdout and stderr, and those of all handlers that `logging` knows."""
-    streams = [getattr(sys, name, None) for name in _NAMES]
-    streams += [getattr(each, "__dict__", {}).get("stream") for each in _log_handlers()]
+    found = [getattr(sys, name, None) for name in _NAMES]
+    found += [getattr(each, "__dict__", {}).get("stream") for each in _log_handlers()]
     # By id: a stream's __eq__() and __hash__() may be the program's.
-    return list({id(each): each for each in streams if each is not None}.values())
+    return list({id(each): each for each in found if each is not None}.values())
 
 
 def _log_handlers() -> list[Any]:

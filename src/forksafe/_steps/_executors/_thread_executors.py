@@ -13,7 +13,7 @@ import sys
 import threading
 from _thread import get_ident
 
-from ..._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, expect
+from ..._fork_event import KEPT, NOTHING, ForkEvent, Step, expect, mend_each
 from ..._fork_event._threads import Stacks, interest
 from ..._fork_event._typing import Any, Iterable
 from . import fail
@@ -62,20 +62,15 @@ class ThreadExecutorsStep(Step):
         # Else the exit would join these threads, in one of them even. Since 3.14 CPython does this.
         KEPT.append((found, queues.data))
         queues.data = {}
-        failure: Exception | None = None
-        for one in found:
-            try:
-                _start_afresh(one, idle, lost)
-            except UnknownLayout as exc:
-                failure = exc
-        if lost:
-            message = (
-                f"this work was given to a thread of process {os.getppid()}, and process "
-                f"{os.getpid()}, forked from it, has no such thread: submit it again here"
-            )
-            fail(_work(lost), sys.modules[_MODULE].BrokenThreadPool, message)
-        if failure is not None:
-            raise failure
+        try:
+            mend_each(lambda one: _start_afresh(one, idle, lost), found)
+        finally:
+            if lost:
+                message = (
+                    f"this work was given to a thread of process {os.getppid()}, and process "
+                    f"{os.getpid()}, forked from it, has no such thread: submit it again here"
+                )
+                fail(_work(lost), sys.modules[_MODULE].BrokenThreadPool, message)
         return True
 
 
