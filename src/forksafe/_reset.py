@@ -15,7 +15,6 @@ from ._fork_event import NOTHING, ForkEvent, Step, UnknownLayout, tell, this_pro
 from ._fork_event._threads import end_turn, look
 from ._fork_event._typing import Any, Iterator
 from ._steps import STEPS
-from ._steps._mp import finish
 
 
 def _rows(late: bool) -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
@@ -96,7 +95,7 @@ def reset(event: ForkEvent) -> object:
                 tell(exc, text)
             exc.__traceback__ = None
     event.ended = not event.deferred
-    return finish(event) if event.ended else None
+    return event.finish() if event.ended else None
 
 
 def last_reset() -> dict[str, str] | None:

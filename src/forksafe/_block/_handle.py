@@ -12,7 +12,6 @@ import signal
 import time
 from contextlib import suppress
 
-_knows_pidfds = False  # whether the kernel is known to take them in waitid()
 _LOOK = 0.05  # seconds: a grandchild may hold the pipe open beyond the child's end
 
 
@@ -128,15 +127,13 @@ class Fork:
 
     def _watch(self, pid: int, pipe: int) -> None:
         """Take the child's pid, and the read end of a pipe whose write end the child holds."""
-        global _knows_pidfds
         self.pid, self.is_child, self.is_parent = pid, False, True
         self._fds.append(pipe)
         try:
             # In C until the list has it: no handler runs in between.
             self._fds.extend(map(os.pidfd_open, (pid,)))
-            if not _knows_pidfds:  # Linux 5.3 has pidfds, but no P_PIDFD
-                os.waitid(os.P_PIDFD, self._fds[1], os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                _knows_pidfds = True
+            # Linux 5.3 has pidfds, but no P_PIDFD.
+            os.waitid(os.P_PIDFD, self._fds[1], os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except (AttributeError, OSError):  # the pipe will do
             while len(self._fds) > 1:
                 os.close(self._fds.pop())

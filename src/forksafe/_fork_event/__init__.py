@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 
-from ._signals import Signals
+from ._signals import Signals, as_main_thread
 from ._threads import Stacks
 from ._typing import Any, Callable, Iterable, Never
 from ._who import Launch
@@ -43,6 +44,43 @@ class ForkEvent(Signals):
     raised: tuple[BaseException, ...] = ()  # what callbacks of the program raised
     deferred = False  # whether ``Process`` runs its registry, and the end of the reset, itself
     ended = False  # whether its last hook has done its work
+
+    def finish(self) -> object:
+        """Give the whole child its signals, and run its callbacks; the hook returns the result."""
+        due = self.release_in_hook(True)
+        if not any(self.callbacks):
+            return due
+        for module, attribute in this_process.later_hooks:
+            found = getattr(sys.modules.get(module), attribute, None)
+            free = getattr(found, "_at_fork_reinit", found)
+            if callable(free):
+                free()
+            elif free is not None:  # the hook clears the old one: it gets a copy
+                setattr(sys.modules[module], attribute, free.copy())
+        callbacks = chain.from_iterable(entries.items() for entries in self.callbacks)
+        running = True
+        while running:
+            callback: Any = None
+            try:
+                with as_main_thread:
+                    for (_index, _ident, callback), reference in callbacks:
+                        obj = reference()
+                        if obj is not None:
+                            callback(obj)
+                running = False
+            except BaseException as exc:
+                if not self.is_of_handler(exc):
+                    self.note_raised(exc, callback)
+        self.callbacks = ()
+        due = [due, self.release_in_hook(True)]
+        if self.late is not None and not self.asked:  # PyPy: nobody is there to raise it
+            tell(self.late, "forksafe, in a forked child: a signal handler")
+        return due
+
+    def note_raised(self, exc: BaseException, callback: Any) -> None:
+        self.raised += (exc,)
+        tell(exc, f"forksafe, in a forked child: after-fork callback {callback!r}")
+        exc.__traceback__ = None  # its frames hold objects that the program lets go of
 
 
 _HOOKS = (("logging", "_after_at_fork_child_reinit_locks"),

@@ -1,7 +1,6 @@
 """``drop_connections=True``: the child lets go of the connections that it had in the parent.
 
-How, `_libraries` says. It takes an eighth of the time that ``import forksafe`` may, so only those
-load it who ask for this; and before the fork, inside of which nothing may be imported.
+`_libraries` says how. To load it takes long, so that is left to those who ask for it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from .._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, expect,
 from .._fork_event._signals import as_main_thread, c
 from .._fork_event._typing import Any
 
-_PYPY = sys.implementation.name == "pypy"
 _MODULE = "asyncio.selector_events"
 _MARK = "_forksafe_process"
 _SELECTORS = ("EpollSelector", "KqueueSelector", "PollSelector", "SelectSelector")

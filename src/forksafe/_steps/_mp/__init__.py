@@ -3,17 +3,13 @@
 Only ``Process`` runs what ``multiprocessing.util.register_after_fork`` has been given; a bare
 ``os.fork()`` does not (cpython gh-101320). Each callback must run exactly once: a proxy's takes a
 reference at its manager. First come the entries of multiprocessing and its kin, while signals are
-blocked; then, under the program's own mask, those of the program (`finish`). The child of
+blocked; then those of the program, under its own mask (`ForkEvent.finish`). The child of
 ``Process.start()`` runs its registry itself: there we stand in for ``_run_after_forkers()``.
 """
 
 from __future__ import annotations
 
-import sys
-from itertools import chain
-
-from ..._fork_event import ForkEvent, Step, UnknownLayout, _who, tell, this_process
-from ..._fork_event._signals import as_main_thread
+from ..._fork_event import ForkEvent, Step, UnknownLayout, _who
 from ..._fork_event._typing import Any
 from ..._fork_event._who import Launch
 
@@ -92,46 +88,7 @@ def run_own(fork: ForkEvent, entries: Entries) -> None:
             try:
                 callback(obj)
             except BaseException as exc:  # the others must run, and the fork must return
-                _raised(fork, exc, callback)
-
-
-def finish(fork: ForkEvent) -> object:
-    """Give the program its signals, and run its callbacks; the hook is to return the result."""
-    due = fork.release_in_hook(True)
-    if not any(fork.callbacks):
-        return due
-    for module, attribute in this_process.later_hooks:
-        found = getattr(sys.modules.get(module), attribute, None)
-        free = getattr(found, "_at_fork_reinit", found)
-        if callable(free):
-            free()
-        elif free is not None:  # the hook clears the old one: it gets a copy
-            setattr(sys.modules[module], attribute, free.copy())
-    callbacks = chain.from_iterable(entries.items() for entries in fork.callbacks)
-    running = True
-    while running:
-        callback: Any = None
-        try:
-            with as_main_thread:
-                for (_index, _ident, callback), reference in callbacks:
-                    obj = reference()
-                    if obj is not None:
-                        callback(obj)
-            running = False
-        except BaseException as exc:
-            if not fork.is_of_handler(exc):
-                _raised(fork, exc, callback)
-    fork.callbacks = ()
-    due = [due, fork.release_in_hook(True)]
-    if fork.late is not None and not fork.asked:  # PyPy: nobody is there to raise it
-        tell(fork.late, "forksafe, in a forked child: a signal handler")
-    return due
-
-
-def _raised(fork: ForkEvent, exc: BaseException, callback: Any) -> None:
-    fork.raised += (exc,)
-    tell(exc, f"forksafe, in a forked child: after-fork callback {callback!r}")
-    exc.__traceback__ = None  # its frames hold objects that the program lets go of
+                fork.note_raised(exc, callback)
 
 
 def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -> None:
@@ -147,7 +104,7 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
         run_own(fork, own)
         fork.callbacks = (programs, *fork.callbacks)
         _join_finalizers(theirs, families)
-        finish(fork)
+        fork.finish()
 
     for util in theirs.utils():
         util._run_after_forkers = run
