@@ -346,6 +346,7 @@ def program_other_kinds(fork: Forker) -> None:
     import io
     import os
     import sys
+    import tempfile
     import threading
 
     go_on = threading.Event()
@@ -385,6 +386,10 @@ def program_other_kinds(fork: Forker) -> None:
                 return sys.stdout is stream
 
             assert fork.run(in_child, end="_exit"), stream
+        with tempfile.SpooledTemporaryFile(mode="w+") as spooled:
+            sys.stdout = spooled  # type: ignore[assignment]
+            assert fork.run(lambda: True, end="_exit")
+            assert not spooled._rolled, "it has become a file, which both processes share"
         del sys.stdout
         assert fork.run(lambda: not hasattr(sys, "stdout"), end="_exit")
     finally:
@@ -512,6 +517,39 @@ def test_beside_threads_that_sleep(style: str) -> None:
 def test_a_hook_that_comes_between(style: str) -> None:
     """It may let a thread run that has slept, and that then is in a write."""
     healthy(program_a_hook_behind, style)
+
+
+def program_a_lock_of_its_own(fork: Forker) -> None:
+    """A signal handler forks inside of write(), whose lock flush() would wait for."""
+    import signal
+    import sys
+    import threading
+
+    usual = sys.stdout
+
+    class Tee:
+        lock = threading.Lock()
+
+        def write(self, text: str) -> int:
+            with self.lock:
+                signal.raise_signal(signal.SIGUSR1)
+                return len(text)
+
+        def flush(self) -> None:
+            with self.lock:
+                usual.flush()
+
+    signal.signal(signal.SIGUSR1, lambda *_: fork(lambda: None, end="_exit").join())
+    tee: Any = Tee()
+    sys.stdout = tee
+    print("text")
+    sys.stdout = usual
+
+
+@pytest.mark.parametrize("style", ["raw", "safe_fork", "hook"])
+def test_a_stream_with_a_lock_of_its_own(style: str) -> None:
+    """The fork does not wait for it."""
+    healthy(program_a_lock_of_its_own, style)
 
 
 def test_streams_of_other_kinds_are_left_alone(style: str) -> None:

@@ -84,6 +84,33 @@ def program_heirs(fork: Forker) -> None:
     assert not os.path.exists(name), "left behind"
 
 
+def program_with_a_daemon(fork: Forker) -> None:
+    """The last to have it is a daemonic process, which ends at the end of the one that made it."""
+    import multiprocessing
+    import os
+    import sys
+    import time
+    from tempfile import TemporaryDirectory
+
+    import forksafe
+
+    os_fork = forksafe.safe_fork if fork.style == "safe_fork" else os.fork
+    told, tell = os.pipe()
+    if os_fork() == 0:
+        directory = TemporaryDirectory()
+        os.write(tell, directory.name.encode())
+        if os_fork() == 0:
+            context = multiprocessing.get_context("fork")
+            context.Process(target=time.sleep, args=(60,), daemon=True).start()
+            sys.exit(0)
+        os._exit(0)
+    name = os.read(told, 4096).decode()
+    deadline = time.monotonic() + 10
+    while os.path.exists(name) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not os.path.exists(name), "left behind"
+
+
 def program_collected(fork: Forker) -> None:
     """The child lets go of the last reference."""
     import gc
@@ -176,6 +203,13 @@ def test_what_the_child_asks_for_happens(style: str) -> None:
     for way in (style, "raw"):
         outcome = run(program_asked_for, way)
         assert outcome.healthy, outcome
+
+
+@pytest.mark.parametrize("style", ["raw", "safe_fork", "hook"])
+def test_a_daemons_directory_is_deleted_after_its_daemons(style: str) -> None:
+    """Processes of multiprocessing that hold it, too, end at the daemon's own end."""
+    outcome = run(program_with_a_daemon, style)
+    assert outcome.healthy, outcome
 
 
 @pytest.mark.parametrize("style", ["safe_fork", "hook"])

@@ -81,6 +81,26 @@ def held_by_this_thread(fork: Forker) -> None:
     assert not lock.locked()
 
 
+def of_the_programs_own(fork: Forker) -> None:
+    """In builtins, and in a module that has the name of one of the standard library."""
+    import builtins
+    import sys
+    import tempfile
+    import threading
+
+    with open(f"{tempfile.mkdtemp()}/turtle.py", "w") as file:
+        file.write("import threading\nlock = threading.Lock()\n")
+    sys.path.insert(0, file.name.rpartition("/")[0])
+    import turtle
+
+    locks = [turtle.lock, threading.Lock()]  # type: ignore[attr-defined]
+    vars(builtins)["lock"] = locks[1]
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    for lock in locks:
+        lock.acquire()
+    assert fork.run(lambda: [lock.locked() for lock in locks], end="_exit") == [True, True]
+
+
 def inside_of_a_module(fork: Forker) -> None:
     """This thread is in a function of the lock's own module."""
     import _strptime
@@ -168,7 +188,8 @@ def test_elsewhere_they_are_held(program: Callable[[Forker], None], style: str) 
 
 
 @pytest.mark.parametrize(
-    "program", [pytest.param(held_by_this_thread, marks=NO_BODIES), inside_of_a_module]
+    "program",
+    [pytest.param(held_by_this_thread, marks=NO_BODIES), of_the_programs_own, inside_of_a_module],
 )
 def test_what_this_thread_holds_stays_held(program: Callable[[Forker], None], style: str) -> None:
     """As after a plain fork."""

@@ -161,8 +161,9 @@ class LocksStep(Step):
 
 
 def is_standard(name: str, module: Any) -> bool:
-    if _STANDARD is not None:
-        return name.partition(".")[0] in _STANDARD
+    package = name.partition(".")[0]
+    if package == "builtins" or (_STANDARD is not None and package not in _STANDARD):
+        return False  # a lock in builtins is one that the program has put there
     origin = str(getattr(getattr(module, "__spec__", None), "origin", None))
     at_home = origin.startswith(_HOME) and "-packages" not in origin
     return at_home or origin in ("built-in", "frozen")

@@ -71,7 +71,7 @@ def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
 
 def flush(fork: ForkEvent) -> None:
     """Flush the streams, in the parent, where that need not wait."""
-    found = streams()
+    found = [stream for stream in streams() if _can_be_asked(stream)]
     poll: Any = _poll() if _poll else None
     files: list[Any] = []
     for stream in found:
@@ -100,6 +100,16 @@ def flush(fork: ForkEvent) -> None:
         except Exception as exc:  # closed, a full disk: the next write will tell
             fork.unflushed += (stream,)
             fork.is_of_handler(exc)
+
+
+def _can_be_asked(stream: Any) -> bool:
+    """Tell whether a stream can be asked for its descriptor, and be flushed.
+
+    A SpooledTemporaryFile in memory gets a descriptor by that, which both processes share. A signal
+    handler may fork inside of a method in Python, which has a lock that flush() waits for.
+    """
+    spooled = getattr(stream, "_rolled", True) is False
+    return not spooled and (layers(stream) is not None or not in_handler(sys._getframe()))
 
 
 def layers(stream: Any) -> tuple[io.TextIOWrapper | None, Any] | None:

@@ -13,8 +13,10 @@ import atexit
 import os
 import sys
 
-from .._fork_event import NOTHING, ForkEvent, Step, expect
+from .._fork_event import NOTHING, ForkEvent, Step, _who, expect
 from .._fork_event._typing import Any, Callable
+
+AFTER_THE_CHILDREN = -1000  # priority of a finalizer: multiprocessing has joined its children
 
 
 class TempDirsStep(Step):
@@ -44,7 +46,7 @@ class TempDirsStep(Step):
                 self._heirs.append(info.func)
         return bool(infos)
 
-    def _at_exit(self) -> None:
+    def _at_exit(self, again: bool = True) -> None:
         # Registered last, so it runs before weakref.finalize's handler and all inherited ones.
         lifelines = {heir.lifeline for heir in self._heirs if heir.lifeline is not None}
         last = {lifeline: lifeline.is_last() for lifeline in lifelines}
@@ -55,6 +57,9 @@ class TempDirsStep(Step):
                 heir.when_due()
             else:
                 heir.leave()
+        # The last may be children that multiprocessing ends at our own end: then we ask again.
+        for util in _who.loaded(_who.submodules("util")) if again else ():
+            util.Finalize(None, self._at_exit, (False,), exitpriority=AFTER_THE_CHILDREN)
 
 
 def live_directories() -> list[tuple[Any, Any]]:
@@ -108,20 +113,23 @@ class Lifeline:
     """A pipe whose write end lives as long as the process that made it, or any of its children."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        self._pipe = identity(self._read)  # another file may have the numbers one day
+        self._ends = [*os.pipe()]  # in a process that ends: the read end alone
+        self._pipe = identity(self._ends[0])  # another file may have the numbers one day
 
     def is_last(self) -> bool | None:
         """Let go of the pipe, as this process ends; tell whether no other process holds it.
 
         None where that cannot be known: the program has closed the descriptors.
         """
-        if not identity(self._read) == identity(self._write) == self._pipe:
+        if {*map(identity, self._ends)} != {self._pipe}:
             return None
-        os.close(self._write)
-        os.set_blocking(self._read, False)
+        read, *write = self._ends
+        del self._ends[1:]
+        for end in write:
+            os.close(end)
+        os.set_blocking(read, False)
         try:
-            os.read(self._read, 1)
+            os.read(read, 1)
         except BlockingIOError:
             return False
         return True

@@ -23,14 +23,13 @@ from types import ModuleType
 from ..._fork_event import KEPT, NOTHING, ForkEvent, Step, UnknownLayout, _who, expect
 from ..._fork_event._typing import Any, Iterator
 from ..._fork_event._with_bodies import free_lock
-from .._temp_dirs import Lifeline
+from .._temp_dirs import AFTER_THE_CHILDREN, Lifeline
 
 _TRACKERS = {
     "multiprocessing.resource_tracker": "_resource_tracker",
     "multiprocess.resource_tracker": "_resource_tracker",
     "billiard.semaphore_tracker": "_semaphore_tracker",
 }
-_EXIT_PRIORITY = -1000  # after the finalizers that join the children
 # billiard has no _forkserver_pid, _forkserver_authkey is of 3.14 (gh-97514).
 _FORGOTTEN = {f"_forkserver_{name}" for name in ("alive_fd", "pid", "address", "authkey")}
 
@@ -159,7 +158,7 @@ class TrackerStep(Step):
                 if key not in self._held and hasattr(type(tracker), "__del__"):  # it waits
                     util: Any = sys.modules[name.partition(".")[0] + ".util"]
                     mine = Lifeline(), tracker
-                    util.Finalize(None, _at_exit, mine, exitpriority=_EXIT_PRIORITY)
+                    util.Finalize(None, _at_exit, mine, exitpriority=AFTER_THE_CHILDREN)
                     self._held.add(key)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:
