@@ -86,7 +86,7 @@ def program_heirs(fork: Forker) -> None:
 
 def program_with_a_daemon(fork: Forker) -> None:
     """The last to have it is a daemonic process, which ends at the end of the one that made it."""
-    import multiprocessing
+    import multiprocessing.util
     import os
     import sys
     import time
