@@ -106,9 +106,8 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
         ForkEvent.drop_connections = drops(drop_connections)
     if free_locks is not None:
         ForkEvent.free_locks = free_locks
-    _installed = HAVE_FORK
     if HAVE_FORK:
-        _Thread.before = staticmethod(_before)
+        _installed, _Thread.before = True, staticmethod(_before)
     _with_bodies.load()
     _watchdog.wrap()
 

@@ -19,8 +19,6 @@ from .._fork_event._typing import Any, Iterable, Never
 from .._steps import _exit_handlers
 from .._steps._temp_dirs import identity
 
-_OUTCOMES = {"Skipped": "skip", "Failed": "fail", "XFailed": "xfail"}  # of pytest
-
 
 class Report:
     """The child's end of the pipe by which it tells the parent why it failed."""
@@ -32,11 +30,7 @@ class Report:
 
     def describe(self, exc: BaseException) -> None:
         reason, kind = str(exc).partition("\n")[0], type(exc).__name__
-        if isinstance(exc, getattr(sys.modules.get("_pytest.outcomes"), "OutcomeException", ())):
-            call = f"pytest.{_OUTCOMES.get(kind, kind)}({reason!r})"
-            reason = f"{call}, of which the test in the parent knows nothing"
-        else:
-            reason = f"{kind}: {reason}" if reason else kind
+        reason = f"{kind}: {reason}" if reason else kind
         self.text = reason.encode(errors="backslashreplace")[:500] + b"\n"
         if not isinstance(exc, (SystemExit, KeyboardInterrupt)):
             from traceback import format_exception  # here: few children fail

@@ -103,11 +103,8 @@ def flush(fork: ForkEvent) -> None:
 
 
 def _can_be_asked(stream: Any) -> bool:
-    """Tell whether a stream can be asked for its descriptor, and be flushed.
-
-    A SpooledTemporaryFile in memory gets a descriptor by that, which both processes share. A signal
-    handler may fork inside of a method in Python, which has a lock that flush() waits for.
-    """
+    # A SpooledTemporaryFile in memory gets a descriptor by that, which both processes share. And a
+    # signal handler may fork inside of a method in Python, with a lock that flush() waits for.
     spooled = getattr(stream, "_rolled", True) is False
     return not spooled and (layers(stream) is not None or not in_handler(sys._getframe()))
 

@@ -137,17 +137,8 @@ class ProcessExecutorsStep(Step):
     modules = (_MODULE,)
     looks = "multiprocessing.util:_afterfork_registry.data", f"{_MODULE}:_threads_wakeups.data"
 
-    # The last key of the after-fork registry, a long one maybe, when it held no call queue.
-    _newest: object = ()
-
     def note(self, fork: ForkEvent) -> Any:
-        util: Any = sys.modules["multiprocessing.util"]
-        newest = next(reversed(util._afterfork_registry.data), None)
-        if newest == self._newest and not sys.modules[_MODULE]._threads_wakeups.data:
-            return NOTHING
-        found = live_process_executors()
-        self._newest = () if found else newest
-        return found or NOTHING
+        return live_process_executors() or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:
         found = live_process_executors() if note is None else note
@@ -183,13 +174,13 @@ def live_process_executors() -> list[LiveExecutor]:
         found.append(LiveExecutor(thread.call_queue, thread))
     started = {id(live.queue) for live in found}  # the others: by their call queues in the registry
     entries = Registry(sys.modules["multiprocessing.util"]).entries
-    for (_, _, callback), reference in list(entries.items()):
-        if callback is queue_type._after_fork:
-            queue = reference()
-            known = type(queue) is queue_type and id(queue) not in started
-            # One that a spawned worker has unpickled belongs to no executor there.
-            if known and hasattr(queue, "thread_wakeup"):
-                found.append(LiveExecutor(queue))
+    callback = queue_type._after_fork
+    for reference in [entries[key] for key in list(entries) if key[2] is callback]:
+        queue = reference()
+        known = type(queue) is queue_type and id(queue) not in started
+        # One that a spawned worker has unpickled belongs to no executor there.
+        if known and hasattr(queue, "thread_wakeup"):
+            found.append(LiveExecutor(queue))
     return found
 
 

@@ -16,7 +16,6 @@ from ..._fork_event._who import Launch
 # By a key (an index, the object's id, the callback) a weak reference to the object.
 Entries = dict[tuple[int, int, Any], Any]
 _OWN = tuple(f"{name}." for name in _who.NAMES)  # how the names of their modules begin
-_AT_THE_END = -100  # after the program's own finalizers and those of feeder threads (-5)
 
 
 class RegistryStep(Step):
@@ -31,7 +30,7 @@ class RegistryStep(Step):
         families = registries() if note is None else note
         noted = [one.own_and_programs(fork.launch) for one in families]
         for one, (own, programs) in zip(families, noted):
-            if fork.launch is None or not one.is_of(fork.launch):
+            if fork.launch is None or fork.launch.registry is not one.registry:
                 one.finalizers.clear()
                 run_own(fork, own)
                 fork.callbacks += (programs,)
@@ -47,19 +46,15 @@ class Registry:
 
     def __init__(self, util: Any) -> None:
         self.util = util
-        self._registry = getattr(util, "_afterfork_registry", None)
-        self.entries: Any = getattr(self._registry, "data", None)
+        self.registry = getattr(util, "_afterfork_registry", None)
+        self.entries: Any = getattr(self.registry, "data", None)
         self.finalizers: Any = getattr(util, "_finalizer_registry", None)
         if type(self.entries) is not dict or type(self.finalizers) is not dict:
             raise UnknownLayout(f"{util.__name__} without its registries")
 
-    def is_of(self, launch: Launch) -> bool:
-        """Tell whether the `Process` that is being started runs this registry itself."""
-        return launch.registry is self._registry
-
     def own_and_programs(self, launch: Launch | None) -> tuple[Entries, Entries]:
         """Return multiprocessing's own entries, and the program's; none if `launch` runs them."""
-        if launch is not None and self.is_of(launch):
+        if launch is not None and launch.registry is self.registry:
             return {}, {}
         programs = self.entries.copy()  # in the order in which they were registered
         callbacks = {callback for _, _, callback in programs}
@@ -70,7 +65,7 @@ class Registry:
     def utils(self) -> list[Any]:
         """Return the modules that share this registry, as billiard.util does multiprocessing's."""
         utils = _who.loaded(RegistryStep.modules)
-        return [u for u in utils if getattr(u, "_afterfork_registry", None) is self._registry]
+        return [u for u in utils if getattr(u, "_afterfork_registry", None) is self.registry]
 
 
 def registries() -> list[Registry]:
@@ -114,5 +109,5 @@ def _take_the_run(fork: ForkEvent, theirs: Registry, families: list[Registry]) -
 def _join_finalizers(first: Registry, families: list[Registry]) -> None:
     """Have `first` run other families' finalizers, too: a ``Process`` ends by those of its own."""
     for other in families:
-        if other is not first:
-            first.util.Finalize(None, other.util._run_finalizers, exitpriority=_AT_THE_END)
+        if other is not first:  # after the program's own finalizers, and feeder threads' (-5)
+            first.util.Finalize(None, other.util._run_finalizers, exitpriority=-100)
