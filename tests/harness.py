@@ -39,7 +39,7 @@ READS_STACKS = not PYPY and not WITHOUT_GIL  # of other threads, to prove which 
 LINUX = sys.platform.startswith("linux")
 
 _TESTS = os.path.dirname(os.path.abspath(__file__))
-_NOT_RUN = 99  # the exit status where the program could not even be loaded
+NOT_RUN = 99  # the exit status where the program could not even be loaded
 
 # --- in the fresh interpreter ---------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ def main() -> None:
         program = namespace[function]
     except BaseException:
         sys.excepthook(*sys.exc_info())
-        sys.exit(_NOT_RUN)
+        sys.exit(NOT_RUN)
     answer = program(Forker(style), *args) if style else program(*args)
     if answer is not None:
         import json
@@ -271,7 +271,7 @@ def main() -> None:
 # Seconds of idleness after which a program that is expected to hang is taken to do so: together its
 # threads have run for no longer than a loop does that looks and sleeps.
 IDLE = 1.0
-_SOME = 10_000_000  # nanoseconds
+_SOME = 10_000_000  # nanoseconds in a second
 _MISTAKES = ("NameError: ", "UnboundLocalError: ", "ModuleNotFoundError: ", "SyntaxError: ")
 _MARK = "FORKSAFE_TESTS_STARTED"
 _START = f"import sys; sys.path.insert(0, {_TESTS!r}); import harness; harness.main()"
@@ -358,8 +358,8 @@ class Started:
         """Start a command in a session of its own, with `env` as its environment."""
         import subprocess
 
-        options.update(env={**env, _MARK: self._mark}, stdin=subprocess.DEVNULL)
-        self._popens.append(subprocess.Popen(command, start_new_session=True, **options))
+        options.update(env={**env, _MARK: self._mark}, start_new_session=True)
+        self._popens.append(subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, **options}))
         return self._popens[-1]
 
     def alive(self) -> list[Running]:
@@ -408,7 +408,7 @@ class Started:
             now = time.monotonic()
             if idle is not None and LINUX and now - looked > idle / 5:
                 looked, used = now, self._used()
-                if used - before > _SOME:
+                if used - before > _SOME * idle:
                     since, before = now, used
                 if now - since > idle:
                     return False
@@ -429,35 +429,46 @@ class Started:
             time.sleep(0.005)
 
 
-def execute(
-    source: str,
-    argv: Iterable[str] = (),
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """Return ours and `more`, without what would hide what a fork does to buffers."""
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**ours, **(more or {})}
+
+
+def command(
+    words: Iterable[str | os.PathLike[str]],
     *,
-    options: Iterable[str] = (),
+    env: dict[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: str = "",
+    merged: bool = False,
     timeout: float = 40.0,
     idle: float | None = None,
-    env: dict[str, str] | None = None,
     lives_on: bool = False,
 ) -> Outcome:
-    """Run Python source in a fresh interpreter, and end all that came of it.
+    """Run a command, and end all that came of it.
 
     Args:
-        source: What ``python -c`` gets.
-        argv: The program's arguments.
-        options: The interpreter's.
-        timeout: Seconds until the program is said to hang.
+        words: The command. It starts in a session of its own.
+        env: Its whole environment; None: `environment`.
+        cwd: Where it runs.
+        stdin: What it can read.
+        merged: Whether stderr is in `Outcome.stdout`, in the order in which it was written.
+        timeout: Seconds until it is said to hang.
         idle: Seconds of idleness until it is said to hang; None: no limit.
-        env: Environment variables to add.
         lives_on: Whether what it has started may live on at its end; otherwise that is a hang.
     """
     import tempfile
 
-    # Unbuffered output would hide what a fork does to buffers.
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", *options, "-c", source, *argv]
     started = Started()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        popen = started.start(command, {**environ, **(env or {})}, stdout=out, stderr=err)
+    with contextlib.ExitStack() as files:
+        out, err, into = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        options: dict[str, Any] = {"cwd": cwd, "stdout": out, "stderr": out if merged else err}
+        if stdin:
+            into.write(stdin.encode())
+            into.seek(0)
+            options["stdin"] = into
+        popen = started.start([os.fspath(word) for word in words], env or environment(), **options)
         try:
             ended = started.wait(timeout, idle, lives_on)
         finally:
@@ -467,7 +478,25 @@ def execute(
         stdout, stderr = (file.read().decode(errors="replace") for file in (out, err))
     if not ended:
         stderr += f"\nhung: not at its end within {timeout} s, or idle\n"
-    outcome = Outcome(popen.returncode if ended else None, stdout, stderr)
+    return Outcome(popen.returncode if ended else None, stdout, stderr)
+
+
+def python(
+    *words: str | os.PathLike[str],
+    env: dict[str, str] | None = None,
+    quiet: bool = True,
+    **limits: Any,
+) -> Outcome:
+    """Run this interpreter.
+
+    Args:
+        words: What follows ``python``.
+        env: Environment variables to add.
+        quiet: Whether no DeprecationWarning is shown.
+        limits: And what else there is: see `command`.
+    """
+    options = ["-W", "ignore::DeprecationWarning"] if quiet else []
+    outcome = command([sys.executable, *options, *words], env=environment(env), **limits)
     print(outcome)  # pytest shows it where the test fails
     return outcome
 
@@ -480,12 +509,11 @@ def run(program: Callable[..., Any], style: str, *args: str, **limits: Any) -> O
             `Outcome.value`; it ends at once then.
         style: See the top of this file. With ``""`` the program takes `args` alone.
         args: More arguments of the program.
-        limits: And options: see `execute`.
+        limits: And options: see `python`.
     """
-    outcome = execute(
-        _START, [program.__code__.co_filename, program.__name__, style, *args], **limits
-    )
-    assert outcome.returncode != _NOT_RUN, outcome  # what did not run proves nothing either way
+    file, name = program.__code__.co_filename, program.__name__
+    outcome = python("-c", _START, file, name, style, *args, **limits)
+    assert outcome.returncode != NOT_RUN, outcome  # what did not run proves nothing either way
     return outcome
 
 
@@ -496,11 +524,11 @@ def run_plain(program: Callable[..., Any], style: str, *args: str, **limits: Any
 
 def run_file(path: str | os.PathLike[str], style: str, *args: str, **limits: Any) -> Outcome:
     """Run a file as a user's program, which knows nothing of forksafe."""
-    return execute(_START, [str(path), "", style, *args], **limits)
+    return python("-c", _START, path, "", style, *args, **limits)
 
 
 def script(source: str, *options: str, argv: Iterable[str] = (), **limits: Any) -> Outcome:
     """Run program text, with nothing before it; `options` are the interpreter's."""
     import textwrap
 
-    return execute(textwrap.dedent(source), argv, options=options, **limits)
+    return python(*options, "-c", textwrap.dedent(source), *argv, **limits)

@@ -16,19 +16,14 @@ A ```` ```text ```` block under ``<!-- prints -->`` is what the block before it 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from harness import python
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "matrix"))
-
-from run import execute  # noqa: E402 - the matrix runs programs, and leaves nothing of them behind
-
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 BLOCK = re.compile(
@@ -92,14 +87,12 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
             pytest.skip(f"needs {module}: pip install '.[servers]'")
     program = tmp_path / "program.py"
     program.write_text(example.source, encoding="utf-8")
-    command = [sys.executable, "-W", "ignore::DeprecationWarning"]
-    command += ["-m", "pytest", "-p", "no:cacheprovider"] if example.tests else []
-    command += [program.name]
-    command = ["sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path), *command]
-    status, output = execute(command, dict(os.environ))
-    assert status == 0, output
+    options = ["-m", "pytest", "-p", "no:cacheprovider"] if example.tests else []
+    limits = {"timeout": 110.0, "idle": 3.0, "lives_on": True}
+    done = python(*options, program.name, cwd=tmp_path, merged=True, **limits)
+    assert done.healthy, done
     if not example.tests:
-        assert output == (example.prints or "")
+        assert done.stdout == (example.prints or "")
 
 
 def test_there_are_examples() -> None:

@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from harness import NEW_TRACKER
+from harness import NEW_TRACKER, NOT_RUN, command
 
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "docs" / "symptoms.md"
-sys.path.append(str(TESTS / "matrix"))
-
-from run import execute  # noqa: E402 - the matrix runs programs in the same way
-
 HANGS = "(it hangs)"
 MIXED = "|".join(
     (
@@ -85,10 +81,12 @@ def run(symptom: Symptom, style: str) -> str:
     assert found, f"there is no {symptom.file}.py"
     environ = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS / "docs")])
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(TESTS / "matrix" / "one.py")]
-    status, output = execute([*command, str(found[0]), symptom.program, style], environ)
-    assert status != 99, output  # it did not run at all
-    return output + ("" if status == 0 else HANGS if status is None else f"\n{status}")
+    words = [sys.executable, "-W", "ignore::DeprecationWarning", str(TESTS / "matrix" / "one.py")]
+    words += [str(found[0]), symptom.program, style]
+    done = command(words, env=environ, merged=True, timeout=110, idle=3.0, lives_on=True)
+    status = done.returncode
+    assert status != NOT_RUN, done
+    return done.stdout + ("" if status == 0 else HANGS if status is None else f"\n{status}")
 
 
 @pytest.mark.parametrize(

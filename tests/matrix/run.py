@@ -19,7 +19,6 @@ import datetime
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,96 +28,24 @@ from pathlib import Path
 from typing import Any
 
 import page
-from one import NOT_RUN
 from rows import ROWS, STYLES, Row
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from harness import NOT_RUN, command  # noqa: E402 - it is found there
+
 ONE = Path(__file__).with_name("one.py")
-IDLE = 3.0  # seconds in which nothing of it runs: it hangs
-LIMIT = 120.0  # seconds until it hangs in any case
-SOME = 30_000_000  # nanoseconds of idleness: a loop that looks and sleeps
-MARK = "FORKSAFE_MATRIX_RUN"
 TIMES = 3
 
 WORKS, BREAKS, MISSING = "works", "breaks", "missing"
-PROBE = """
-import json, platform, sys, sysconfig
-free = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-pypy = sys.implementation.name == "pypy"
-name = "%s%d.%d%s" % ("PyPy " if pypy else "", *sys.version_info[:2], free)
-version = platform.python_version() + free
-if pypy:
-    version += ", PyPy %d.%d.%d" % sys.pypy_version_info[:3]
-print(json.dumps([name, version]))
-"""
 
 
 def name_of(python: str) -> tuple[str, str]:
     """Return a Python's short name, as the table shows it, and its whole version."""
-    done = subprocess.run([python, "-c", PROBE], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([python, ONE], stdout=subprocess.PIPE, check=True)
     name, version = json.loads(done.stdout)
     return name, version
-
-
-def _processes(mark: str) -> list[int]:
-    """Return what a run has started, wherever it has gone."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if mark.encode() in Path("/proc", pid, "environ").read_bytes().split(b"\0"):
-                found.append(int(pid))
-        except OSError:
-            pass  # it has ended, or is somebody else's
-    return found
-
-
-def _used(pids: list[int]) -> int:
-    """Return the nanoseconds for which these processes have run."""
-    used = 0
-    for pid in pids:
-        try:
-            for task in Path("/proc", str(pid), "task").iterdir():
-                used += int((task / "schedstat").read_text().split()[0])
-        except OSError:
-            pass  # it has ended
-    return used
-
-
-def execute(command: list[str], env: dict[str, str]) -> tuple[int | None, str]:
-    """Run a command; return its exit status (None: it hung) and its output."""
-    mark = f"{MARK}={os.getpid()}-{time.monotonic_ns()}"
-    key, _, value = mark.partition("=")
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**env, key: value},
-            start_new_session=True,
-        )
-        status: int | None = None
-        begin = since = time.monotonic()
-        before = 0
-        try:
-            while status is None:
-                try:
-                    status = process.wait(0.4)
-                except subprocess.TimeoutExpired:
-                    now, used = time.monotonic(), _used(_processes(mark))
-                    if used - before > SOME:
-                        since, before = now, used
-                    if now - since > IDLE or now - begin > LIMIT:
-                        break
-        finally:
-            for pid in _processes(mark):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass  # it has ended by itself
-            process.wait()
-        output.seek(0)
-        return status, output.read().decode(errors="replace")
 
 
 def cell(python: str, row: Row, style: str, times: int = TIMES) -> dict[str, str]:
@@ -131,12 +58,20 @@ def cell(python: str, row: Row, style: str, times: int = TIMES) -> dict[str, str
     options = ["-W", "ignore::DeprecationWarning"]
     for program in row.programs:
         for _ in range(times):
-            command = [python, *options, str(ONE), str(path), program, style, *row.arguments]
-            status, output = execute(command, env)
-            if status == NOT_RUN:
-                return {"result": MISSING, "how": last_line(output)}
-            if status != 0:
-                return {"result": BREAKS, "how": "hangs" if status is None else last_line(output)}
+            done = command(
+                [python, *options, ONE, path, program, style, *row.arguments],
+                env=env,
+                merged=True,
+                timeout=120,
+                idle=3.0,
+                lives_on=True,
+            )
+            if done.returncode == NOT_RUN:
+                return {"result": MISSING, "how": last_line(done.stdout)}
+            if done.returncode is None:
+                return {"result": BREAKS, "how": "hangs"}
+            if not done.healthy:
+                return {"result": BREAKS, "how": last_line(done.stdout)}
     return {"result": WORKS}
 
 
