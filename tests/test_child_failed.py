@@ -6,16 +6,17 @@ import errno
 import os
 import pickle
 import re
-import subprocess
+import shutil
 import sys
-import textwrap
 from pathlib import Path
 
-import harness
 import pytest
+from harness import python, run, script
 
 import forksafe
 from forksafe.exceptions import ChildFailedError
+
+INNER = Path(__file__).parent / "programs" / "failing_tests.py"
 
 
 def no_pidfds(pid: int, flags: int = 0) -> int:
@@ -104,56 +105,51 @@ def test_a_traceback_that_is_long_is_cut() -> None:
     assert len(error.reason) == 500
 
 
+def fills_the_pipe(status: str) -> None:
+    if status == "pipe":
+        vars(os).pop("pidfd_open", None)
+    before = set(os.listdir("/dev/fd"))
+    try:
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                for fd in map(int, set(os.listdir("/dev/fd")) - before):
+                    try:
+                        os.set_blocking(fd, False)
+                        while True:
+                            os.write(fd, bytes(4096))
+                    except BlockingIOError:
+                        os.set_blocking(fd, True)
+                        print("full")
+                    except OSError:
+                        pass  # the other end, or that of the listing
+                raise LookupError
+    except ChildFailedError as exc:
+        print(exc.exitcode)
+
+
 def test_a_pipe_that_is_full_holds_nobody(status: str) -> None:
     """Neither the child, which writes into what is left of it, nor the parent."""
-    done = harness.script(
-        """
-        import os
-        import forksafe
-        if STATUS == "pipe":
-            vars(os).pop("pidfd_open", None)
-        before = set(os.listdir("/dev/fd"))
-        try:
-            with forksafe.forked() as fork:
-                if fork.is_child:
-                    for fd in map(int, set(os.listdir("/dev/fd")) - before):
-                        try:
-                            os.set_blocking(fd, False)
-                            while True:
-                                os.write(fd, bytes(4096))
-                        except BlockingIOError:
-                            os.set_blocking(fd, True)
-                            print("full")
-                        except OSError:
-                            pass  # the other end, or that of the listing
-                    raise LookupError
-        except forksafe.exceptions.ChildFailedError as exc:
-            print(exc.exitcode)
-        """.replace("STATUS", repr(status))
-    )
+    done = run(fills_the_pipe, "", status)
     assert done.stdout == "full\n1\n", done
     assert "LookupError" in done.stderr
+
+
+def opens_in_the_pipes_place(path: str) -> None:
+    try:
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                os.closerange(3, 100)
+                while os.open(path, os.O_CREAT | os.O_WRONLY) < 50:
+                    pass
+                raise LookupError
+    except ChildFailedError as exc:
+        print(exc.exitcode, exc.reason)
 
 
 def test_what_the_program_opened_in_the_pipes_place_is_not_written_to(tmp_path: Path) -> None:
     """A child that closes all descriptors, as daemons do, and opens its own."""
     path = tmp_path / "file"
-    done = harness.script(
-        """
-        import os, sys
-        import forksafe
-        try:
-            with forksafe.forked() as fork:
-                if fork.is_child:
-                    os.closerange(3, 100)
-                    while os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY) < 50:
-                        pass
-                    raise LookupError
-        except forksafe.exceptions.ChildFailedError as exc:
-            print(exc.exitcode, exc.reason)
-        """,
-        argv=(str(path),),
-    )
+    done = run(opens_in_the_pipes_place, "", str(path))
     assert done.stdout == "1 \n", done
     assert "LookupError" in done.stderr
     assert path.read_text() == ""
@@ -196,7 +192,7 @@ def test_a_child_of_a_child_is_told_of_by_both() -> None:
 def test_a_broken_stderr_does_not_keep_the_parent_from_being_told() -> None:
     """Nor does an excepthook that fails."""
     hook = sys.excepthook
-    sys.excepthook = lambda *_: 1 / 0  # type: ignore[assignment,return-value] # it fails
+    sys.excepthook = lambda *_: 1 / 0
     try:
         error = failed(LookupError("no such user"))
     finally:
@@ -204,43 +200,10 @@ def test_a_broken_stderr_does_not_keep_the_parent_from_being_told() -> None:
     assert error.reason == "LookupError: no such user"
 
 
-INNER = """
-import forksafe
-import pytest
-
-def test_fails():
-    with forksafe.forked() as fork:
-        if fork.is_child:
-            raise LookupError("no such user")
-
-def test_waits_badly():
-    with forksafe.forked() as fork:
-        if fork.is_parent:
-            fork.wait("long")
-
-def test_skips():
-    with forksafe.forked() as fork:
-        if fork.is_child:
-            pytest.skip("no network")
-
-def test_does_not_expect():
-    with forksafe.forked() as fork:
-        if fork.is_child:
-            pytest.xfail("not yet")
-
-def test_gives_up():
-    with forksafe.forked() as fork:
-        if fork.is_child:
-            pytest.fail("no use")
-"""
-
-
 def test_how_pytest_shows_it(tmp_path: Path) -> None:
     """The line of the test, the child's traceback, no line of forksafe's; outcomes by name."""
-    test = tmp_path / "test_inner.py"
-    test.write_text(textwrap.dedent(INNER))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", tmp_path]
-    done = subprocess.run([*command, test], capture_output=True, text=True, timeout=60, check=False)
+    options = ("-m", "pytest", "-p", "no:cacheprovider", "--rootdir", tmp_path)
+    done = python(*options, shutil.copy(INNER, tmp_path / "test_inner.py"), timeout=60)
     assert "5 failed" in done.stdout, done
     assert os.path.dirname(forksafe.__file__) not in done.stdout, done
     assert re.search(r"^E +LookupError: no such user$", done.stdout, re.M), done
@@ -252,7 +215,7 @@ def test_how_pytest_shows_it(tmp_path: Path) -> None:
 def test_nothing_is_paid_for_where_nothing_fails() -> None:
     """The child imports nothing more for it, and the parent has the descriptors it had."""
     before = set(os.listdir("/dev/fd"))
-    done = harness.script(
+    done = script(  # as text: nothing is loaded yet that a failure could need
         """
         import atexit, sys
         import forksafe

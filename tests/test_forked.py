@@ -6,19 +6,16 @@ import errno
 import os
 import select
 import signal
-import subprocess
 import sys
-import textwrap
+import threading
 import time
 from typing import Any, Callable
 
-import harness
 import pytest
+from harness import PYPY, Outcome, run, script
 
 import forksafe
 from forksafe.exceptions import ChildFailedError
-
-PYPY = sys.implementation.name == "pypy"
 
 
 def no_pidfds(pid: int, flags: int = 0) -> int:
@@ -34,11 +31,15 @@ def status(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
-def script(source: str, *, status: str = "pidfd") -> subprocess.CompletedProcess[str]:
-    """Run a program in a fresh interpreter, with that source of the exit status."""
-    # As on systems other than Linux, which have no such function.
-    head = "" if status == "pidfd" else "import os; vars(os).pop('pidfd_open', None)\n"
-    return harness.script(head + textwrap.dedent(source))
+def ran(program: Callable[..., None], status: str, *args: str, **limits: Any) -> Outcome:
+    """Run a program of this file in a fresh interpreter, with that source of the exit status."""
+    return run(with_status, "", status, program.__name__, *args, **limits)
+
+
+def with_status(status: str, program: str, *args: str) -> None:
+    if status == "pipe":  # as on systems other than Linux, which have no such function
+        vars(os).pop("pidfd_open", None)
+    globals()[program](*args)
 
 
 def reaped(pid: int) -> bool:
@@ -88,60 +89,54 @@ def test_system_exit_is_as_the_interpreter_has_it(code: Any, expected: int) -> N
         if fork.is_child:
             raise SystemExit(code)
     assert fork.exitcode == expected
-    plain = subprocess.run([sys.executable, "-c", f"raise SystemExit({code!r})"], check=False)
+    plain = script(f"raise SystemExit({code!r})")
     if not (PYPY and code == 2**70):  # PyPy prints an OverflowError of its own
         assert plain.returncode == expected
 
 
+def exits_with_a_message() -> None:
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            sys.exit("good bye")
+    sys.exit(fork.exitcode)
+
+
 def test_system_exit_message_goes_to_stderr(status: str) -> None:
     """As the interpreter prints it, without a traceback."""
-    done = script(
-        """
-        import forksafe, sys
-        with forksafe.forked(check=False) as fork:
-            if fork.is_child:
-                sys.exit("good bye")
-        sys.exit(fork.exitcode)
-        """,
-        status=status,
-    )
+    done = ran(exits_with_a_message, status)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "good bye\n")
+
+
+def is_interrupted() -> None:
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            raise KeyboardInterrupt
+    sys.exit(fork.exitcode)
 
 
 def test_keyboard_interrupt_is_130_without_a_traceback(status: str) -> None:
     """As a shell counts it."""
-    done = script(
-        """
-        import forksafe, sys
-        with forksafe.forked(check=False) as fork:
-            if fork.is_child:
-                raise KeyboardInterrupt
-        sys.exit(fork.exitcode)
-        """,
-        status=status,
-    )
+    done = ran(is_interrupted, status)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def raises_amid_handlers() -> None:
+    try:
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                raise LookupError("only in the child")
+    except ChildFailedError as exc:
+        print("parent:", exc.exitcode, exc.pid == fork.pid)
+    except LookupError:
+        print("the child came out")
+    finally:
+        print("finally")
+    print("the rest")
 
 
 def test_an_exception_ends_the_child_and_not_the_program_around_it(status: str) -> None:
     """Traceback on stderr once, exit code 1; the parent's except and finally run once."""
-    done = script(
-        """
-        import forksafe
-        try:
-            with forksafe.forked() as fork:
-                if fork.is_child:
-                    raise LookupError("only in the child")
-        except forksafe.exceptions.ChildFailedError as exc:
-            print("parent:", exc.exitcode, exc.pid == fork.pid)
-        except LookupError:
-            print("the child came out")
-        finally:
-            print("finally")
-        print("the rest")
-        """,
-        status=status,
-    )
+    done = ran(raises_amid_handlers, status)
     assert done.stdout == "parent: 1 True\nfinally\nthe rest\n"
     assert done.stderr.count("LookupError: only in the child") == 1
     assert "Traceback" in done.stderr
@@ -170,64 +165,63 @@ def test_every_door_ends_the_child() -> None:
     assert [fork.exitcode for fork in forks] == [0, 0, 0, 0]
 
 
+def handler_raises_after_the_fork() -> None:
+    from multiprocessing.util import register_after_fork
+
+    class Stop(Exception):
+        pass
+
+    def stop(signum: int, frame: object) -> None:
+        raise Stop
+
+    signal.signal(signal.SIGUSR1, stop)
+    register_after_fork(stop, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            print("the block ran in the child")
+    print("parent:", fork.exitcode)
+
+
 @pytest.mark.skipif(
     sys.implementation.name == "pypy", reason="a known fault: on PyPy the child runs the block"
 )
 def test_a_handler_that_raises_right_after_the_fork_does_not_free_the_child(status: str) -> None:
     """A signal that waits while the child is made raises before its block, and ends it."""
-    done = script(
-        """
-        import forksafe, os, signal, sys
-        from multiprocessing.util import register_after_fork
-
-        class Stop(Exception):
-            pass
-
-        def stop(signum, frame):
-            raise Stop
-
-        signal.signal(signal.SIGUSR1, stop)
-        register_after_fork(stop, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
-        entered = []
-        with forksafe.forked(check=False) as fork:
-            entered.append(1)
-            if fork.is_child:
-                print("the block ran in the child")
-        print("parent:", fork.exitcode)
-        """,
-        status=status,
-    )
+    done = ran(handler_raises_after_the_fork, status)
     assert done.stdout == "parent: 1\n", done.stderr
     assert "Stop" in done.stderr
 
 
+def starts_much() -> None:
+    import atexit
+    import multiprocessing.util
+    import tempfile
+    import weakref
+
+    class Obj:
+        pass
+
+    parent = os.getpid()
+    atexit.register(lambda: print("inherited", os.getpid() == parent))
+    # Of what lives to the end.
+    weakref.finalize(os, lambda: print("inherited finalizer", os.getpid() == parent))
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            event = threading.Event()
+            threading.Thread(target=lambda: (event.wait(), print("thread"))).start()
+            atexit.register(print, "exit handler")
+            multiprocessing.util.Finalize(None, print, ("finalizer",), exitpriority=1)
+            kept = Obj(), tempfile.TemporaryDirectory()
+            weakref.finalize(kept[0], print, "own weakref finalizer")
+            print(kept[1].name)
+            sys.stdout.write("no newline, ")
+            event.set()
+    print("parent")
+
+
 def test_what_the_child_started_is_finished(status: str) -> None:
     """Its threads are joined, its exit handlers and finalizers run, its streams are flushed."""
-    done = script(
-        """
-        import atexit, forksafe, multiprocessing.util, os, sys, tempfile, threading, time, weakref
-
-        parent = os.getpid()
-        atexit.register(lambda: print("inherited", os.getpid() == parent))
-        class Obj: pass
-        inherited = Obj()
-        weakref.finalize(inherited, lambda: print("inherited finalizer", os.getpid() == parent))
-        with forksafe.forked() as fork:
-            if fork.is_child:
-                event = threading.Event()
-                threading.Thread(target=lambda: (event.wait(), print("thread"))).start()
-                atexit.register(print, "exit handler")
-                multiprocessing.util.Finalize(None, print, ("finalizer",), exitpriority=1)
-                mine = Obj()
-                weakref.finalize(mine, print, "own weakref finalizer")
-                directory = tempfile.TemporaryDirectory()
-                print(directory.name)
-                sys.stdout.write("no newline, ")
-                event.set()
-        print("parent")
-        """,
-        status=status,
-    )
+    done = ran(starts_much, status)
     lines = done.stdout.splitlines()
     path, rest = lines[0], lines[1:]
     assert sorted(rest[:-3]) == sorted(
@@ -238,37 +232,35 @@ def test_what_the_child_started_is_finished(status: str) -> None:
     assert "Error" not in done.stderr
 
 
+def exit_handler_fails() -> None:
+    import atexit
+
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            atexit.register(print, "the other one")
+            atexit.register(lambda: 1 / 0)
+    print(fork.exitcode)
+
+
 def test_a_failing_exit_handler_does_not_keep_the_child(status: str) -> None:
     """It is reported, the others run, and the child ends."""
-    done = script(
-        """
-        import atexit, forksafe, threading
-        with forksafe.forked(check=False) as fork:
-            if fork.is_child:
-                atexit.register(print, "the other one")
-                atexit.register(lambda: 1 / 0)
-        print(fork.exitcode)
-        """,
-        status=status,
-    )
+    done = ran(exit_handler_fails, status)
     assert done.stdout == "the other one\n0\n"
     assert "ZeroDivisionError" in done.stderr
+
+
+def cannot_flush() -> None:
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+            sys.stdout.write("lost")
+    os.write(1, str(fork.exitcode).encode())
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_output_that_cannot_be_flushed_is_exit_code_120(status: str) -> None:
     """As the interpreter's own exit has it."""
-    done = script(
-        """
-        import forksafe, os, sys
-        with forksafe.forked(check=False) as fork:
-            if fork.is_child:
-                os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
-                sys.stdout.write("lost")
-        os.write(1, str(fork.exitcode).encode())
-        """,
-        status=status,
-    )
+    done = ran(cannot_flush, status)
     assert done.stdout == "120"
 
 
@@ -335,28 +327,26 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace() -> None:
     assert reaped(fork.pid)
 
 
+def interrupted_as_it_waits() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                while True:
+                    signal.pause()
+            parent = threading.main_thread().ident
+            threading.Timer(0.3, signal.pthread_kill, (parent, signal.SIGINT)).start()
+    except KeyboardInterrupt:
+        print("interrupted", fork.exitcode)
+    try:
+        os.waitpid(fork.pid, 0)
+    except ChildProcessError:
+        print("reaped")
+
+
 def test_ctrl_c_while_waiting_stops_the_child(status: str) -> None:
     """KeyboardInterrupt at the end of the block: the child is terminated and reaped first."""
-    done = script(
-        """
-        import forksafe, os, signal, sys, threading
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            with forksafe.forked() as fork:
-                if fork.is_child:
-                    while True:
-                        signal.pause()
-                parent = threading.main_thread().ident
-                threading.Timer(0.3, signal.pthread_kill, (parent, signal.SIGINT)).start()
-        except KeyboardInterrupt:
-            print("interrupted", fork.exitcode)
-        try:
-            os.waitpid(fork.pid, 0)
-        except ChildProcessError:
-            print("reaped")
-        """,
-        status=status,
-    )
+    done = ran(interrupted_as_it_waits, status)
     assert done.stdout == f"interrupted {-signal.SIGTERM}\nreaped\n", done
 
 
@@ -442,87 +432,78 @@ def test_parent_only_methods_raise_elsewhere() -> None:
     assert [line.split()[0] for line in told().splitlines()] == ["RuntimeError"] * 7
 
 
+def reaped_by_others(how: str) -> None:
+    if how == "ignored":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with forksafe.forked() as fork:
+            if fork.is_child:
+                os._exit(3)
+            if how == "waitpid":
+                os.waitpid(-1, 0)
+    except ChildProcessError as exc:
+        print("reaped it" in str(exc), fork.is_alive(), repr(fork).endswith("other code>"))
+    try:
+        _ = fork.exitcode
+    except ChildProcessError:
+        print("still")
+
+
 @pytest.mark.parametrize("how", ["waitpid", "ignored"])
 def test_a_child_that_others_reaped_is_said_to_be(status: str, how: str) -> None:
     """ChildProcessError, never an invented 0."""
-    done = script(
-        f"""
-        import forksafe, os, signal
-        if {how!r} == "ignored":
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        try:
-            with forksafe.forked() as fork:
-                if fork.is_child:
-                    os._exit(3)
-                if {how!r} == "waitpid":
-                    os.waitpid(-1, 0)
-        except ChildProcessError as exc:
-            print("reaped it" in str(exc), fork.is_alive(), repr(fork).endswith("other code>"))
-        try:
-            fork.exitcode
-        except ChildProcessError:
-            print("still")
-        """,
-        status=status,
-    )
+    done = ran(reaped_by_others, status, how)
     assert done.stdout == "True False True\nstill\n", done
+
+
+def handler_asks() -> None:
+    asked = []
+    signal.signal(signal.SIGCHLD, lambda *_: asked.append((fork.is_alive(), fork.exitcode)))
+    with forksafe.forked(check=False) as fork:
+        if fork.is_child:
+            time.sleep(0.3)  # until the parent waits, which nothing tells
+            os._exit(3)
+    print(fork.exitcode, asked)
 
 
 def test_a_sigchld_handler_may_ask_while_the_parent_waits(status: str) -> None:
     """Both are told the exit code: the handler's question is not "other code" that reaps."""
-    done = script(
-        """
-        import forksafe, os, signal, time
-        asked = []
-        signal.signal(signal.SIGCHLD, lambda *_: asked.append((fork.is_alive(), fork.exitcode)))
-        with forksafe.forked(check=False) as fork:
-            if fork.is_child:
-                time.sleep(0.3)  # until the parent waits, which nothing tells
-                os._exit(3)
-        print(fork.exitcode, asked)
-        """,
-        status=status,
-    )
+    done = ran(handler_asks, status)
     assert done.stdout == "3 [(False, 3)]\n", done
+
+
+def plain_fork_in_the_block() -> None:
+    read, write = os.pipe()
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            os.close(write)
+            os.read(read, 1)
+        else:
+            plain = os.fork()
+            os.close(write)
+    if plain == 0:
+        os._exit(7)
+    print(fork.exitcode, os.waitstatus_to_exitcode(os.waitpid(plain, 0)[1]))
 
 
 def test_a_plain_fork_inside_the_parents_block_is_let_through(status: str) -> None:
     """It is no child of forked(): it neither waits for that child nor kills it."""
-    done = script(
-        """
-        import forksafe, os
-        read, write = os.pipe()
-        with forksafe.forked() as fork:
-            if fork.is_child:
-                os.close(write)
-                os.read(read, 1)
-            else:
-                plain = os.fork()
-        if plain == 0:
-            os._exit(7)
-        print(fork.exitcode, os.waitstatus_to_exitcode(os.waitpid(plain, 0)[1]))
-        """.replace("plain = os.fork()", "plain = os.fork(); plain and os.close(write)").replace(
-            "os._exit(7)", "os.close(write); os._exit(7)"
-        ),
-        status=status,
-    )
+    done = ran(plain_fork_in_the_block, status)
     assert done.stdout == "0 7\n", done
+
+
+def fork_in_the_childs_block() -> None:
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+    print("out")
 
 
 def test_a_grandchild_does_not_come_out_either(status: str) -> None:
     """A plain fork inside the child's block ends at the end of that block, too."""
-    done = script(
-        """
-        import forksafe, os
-        with forksafe.forked() as fork:
-            if fork.is_child:
-                pid = os.fork()
-                if pid:
-                    os.waitpid(pid, 0)
-        print("out")
-        """,
-        status=status,
-    )
+    done = ran(fork_in_the_childs_block, status)
     assert done.stdout == "out\n"
 
 
@@ -559,31 +540,32 @@ def test_blocks_nest() -> None:
 # --- identity -------------------------------------------------------------------------------
 
 
+def names_and_parents() -> None:
+    import logging
+    import multiprocessing
+
+    logging.basicConfig(format="%(processName)s", stream=sys.stdout)
+    with forksafe.forked(name="worker") as fork:
+        if fork.is_child:
+            parent = multiprocessing.parent_process()
+            assert parent and (parent.pid, parent.name) == (os.getppid(), "MainProcess")
+            assert parent.is_alive()
+            logging.getLogger("a library's").error("")
+            with forksafe.forked() as inner:
+                if inner.is_child:
+                    parent = multiprocessing.parent_process()
+                    assert parent and (parent.pid, parent.name) == (os.getppid(), "worker")
+                    print(multiprocessing.current_process().name)
+    assert multiprocessing.current_process().name == "MainProcess"
+    with forksafe.forked() as fork:
+        if fork.is_child:
+            print(multiprocessing.current_process().name)
+    print(fork.name, fork.exitcode)
+
+
 def test_the_child_has_a_name_and_its_true_parent(status: str) -> None:
     """In current_process(), parent_process() and log records, also in a child of a child."""
-    done = script(
-        """
-        import forksafe, logging, multiprocessing, os, sys
-        logging.basicConfig(format="%(processName)s", stream=sys.stdout)
-        with forksafe.forked(name="worker") as fork:
-            if fork.is_child:
-                parent = multiprocessing.parent_process()
-                assert (parent.pid, parent.name) == (os.getppid(), "MainProcess")
-                assert parent.is_alive()
-                logging.error("")
-                with forksafe.forked() as inner:
-                    if inner.is_child:
-                        parent = multiprocessing.parent_process()
-                        assert (parent.pid, parent.name) == (os.getppid(), "worker")
-                        print(multiprocessing.current_process().name)
-        assert multiprocessing.current_process().name == "MainProcess"
-        with forksafe.forked() as fork:
-            if fork.is_child:
-                print(multiprocessing.current_process().name)
-        print(fork.name, fork.exitcode)
-        """,
-        status=status,
-    )
+    done = ran(names_and_parents, status)
     assert done.stdout.split() == [
         "worker",
         "ForkedProcess-1:1",
@@ -593,45 +575,47 @@ def test_the_child_has_a_name_and_its_true_parent(status: str) -> None:
     ], done
 
 
-def test_safe_fork_does_not_name_the_grandparent(status: str) -> None:
-    """A parent_process() that was set is the true parent's after the fork; identity stays."""
-    done = script(
-        """
-        import forksafe, multiprocessing, os
-        def grandchild(name):
-            parent = multiprocessing.parent_process()
-            assert parent.pid == os.getppid(), (parent, os.getppid())
-            assert multiprocessing.current_process().name == name
-            assert parent.is_alive()
-            parent.join(0.01)
-        def child():
-            name = multiprocessing.current_process().name
-            pid = forksafe.safe_fork()
-            if pid == 0:
-                grandchild(name)
-                os._exit(0)
-            assert os.waitpid(pid, 0)[1] == 0
-        context = multiprocessing.get_context("fork")
-        process = context.Process(target=print, args=("started",))  # loads what it needs
-        process.start()
-        process.join()
-        for _ in range(2):  # what the parent knows of itself is not true of a Process
-            pid = forksafe.safe_fork()
-            if pid == 0:
-                os._exit(0)
-            os.waitpid(pid, 0)
-        process = context.Process(target=child)
-        process.start()
-        process.join()
-        print(process.exitcode)
+def parents_of_grandchildren() -> None:
+    import multiprocessing
+
+    def grandchild(name: str) -> None:
+        parent = multiprocessing.parent_process()
+        assert parent and parent.pid == os.getppid(), (parent, os.getppid())
+        assert multiprocessing.current_process().name == name
+        assert parent.is_alive()
+        parent.join(0.01)
+
+    def child() -> None:
+        name = multiprocessing.current_process().name
         pid = forksafe.safe_fork()
         if pid == 0:
-            assert multiprocessing.parent_process() is None
+            grandchild(name)
             os._exit(0)
-        print(os.waitpid(pid, 0)[1])
-        """,
-        status=status,
-    )
+        assert os.waitpid(pid, 0)[1] == 0
+
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=print, args=("started",))  # loads what it needs
+    process.start()
+    process.join()
+    for _ in range(2):  # what the parent knows of itself is not true of a Process
+        pid = forksafe.safe_fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    process = context.Process(target=child)
+    process.start()
+    process.join()
+    print(process.exitcode)
+    pid = forksafe.safe_fork()
+    if pid == 0:
+        assert multiprocessing.parent_process() is None
+        os._exit(0)
+    print(os.waitpid(pid, 0)[1])
+
+
+def test_safe_fork_does_not_name_the_grandparent(status: str) -> None:
+    """A parent_process() that was set is the true parent's after the fork; identity stays."""
+    done = ran(parents_of_grandchildren, status)
     assert done.stdout == "started\n0\n0\n", done
 
 
@@ -698,64 +682,57 @@ def test_no_descriptor_is_left_behind() -> None:
     assert len(descriptors()) == len(before)
 
 
+def without_descriptors() -> None:
+    import resource
+
+    with forksafe.forked():
+        pass
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    os.close(lowest)
+    try:
+        while True:
+            os.dup(0)
+    except OSError:
+        pass
+    try:
+        with forksafe.forked() as fork:
+            if fork.is_parent:
+                print("entered")
+    except OSError as exc:
+        print(errno.errorcode[exc.errno or 0])
+    try:
+        os.waitpid(-1, 0)
+    except ChildProcessError:
+        print("no child")
+
+
 def test_no_descriptor_to_be_had_leaves_no_child(status: str) -> None:
     """OSError on entering, and nobody is left behind."""
-    done = script(
-        """
-        import errno, forksafe, os, resource
-        with forksafe.forked():
-            pass
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        lowest = os.dup(0)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-        os.close(lowest)
-        try:
-            while True:
-                os.dup(0)
-        except OSError:
-            pass
-        try:
-            with forksafe.forked() as fork:
-                if fork.is_parent:
-                    print("entered")
-        except OSError as exc:
-            print(errno.errorcode[exc.errno])
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            print("no child")
-        """,
-        status=status,
-    )
+    done = ran(without_descriptors, status)
     assert done.stdout == "EMFILE\nno child\n", done
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy's partial has a frame, and the handler runs there")
-def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str) -> None:
-    """Another thread takes the signal; the handler runs before the fork's result is kept.
-
-    On a busy machine that thread may be late, and the handler runs elsewhere.
-    """
-    source = """
-    import forksafe, functools, os, signal, threading, time
-    with forksafe.forked():
-        pass
+def handler_raises_behind_the_fork() -> None:
+    from functools import partial
 
     class Stop(Exception):
         pass
 
-    def stop(number, frame):
+    def stop(number: int, frame: object) -> None:
         raise Stop
 
+    with forksafe.forked():
+        pass
     signal.signal(signal.SIGUSR1, stop)
     idle = threading.Event()
     thread = threading.Thread(target=idle.wait, daemon=True)
     thread.start()
+    assert thread.ident
     # The last hooks, and in C: the handler's next chance is behind them.
-    os.register_at_fork(
-        after_in_parent=functools.partial(signal.pthread_kill, thread.ident, signal.SIGUSR1)
-    )
-    os.register_at_fork(after_in_parent=functools.partial(time.sleep, 0.2))
+    os.register_at_fork(after_in_parent=partial(signal.pthread_kill, thread.ident, signal.SIGUSR1))
+    os.register_at_fork(after_in_parent=partial(time.sleep, 0.2))
     entered = False
     try:
         with forksafe.forked() as fork:
@@ -768,13 +745,79 @@ def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str
         print(os.waitpid(-1, 0))
     except ChildProcessError:
         print("no child")
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy's partial has a frame, and the handler runs there")
+def test_a_handler_that_raises_right_behind_the_fork_leaves_no_child(status: str) -> None:
+    """Another thread takes the signal; the handler runs before the fork's result is kept.
+
+    On a busy machine that thread may be late, and the handler runs elsewhere.
     """
     for _ in range(20):
-        done = script(source, status=status)
+        done = ran(handler_raises_behind_the_fork, status)
         assert done.stdout.endswith("no child\n"), done
         if done.stdout.startswith("stopped"):
             return
     pytest.fail("the handler never ran behind the fork")
+
+
+def handler_raises_at_any_time() -> None:
+    from queue import SimpleQueue
+
+    class Stop(Exception):
+        pass
+
+    armed = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal armed
+        if armed and os.getpid() == parent:
+            armed = False
+            raise Stop
+
+    def poke() -> None:
+        while True:
+            end = time.perf_counter() + delays.get()
+            while time.perf_counter() < end:
+                pass
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    parent = os.getpid()
+    delays: SimpleQueue[float] = SimpleQueue()
+    signal.signal(signal.SIGUSR1, stop)
+    threading.Thread(target=poke, daemon=True).start()
+    with forksafe.forked():
+        pass
+    before = set(os.listdir("/dev/fd"))
+    stopped = 0
+    for number in range(100):
+        armed = True
+        delays.put(number * 5e-5)
+        try:
+            with forksafe.forked(check=False) as fork:
+                if fork.is_child:
+                    os._exit(0)
+            armed = False
+        except Stop as exc:
+            stopped += 1
+            trace = exc.__traceback__ and exc.__traceback__.tb_next
+            code = forksafe.forked.__exit__.__code__
+            first = trace and (trace.tb_frame.f_code, trace.tb_lineno) == (
+                code,
+                code.co_firstlineno,
+            )
+            if first and sys.version_info >= (3, 11):
+                fork.wait()
+                before = set(os.listdir("/dev/fd"))
+        try:
+            print("left a child", os.waitpid(-1, 0))
+        except ChildProcessError:
+            pass
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            print("left signals blocked")
+    if set(os.listdir("/dev/fd")) != before:
+        print("left a descriptor")
+    print("stopped" if stopped else "never stopped")
 
 
 def test_a_handler_that_raises_at_any_time_leaves_nothing_behind(status: str) -> None:
@@ -783,88 +826,35 @@ def test_a_handler_that_raises_at_any_time_leaves_nothing_behind(status: str) ->
     Since Python 3.11 a handler can raise as `__exit__()` begins, ahead of its first line: there no
     `with` statement can help (cpython gh-74174).
     """
-    done = script(
-        """
-        import forksafe, os, signal, sys, threading, time
-        from queue import SimpleQueue
-
-        class Stop(Exception):
-            pass
-
-        armed = False
-        def stop(number, frame):
-            global armed
-            if armed and os.getpid() == parent:
-                armed = False
-                raise Stop
-
-        def poke():
-            while True:
-                end = time.perf_counter() + delays.get()
-                while time.perf_counter() < end:
-                    pass
-                signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-
-        parent = os.getpid()
-        delays = SimpleQueue()
-        signal.signal(signal.SIGUSR1, stop)
-        threading.Thread(target=poke, daemon=True).start()
-        with forksafe.forked():
-            pass
-        before = set(os.listdir("/dev/fd"))
-        stopped = 0
-        for number in range(100):
-            armed = True
-            delays.put(number * 5e-5)
-            try:
-                with forksafe.forked(check=False) as fork:
-                    if fork.is_child:
-                        os._exit(0)
-                armed = False
-            except Stop as exc:
-                stopped += 1
-                trace = exc.__traceback__.tb_next
-                code = forksafe.forked.__exit__.__code__
-                first = trace.tb_frame.f_code is code and trace.tb_lineno == code.co_firstlineno
-                if first and sys.version_info >= (3, 11):
-                    fork.wait()
-                    before = set(os.listdir("/dev/fd"))
-            try:
-                print("left a child", os.waitpid(-1, 0))
-            except ChildProcessError:
-                pass
-            if signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-                print("left signals blocked")
-        if set(os.listdir("/dev/fd")) != before:
-            print("left a descriptor")
-        print("stopped" if stopped else "never stopped")
-        """,
-        status=status,
-    )
+    done = ran(handler_raises_at_any_time, status)
     assert done.stdout == "stopped\n", done
 
 
+def warning_is_raised(how: str) -> None:
+    import warnings
+
+    warnings.simplefilter("error")
+    idle = threading.Event()
+    threading.Thread(target=idle.wait, daemon=True).start()
+    try:
+        if how == "forked":
+            with forksafe.forked():
+                pass
+        else:
+            forksafe.safe_fork()
+    except DeprecationWarning as exc:
+        print("multi-threaded" in str(exc))
+    try:
+        print(os.waitpid(-1, 0))
+    except ChildProcessError:
+        print("no child")
+
+
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="is no exception before 3.15")
-@pytest.mark.parametrize("fork", ["with forksafe.forked(): pass", "forksafe.safe_fork()"])
-def test_the_warning_of_threads_as_an_exception_leaves_no_child(fork: str, status: str) -> None:
+@pytest.mark.parametrize("how", ["forked", "safe_fork"])
+def test_the_warning_of_threads_as_an_exception_leaves_no_child(how: str, status: str) -> None:
     """It is raised before the fork, not behind it, where os.fork() raises it."""
-    done = script(
-        f"""
-        import forksafe, os, threading, warnings
-        warnings.simplefilter("error")
-        idle = threading.Event()
-        threading.Thread(target=idle.wait, daemon=True).start()
-        try:
-            {fork}
-        except DeprecationWarning as exc:
-            print("multi-threaded" in str(exc))
-        try:
-            print(os.waitpid(-1, 0))
-        except ChildProcessError:
-            print("no child")
-        """,
-        status=status,
-    )
+    done = ran(warning_is_raised, status, how)
     assert done.stdout == "True\nno child\n", done
 
 
@@ -884,8 +874,6 @@ def test_errors_of_the_kernel_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_forked_from_a_thread() -> None:
     """The child's thread is its main thread, and its block ends the process."""
-    import threading
-
     codes = []
 
     def body() -> None:
@@ -904,8 +892,9 @@ def test_forked_from_a_thread() -> None:
 @pytest.mark.parametrize("options", [(), ("-W", "default"), ("-W", "ignore"), ("-X", "dev")])
 def test_the_warning_of_threads_as_a_warning(options: tuple[str, ...]) -> None:
     """With the filters of the interpreter itself, and with others, it does not stop the fork."""
+    # As text, for the interpreter's filters have one for `__main__`.
     source = """
-    import sys, threading
+    import threading
     import forksafe
     idle = threading.Event()
     threading.Thread(target=idle.wait, daemon=True).start()
@@ -913,6 +902,5 @@ def test_the_warning_of_threads_as_a_warning(options: tuple[str, ...]) -> None:
         pass
     print("ok")
     """
-    command = [sys.executable, *options, "-c", textwrap.dedent(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = script(source, *options, quiet=False)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done
