@@ -273,6 +273,7 @@ def main() -> None:
 IDLE = 1.0
 _SOME = 10_000_000  # nanoseconds in a second
 _MISTAKES = ("NameError: ", "UnboundLocalError: ", "ModuleNotFoundError: ", "SyntaxError: ")
+_QUIET = ("-W", "ignore::DeprecationWarning")
 _MARK = "FORKSAFE_TESTS_STARTED"
 _START = f"import sys; sys.path.insert(0, {_TESTS!r}); import harness; harness.main()"
 
@@ -495,10 +496,16 @@ def python(
         quiet: Whether no DeprecationWarning is shown.
         limits: And what else there is: see `command`.
     """
-    options = ["-W", "ignore::DeprecationWarning"] if quiet else []
+    options = _QUIET if quiet else ()
     outcome = command([sys.executable, *options, *words], env=environment(env), **limits)
     print(outcome)  # pytest shows it where the test fails
     return outcome
+
+
+def command_of(program: Callable[..., Any], style: str, *args: str) -> list[str]:
+    """Return the command that runs a program: for those that talk to it as it runs. See `run`."""
+    file, name = program.__code__.co_filename, program.__name__
+    return [sys.executable, *_QUIET, "-c", _START, file, name, style, *args]
 
 
 def run(program: Callable[..., Any], style: str, *args: str, **limits: Any) -> Outcome:
@@ -511,8 +518,8 @@ def run(program: Callable[..., Any], style: str, *args: str, **limits: Any) -> O
         args: More arguments of the program.
         limits: And options: see `python`.
     """
-    file, name = program.__code__.co_filename, program.__name__
-    outcome = python("-c", _START, file, name, style, *args, **limits)
+    _python, *words = command_of(program, style, *args)
+    outcome = python(*words, quiet=False, **limits)
     assert outcome.returncode != NOT_RUN, outcome  # what did not run proves nothing either way
     return outcome
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from harness import script
 
 import forksafe
 
@@ -185,9 +185,7 @@ import forksafe
 loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 print(sorted(loaded & set({HEAVY.split()!r})))
 """
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True
-    )
+    done = script(program, "-I", "-S")  # as text: before it nothing is loaded, nor found
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

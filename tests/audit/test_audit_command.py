@@ -10,13 +10,12 @@ import pty
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import termios
 from pathlib import Path
 
 import pytest
-from harness import READS_STACKS
+from harness import READS_STACKS, Outcome, Started, command, environment
 
 needs_stacks = pytest.mark.skipif(
     not READS_STACKS, reason="the stacks of other threads cannot be read there"
@@ -35,16 +34,13 @@ def apps(tmp_path: Path) -> Path:
 
 def forksafe(
     apps: Path, *words: str, redirect: str = "", env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+) -> Outcome:
     """Run the command; `redirect` is what a shell is to do with its streams."""
-    return subprocess.run(
+    return command(
         ["sh", "-c", f'exec "$@" {redirect}', "sh", *FORKSAFE, *words],
         cwd=apps,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
         timeout=60,
-        env={**os.environ, "PYTHONUNBUFFERED": "", **(env or {})},
+        env=environment({"PYTHONUNBUFFERED": "", **(env or {})}),
     )
 
 
@@ -427,22 +423,22 @@ def on_a_terminal(apps: Path, target: str, columns: int = 80, **env: str) -> str
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environ = {name: os.environ[name] for name in os.environ if name not in ("COLUMNS", "NO_COLOR")}
-    process = subprocess.Popen(
-        [*FORKSAFE, "audit", target],
-        cwd=apps,
-        stdin=subprocess.DEVNULL,
-        stdout=child,
-        env={**environ, **env},
-    )
-    os.close(child)
-    text = b""
+    started = Started()
     try:
-        while part := os.read(parent, 65536):
-            text += part
-    except OSError:  # EIO: the other end is closed
-        pass
-    os.close(parent)
-    assert process.wait() == 1
+        process = started.start(
+            [*FORKSAFE, "audit", target], {**environ, **env}, cwd=apps, stdout=child
+        )
+        os.close(child)
+        text = b""
+        try:
+            while part := os.read(parent, 65536):
+                text += part
+        except OSError:  # EIO: the other end is closed
+            pass
+        os.close(parent)
+        assert process.wait() == 1
+    finally:
+        started.end()
     return text.decode().replace("\r\n", "\n")
 
 

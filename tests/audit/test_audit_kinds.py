@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from harness import script
 
 from forksafe import Hazard
 from forksafe._hazard import KINDS, SEVERITIES, TEXTS
@@ -62,6 +61,7 @@ def test_a_hazard_is_a_frozen_value() -> None:
     assert str(Hazard("memory", "advice", "x")) == "memory: x"
 
 
+# As text: with no other file's imports.
 LIGHT = """
 import forksafe, sys
 heavy = [name for name in ("dataclasses", "socket", "fnmatch", "inspect") if name in sys.modules]
@@ -78,4 +78,5 @@ assert forksafe.audit is audit
 
 def test_importing_forksafe_does_not_load_the_audit() -> None:
     """It comes when it is asked for."""
-    subprocess.run([sys.executable, "-c", LIGHT], check=True)
+    done = script(LIGHT)
+    assert done.healthy, done

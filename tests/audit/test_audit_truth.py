@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fresh import LINUX, PYPY, Answer, Found, hazards, needs, value
-from harness import WITHOUT_GIL
+from harness import WITHOUT_GIL, command_of
 
 
 def in_child(work: Any, fork: Any = None) -> str:
@@ -201,17 +201,20 @@ def test_the_executor_of_joblib() -> None:
 
 # --- gRPC -----------------------------------------------------------------------------------------
 
-SERVER = """
-import grpc, sys
-from concurrent import futures
-class Echo(grpc.GenericRpcHandler):
-    def service(self, details):
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: request)
-server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Echo()])
-print(server.add_insecure_port("127.0.0.1:0"), flush=True)
-server.start()
-sys.stdin.read()
-"""
+
+def serve_grpc() -> None:
+    from concurrent import futures
+
+    import grpc
+
+    class Echo(grpc.GenericRpcHandler):  # type: ignore[misc] # it has no types
+        def service(self, details: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Echo()])
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    server.start()
+    sys.stdin.read()
 
 
 def grpc_channel(support: str) -> Any:
@@ -220,7 +223,7 @@ def grpc_channel(support: str) -> Any:
 
     import forksafe
 
-    command = [sys.executable, "-c", SERVER]
+    command = command_of(serve_grpc, "")
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as server:
         assert server.stdin and server.stdout
         port = server.stdout.readline().strip()

@@ -6,47 +6,32 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-
-from forksafe._command import _demo
+from harness import LINUX, Started, command_of, environment, run
 
 OURS = ("safe_fork", "install + os.fork", "forked")
-# With more patience than a person has: the machine that runs the tests may be busy.
-MAIN = """
-import sys
-sys.path.pop(0)
-from forksafe.__main__ import main
-from forksafe._command import _demo
-_demo.LIMIT = 60.0
-sys.exit(main())
-"""
-COMMAND = [sys.executable, "-c", MAIN, "demo"]
 ENDS = Path(__file__).parent / "programs" / "ends.py"
 TIMEOUT = 110
-LINUX = sys.platform == "linux"
 # What becomes of the two sides under os.fork(), in words; never a name of our own.
 WORDS = ("got the other process's answer", "raised ", "hung for 3 s", "unfinished after ")
 
 
-def demo(cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(COMMAND, capture_output=True, text=True, timeout=TIMEOUT, cwd=cwd)
+def demo(program: str = "") -> None:
+    from forksafe._command import _demo, main
+
+    if program:
+        _demo.PROGRAM = program
+    else:  # more patience than a person has: the machine that runs the tests may be busy
+        _demo.LIMIT = 60.0
+    sys.argv[1:] = ["demo"]
+    sys.exit(main())
 
 
-def marked(mark: str) -> list[int]:
-    """Return the pids of all processes that have `mark` in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z":
-                    found.append(int(entry.name))
-        except OSError:  # it has ended meanwhile, or is another user's
-            pass
-    return found
+def demo_without_fork() -> None:
+    del os.fork
+    demo()
 
 
 def test_plain_fork_fails_and_ours_are_ok(tmp_path: Path) -> None:
@@ -56,7 +41,7 @@ def test_plain_fork_fails_and_ours_are_ok(tmp_path: Path) -> None:
     """
     for name in ("json", "platform", "forksafe", "multiprocessing"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
-    result = demo(tmp_path)
+    result = run(demo, "", cwd=tmp_path, timeout=TIMEOUT)
     assert result.returncode == 0, result
     assert result.stderr == ""
     table = result.stdout.partition("\n\n")[2]
@@ -75,37 +60,27 @@ def test_plain_fork_fails_and_ours_are_ok(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_is_left_behind(number: signal.Signals | None) -> None:
     """All processes are gone when it ends, of itself or by a signal."""
-    mark = f"FORKSAFE_TEST_MARK={os.getpid()}.{time.monotonic_ns()}"
-    name, _, value = mark.partition("=")
-    process = subprocess.Popen(
-        COMMAND,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, name: value},
-    )
-    assert process.stdout is not None
-    if number is not None:
-        process.stdout.readline()
-        while len(marked(mark)) < 3:  # itself, the program, and its manager or child
-            assert process.poll() is None
-        process.send_signal(number)
-    _, errors = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == (0 if number is None else 128 + number)
-    assert "Traceback" not in errors
-    # Killed they are already; to be gone takes the kernel a moment.
-    deadline = time.monotonic() + 10
-    while marked(mark) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert marked(mark) == []
+    started = Started()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = started.start(command_of(demo, ""), environment(), **pipes)
+    try:
+        if number is not None:
+            process.stdout.readline()
+            while len(started.alive()) < 3:  # itself, the program, and its manager or child
+                assert process.poll() is None
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == (0 if number is None else 128 + number)
+        assert "Traceback" not in errors
+        # Killed they are already; to be gone takes the kernel a moment.
+        assert started.wait(10)
+    finally:
+        started.end()
 
 
 def test_without_fork() -> None:
     """Where there is no os.fork it says so, and exits with 2."""
-    code = "import os, sys; del os.fork; from forksafe.__main__ import main; sys.exit(main())"
-    result = subprocess.run(
-        [sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=TIMEOUT
-    )
+    result = run(demo_without_fork, "", timeout=TIMEOUT)
     assert (result.returncode, result.stdout) == (2, "")
     assert "this platform has no os.fork()" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -128,6 +103,8 @@ def test_what_is_seen_is_what_is_told(
     monkeypatch: pytest.MonkeyPatch, way: str, trips: tuple[int, int], outcome: str
 ) -> None:
     """With programs that end in each of the ways there are."""
+    from forksafe._command import _demo
+
     monkeypatch.setattr(_demo, "PROGRAM", str(ENDS))
     monkeypatch.setattr(_demo, "LIMIT", 2.0 if way.startswith("never") else TIMEOUT)
     row = _demo.run_style(way)
@@ -138,10 +115,7 @@ def test_what_is_seen_is_what_is_told(
 
 def test_a_failure_of_ours_is_told() -> None:
     """Exit status 1, and what the program wrote to stderr is there."""
-    code = MAIN.replace("_demo.LIMIT = 60.0", f"_demo.PROGRAM = {str(ENDS)!r}")
-    result = subprocess.run(
-        [sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=TIMEOUT
-    )
+    result = run(demo, "", str(ENDS), timeout=TIMEOUT)
     assert result.returncode == 1
     assert "what happened" in result.stderr
     assert "forked                  7      7  exit status 3" in result.stdout

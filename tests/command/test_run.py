@@ -9,13 +9,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from harness import PYPY, Outcome, Started, command
 
 import forksafe
 
-PYPY = sys.implementation.name == "pypy"
 PROGRAMS = Path(__file__).parent / "programs"
 VERSION = "{}.{}".format(*sys.version_info)
 FORKSAFE = (sys.executable, "-m", "forksafe")
@@ -25,38 +24,23 @@ TIMEOUT = 60
 not_normal = pytest.mark.skipif(PYPY, reason="PyPy makes a path normal where CPython joins it")
 
 
-class Ended(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def ended(
-    command: tuple[str, ...], cwd: Path, stdin: str = "", env: dict[str, str] | None = None
-) -> Ended:
-    process = subprocess.run(
-        command,
-        cwd=cwd,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env={**os.environ, **(env or {})},
-    )
-    return Ended(process.returncode, process.stdout, process.stderr)
+    words: tuple[str, ...], cwd: Path, stdin: str = "", env: dict[str, str] | None = None
+) -> Outcome:
+    return command(words, cwd=cwd, stdin=stdin, timeout=TIMEOUT, env={**os.environ, **(env or {})})
 
 
-def under_python(cwd: Path, *words: str, stdin: str = "") -> Ended:
+def under_python(cwd: Path, *words: str, stdin: str = "") -> Outcome:
     return ended((sys.executable, *words), cwd, stdin)
 
 
 def under_forksafe(
     cwd: Path, *words: str, stdin: str = "", env: dict[str, str] | None = None
-) -> Ended:
+) -> Outcome:
     return ended((*FORKSAFE, "run", *words), cwd, stdin, env)
 
 
-def same(cwd: Path, *words: str, stdin: str = "") -> Ended:
+def same(cwd: Path, *words: str, stdin: str = "") -> Outcome:
     """Assert that both end alike, to the last byte; return how."""
     ours = under_forksafe(cwd, *words, stdin=stdin)
     assert ours == under_python(cwd, *words, stdin=stdin)
@@ -192,8 +176,8 @@ class TestHowItIsStarted:
 
     def test_the_hook_is_installed(self, tmp_path: Path) -> None:
         code = "import forksafe; print(forksafe.installed())"
-        assert under_forksafe(tmp_path, "-c", code) == Ended(0, "True\n", "")
-        assert under_python(tmp_path, "-c", code) == Ended(0, "False\n", "")
+        assert under_forksafe(tmp_path, "-c", code) == Outcome(0, "True\n", "")
+        assert under_python(tmp_path, "-c", code) == Outcome(0, "False\n", "")
 
 
 class TestPythonInFront:
@@ -262,19 +246,16 @@ class TestHowItEnds:
         """Ctrl-C: the traceback, the exit handlers, and then death by the signal."""
         program("interrupted", tmp_path / "p.py")
         outcomes = []
-        for command in ([sys.executable], [*FORKSAFE, "run"]):
-            process = subprocess.Popen(
-                [*command, "p.py"],
-                cwd=tmp_path,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            assert process.stdout is not None
-            assert process.stdout.readline() == ".\n"
-            process.send_signal(signal.SIGINT)
-            outcomes.append((*process.communicate("\n", timeout=TIMEOUT), process.returncode))
+        pipes = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), "text": True}
+        for words in ([sys.executable], [*FORKSAFE, "run"]):
+            started = Started()
+            process = started.start([*words, "p.py"], dict(os.environ), cwd=tmp_path, **pipes)
+            try:
+                assert process.stdout.readline() == ".\n"
+                process.send_signal(signal.SIGINT)
+                outcomes.append((*process.communicate("\n", timeout=TIMEOUT), process.returncode))
+            finally:
+                started.end()
         plain, ours = outcomes
         assert ours == plain
         assert plain[2] == -signal.SIGINT

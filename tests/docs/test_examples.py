@@ -19,6 +19,7 @@ import importlib.util
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import python
@@ -88,7 +89,7 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(example.source, encoding="utf-8")
     options = ["-m", "pytest", "-p", "no:cacheprovider"] if example.tests else []
-    limits = {"timeout": 110.0, "idle": 3.0, "lives_on": True}
+    limits: dict[str, Any] = {"timeout": 110.0, "idle": 3.0, "lives_on": True}
     done = python(*options, program.name, cwd=tmp_path, merged=True, **limits)
     assert done.healthy, done
     if not example.tests:

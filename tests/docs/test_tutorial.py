@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
+import harness
 import pytest
+from harness import Started
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -41,6 +43,7 @@ class Terminal:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log = directory / "server.log"
+        self.started = Started()
         self.server: subprocess.Popen[bytes] | None = None
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -50,16 +53,9 @@ class Terminal:
         (self.directory / name).write_text(body.replace(PORT, self.port), encoding="utf-8")
 
     def run(self, command: str) -> str:
-        done = subprocess.run(
-            ["sh", "-ec", command.replace(PORT, self.port)],
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        words = ["sh", "-ec", command.replace(PORT, self.port)]
+        done = harness.command(words, cwd=self.directory, timeout=110)
+        assert done.healthy, done
         return done.stdout
 
     def serve(self, command: str) -> None:
@@ -67,13 +63,9 @@ class Terminal:
         self.stop()
         command = "exec " + command.replace(PORT, self.port)
         with self.log.open("wb") as log:
-            self.server = subprocess.Popen(
-                ["sh", "-ec", command],
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            words = ["sh", "-ec", command]
+            self.server = self.started.start(
+                words, dict(os.environ), cwd=self.directory, stdout=log, stderr=log
             )
         deadline = time.monotonic() + 30
         while "Booting worker" not in self.log.read_text():
@@ -91,11 +83,7 @@ class Terminal:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            try:
-                os.killpg(self.server.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # as it should be
-            self.server.wait(10)
+            self.started.end()
             self.server = None
 
 

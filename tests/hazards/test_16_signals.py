@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Callable
 
 import pytest
-from harness import PYPY, Forker, run
+from harness import PYPY, Forker, command_of, run
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -14,11 +14,21 @@ if TYPE_CHECKING:
 FORKS = 60  # under each of four styles
 
 
+def sends(parent: str) -> None:
+    import os
+    import time
+
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    print(flush=True)
+    while os.getppid() == int(parent):
+        os.killpg(0, signal.SIGUSR1)
+        time.sleep(0.002)
+
+
 def storm(fork: Forker) -> None:
     """Fork hundreds of times under SIGUSR1 every 2 ms, sent to the whole group from outside."""
     import os
     import subprocess
-    import sys
     from multiprocessing.util import register_after_fork
 
     parent = os.getpid()
@@ -43,21 +53,7 @@ def storm(fork: Forker) -> None:
             seen_half_reset.append(os.getpid())
 
     signal.signal(signal.SIGUSR1, handler)
-    sender = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            (
-                "import os, signal, time\n"
-                "signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
-                "print(flush=True)\n"
-                f"while os.getppid() == {parent}:\n"
-                "    os.killpg(0, signal.SIGUSR1)\n"
-                "    time.sleep(0.002)\n"
-            ),
-        ],
-        stdout=subprocess.PIPE,
-    )
+    sender = subprocess.Popen(command_of(sends, "", str(parent)), stdout=subprocess.PIPE)
     assert sender.stdout is not None
     sender.stdout.readline()
 
