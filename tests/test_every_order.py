@@ -13,7 +13,9 @@ import pytest
 from harness import OURS, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from things import THINGS, in_order
+from things import STEPS_OF_THINGS, THINGS, in_order
+
+from forksafe._steps import STEPS
 
 # By intention these keep what POSIX does with the files that `File` stands for.
 KEEP_POSIX = {"safe_fork", "hook"}
@@ -27,6 +29,11 @@ NAMES = [
     )
     for name in THINGS
 ]
+
+
+def test_every_step_has_a_thing() -> None:
+    """But for the one that nothing is done by unless it is asked for: see tests/servers."""
+    assert {step.name for step in STEPS} - {"connections"} == STEPS_OF_THINGS
 
 
 @pytest.mark.parametrize("name", NAMES)

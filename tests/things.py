@@ -13,6 +13,7 @@ from witness import MIXED_REPLIES
 class Thing:
     """Something of the program's, made between two forks."""
 
+    step = ""  # the name of the step that mends it
     # What plain os.fork() shows.
     faults: tuple[str, ...] = ()
 
@@ -27,11 +28,20 @@ class Thing:
 
 
 THINGS: dict[str, type[Thing]] = {}
+STEPS_OF_THINGS: set[str] = set()
 
 
-def thing(cls: type[Thing]) -> type[Thing]:
-    THINGS[cls.__name__] = cls
-    return cls
+def thing(step: str, here: bool = True) -> Callable[[type[Thing]], type[Thing]]:
+    """Keep a thing that `step` mends, if there is such a thing `here`."""
+
+    def keep(cls: type[Thing]) -> type[Thing]:
+        STEPS_OF_THINGS.add(step)
+        cls.step = step
+        if here:
+            THINGS[cls.__name__] = cls
+        return cls
+
+    return keep
 
 
 def in_another_thread(target: Callable[[], object]) -> None:
@@ -40,7 +50,7 @@ def in_another_thread(target: Callable[[], object]) -> None:
     threading.Thread(target=target, daemon=True).start()
 
 
-@thing
+@thing("registry")
 class ManagersProxy(Thing):
     faults = MIXED_REPLIES
 
@@ -63,7 +73,7 @@ class ManagersProxy(Thing):
         self.count("parent")
 
 
-@thing
+@thing("registry")
 class Queue(Thing):
     faults = ("Empty",)
 
@@ -81,7 +91,7 @@ class Queue(Thing):
         assert self.queue.get(timeout=2) == "by the child"
 
 
-@thing
+@thing("registry")
 class Callback(Thing):
     faults = ("the callback ran []",)
 
@@ -98,7 +108,7 @@ class Callback(Thing):
         assert self.calls == []
 
 
-@thing
+@thing("registry")
 class Finalizer(Thing):
     faults = ("the parent's finalizer is active in the child",)
 
@@ -114,7 +124,7 @@ class Finalizer(Thing):
         assert self.finalizer.still_active()
 
 
-@thing
+@thing("children")
 class DaemonProcess(Thing):
     faults = ("the child lists its parent's children", "can only join a child process")
 
@@ -149,7 +159,57 @@ class _Executor(Thing):
         assert self.use() == 1
 
 
-@thing
+@thing("identity")
+class ParentProcess(Thing):
+    """What `parent_process()` tells, as in a program that is itself a child of a ``Process``."""
+
+    faults = ("the child takes its grandparent for its parent",)
+
+    def __init__(self) -> None:
+        process: Any = __import__("multiprocessing.process").process
+        process._parent_process = process._ParentProcess("the grandparent", os.getppid(), None)
+        self.parent_process: Callable[[], Any] = process.parent_process
+
+    def child(self) -> None:
+        told = self.parent_process().pid
+        assert told == os.getppid(), "the child takes its grandparent for its parent"
+
+    def after(self) -> None:
+        assert self.parent_process().name == "the grandparent"
+
+
+@thing("scratch directory")
+class ScratchDirectory(Thing):
+    faults = ("the child has its parent's directory",)
+
+    def __init__(self) -> None:
+        from multiprocessing.util import get_temp_dir
+
+        self.path = get_temp_dir()
+
+    def child(self) -> None:
+        from multiprocessing import current_process
+        from multiprocessing.util import get_temp_dir
+
+        # A Process may have it: its parent waits for it.
+        if not current_process().name.startswith("ForkProcess-"):
+            assert get_temp_dir() != self.path, "the child has its parent's directory"
+
+    def after(self) -> None:
+        assert os.path.isdir(self.path)
+
+
+@thing("watchdog", here=not PYPY)
+class Watchdog(Thing):
+    faults = ("hung",)
+
+    def __init__(self) -> None:
+        import faulthandler
+
+        faulthandler.dump_traceback_later(600)
+
+
+@thing("thread pools")
 class ThreadExecutor(_Executor):
     faults = ("TimeoutError", "hung")
 
@@ -162,7 +222,7 @@ class ThreadExecutor(_Executor):
         assert self.use() == 1
 
 
-@thing
+@thing("process executors")
 class ProcessExecutor(_Executor):
     faults = ("TimeoutError", "BrokenProcessPool was not raised", "hung")
 
@@ -179,7 +239,7 @@ class ProcessExecutor(_Executor):
             self.use()
 
 
-@thing
+@thing("pools")
 class Pool(_Executor):
     faults = ("TimeoutError", "hung")
 
@@ -196,7 +256,7 @@ class Pool(_Executor):
             self.use()
 
 
-@thing
+@thing("pools")
 class ThreadPool(Pool):
     def make(self) -> Any:
         from multiprocessing.pool import ThreadPool
@@ -204,7 +264,7 @@ class ThreadPool(Pool):
         return ThreadPool(1)
 
 
-@thing
+@thing("temporary directories")
 class Directory(Thing):
     faults = ("the child deleted it",)
 
@@ -217,7 +277,7 @@ class Directory(Thing):
         assert os.path.isdir(self.directory.name), "the child deleted it"
 
 
-@thing
+@thing("exit handlers")
 class File(Thing):
     """A named temporary file: what `forked()` keeps, and the others by intention do not."""
 
@@ -261,7 +321,7 @@ class _Lines(Thing):
         self.fill()  # for another fork
 
 
-@thing
+@thing("std streams")
 class LogFile(_Lines):
     """A handler whose stream has text in its buffer, as a busy one's has at times."""
 
@@ -285,7 +345,7 @@ class LogFile(_Lines):
         self.logger.warning("by the child")
 
 
-@thing
+@thing("log handlers")
 class PendingRecord(_Lines):
     """A record that waits in a `MemoryHandler`."""
 
@@ -313,7 +373,7 @@ class PendingRecord(_Lines):
         self.handler.flush()
 
 
-@thing
+@thing("std streams")
 class Printed(_Lines):
     """Text that waits in the buffer of stdout, which is a file."""
 
@@ -336,7 +396,45 @@ class Printed(_Lines):
         sys.stdout.flush()  # `forked()` writes nothing of the parent's streams at its end
 
 
-@thing
+@thing("std streams")
+class FullPipe(Thing):
+    """Text that waits in the buffer of a handler's stream, and cannot be written at the fork."""
+
+    faults = ("the child has what its parent wrote",)
+
+    def __init__(self) -> None:
+        import logging
+
+        self.written = b""
+        self.read, self.write = os.pipe()
+        self.stream = open(self.write, "w")
+        logging.getLogger("of a pipe").addHandler(logging.StreamHandler(self.stream))
+        os.set_blocking(self.write, False)
+        with raising(BlockingIOError):
+            while True:
+                os.write(self.write, bytes(65536))
+        os.set_blocking(self.write, True)
+        self.stream.write("by the parent\n")
+
+    def child(self) -> None:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), self.write)
+            self.stream.flush()
+            assert os.fstat(self.write).st_size == 0, "the child has what its parent wrote"
+
+    def meanwhile(self) -> None:
+        if not self.written:
+            os.read(self.read, 1 << 20)
+            self.stream.flush()
+            self.written = os.read(self.read, 100)
+
+    def after(self) -> None:
+        assert self.written == b"by the parent\n"
+
+
+@thing("event loops")
 class EventLoop(Thing):
     faults = ("hung", "the parent's loop is deaf")
 
@@ -360,7 +458,7 @@ class EventLoop(Thing):
         assert in_time, "the parent's loop is deaf"
 
 
-@thing
+@thing("wakeup fd")
 class WakeupDescriptor(Thing):
     faults = ("the child has the parent's wakeup descriptor",)
 
@@ -386,7 +484,7 @@ class WakeupDescriptor(Thing):
         assert number == self.there.fileno()
 
 
-@thing
+@thing("imports")
 class HalfImport(Thing):
     """Another thread is in the middle of importing a module."""
 
@@ -416,7 +514,7 @@ class HalfImport(Thing):
         assert __import__("half").whole
 
 
-@thing
+@thing("forkserver")
 class ForkServer(Thing):
     faults = ("ChildProcessError",)
 
@@ -436,7 +534,7 @@ class ForkServer(Thing):
         self.child()
 
 
-@thing
+@thing("resource tracker")
 class Tracker(Thing):
     """Another thread is inside the resource tracker."""
 
@@ -465,7 +563,7 @@ class Tracker(Thing):
         self.release.set()  # others need it in the parent
 
 
-@thing
+@thing("conditions")
 class Waiter(Thing):
     """Another thread waits in a `Condition`, and would be notified instead of a thread that is."""
 
@@ -505,6 +603,7 @@ class Waiter(Thing):
         assert notified == [True], "nobody was notified"
 
 
+@thing("locks", here=READS_STACKS)
 class Lock(Thing):
     """Another thread is inside ``with lock:``."""
 
@@ -531,11 +630,7 @@ class Lock(Thing):
         assert not self.lock.acquire(blocking=False)
 
 
-if READS_STACKS:
-    thing(Lock)
-
-
-@thing
+@thing("locks")
 class ModulesLock(Thing):
     """Another thread holds a lock of a module of the standard library."""
 
@@ -564,7 +659,7 @@ class ModulesLock(Thing):
         assert not self.lock.acquire(blocking=False)
 
 
-@thing
+@thing("children")
 class LateFamily(Thing):
     """A package like multiprocessing, imported between the two forks, and a child of it."""
 

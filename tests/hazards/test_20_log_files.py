@@ -44,7 +44,9 @@ def _busy_handler(fork: Forker, stream: Callable[[int], Any]) -> None:
     def child() -> str:
         with tempfile.TemporaryFile("w+") as file:
             os.dup2(file.fileno(), write)
+            os.write(2, b"the child logs\n")
             log.info("from the child")
+            os.write(2, b"it has logged\n")
             file.seek(0)
             return file.read()
 
@@ -75,7 +77,8 @@ def test_the_child_logs(program: Callable[[Forker], None], style: str) -> None:
 def test_elsewhere_the_child_hangs(program: Callable[[Forker], None], style: str) -> None:
     """At its first log line, on the lock of the buffer."""
     outcome = run_plain(program, style)
-    assert outcome.shows("the child hung"), outcome
+    assert outcome.shows("hung"), outcome
+    assert "the child logs" in outcome.stderr and "it has logged" not in outcome.stderr
 
 
 def every_line_once(fork: Forker) -> None:
