@@ -485,18 +485,20 @@ def command(
 def python(
     *words: str | os.PathLike[str],
     env: dict[str, str] | None = None,
+    options: Iterable[str] = (),
     quiet: bool = True,
     **limits: Any,
 ) -> Outcome:
     """Run this interpreter.
 
     Args:
-        words: What follows ``python``.
+        words: What follows ``python`` and its options.
         env: Environment variables to add.
+        options: The interpreter's.
         quiet: Whether no DeprecationWarning is shown.
         limits: And what else there is: see `command`.
     """
-    options = _QUIET if quiet else ()
+    options = [*(_QUIET if quiet else ()), *options]
     outcome = command([sys.executable, *options, *words], env=environment(env), **limits)
     print(outcome)  # pytest shows it where the test fails
     return outcome
@@ -504,8 +506,11 @@ def python(
 
 def command_of(program: Callable[..., Any], style: str, *args: str) -> list[str]:
     """Return the command that runs a program: for those that talk to it as it runs. See `run`."""
-    file, name = program.__code__.co_filename, program.__name__
-    return [sys.executable, *_QUIET, "-c", _START, file, name, style, *args]
+    return [sys.executable, *_QUIET, *_words(program, style, *args)]
+
+
+def _words(program: Callable[..., Any], style: str, *args: str) -> list[str]:
+    return ["-c", _START, program.__code__.co_filename, program.__name__, style, *args]
 
 
 def run(program: Callable[..., Any], style: str, *args: str, **limits: Any) -> Outcome:
@@ -518,8 +523,7 @@ def run(program: Callable[..., Any], style: str, *args: str, **limits: Any) -> O
         args: More arguments of the program.
         limits: And options: see `python`.
     """
-    _python, *words = command_of(program, style, *args)
-    outcome = python(*words, quiet=False, **limits)
+    outcome = python(*_words(program, style, *args), **limits)
     assert outcome.returncode != NOT_RUN, outcome  # what did not run proves nothing either way
     return outcome
 
@@ -534,8 +538,8 @@ def run_file(path: str | os.PathLike[str], style: str, *args: str, **limits: Any
     return python("-c", _START, path, "", style, *args, **limits)
 
 
-def script(source: str, *options: str, argv: Iterable[str] = (), **limits: Any) -> Outcome:
+def script(source: str, *options: str, **limits: Any) -> Outcome:
     """Run program text, with nothing before it; `options` are the interpreter's."""
     import textwrap
 
-    return python(*options, "-c", textwrap.dedent(source), *argv, **limits)
+    return python("-c", textwrap.dedent(source), options=options, **limits)

@@ -184,7 +184,7 @@ def process_in_a_forked_child(fork: Forker) -> None:
 def process_subclass_with_a_run_of_its_own(fork: Forker) -> None:
     forksafe.install()
 
-    class Worker(fork.package.get_context("fork").Process):  # type: ignore[name-defined, misc]
+    class Worker(fork.package.get_context("fork").Process):  # type: ignore[misc] # made here
         def run(self) -> None:
             self._target()
 

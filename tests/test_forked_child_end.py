@@ -111,7 +111,8 @@ def leave_more(kept: list[Any], folder: Folder, pipe: int, reopened: Any) -> Non
     archive = zipfile.ZipFile(folder / "zip", "w")
     archive.writestr("member", "zip")
     kept.append(archive)
-    shelf = shelve.Shelf(dbm.dumb.open(folder / "shelf"), writeback=True)
+    database: Any = dbm.dumb.open(folder / "shelf")
+    shelf: shelve.Shelf[list[str]] = shelve.Shelf(database, writeback=True)
     shelf["key"] = ["written at once"]
     shelf["key"].append("and at its end")
     kept.append(shelf)
@@ -141,7 +142,8 @@ def lost_more(folder: Folder, pipe: int) -> set[str]:
         zipfile.ZipFile(folder / "zip").read("member")
     except (zipfile.BadZipFile, OSError):
         lost.add("zip")
-    if len(shelve.Shelf(dbm.dumb.open(folder / "shelf", "r"))["key"]) < 2:
+    database: Any = dbm.dumb.open(folder / "shelf", "r")
+    if len(shelve.Shelf(database)["key"]) < 2:
         lost.add("shelf")
     if text_of(folder / "generator") != "done":
         lost.add("generator")

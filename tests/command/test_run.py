@@ -463,6 +463,7 @@ class TestWhatIsNoProgram:
 
     def test_an_executable(self, tmp_path: Path) -> None:
         path = shutil.which("ls")
+        assert path
         for name in ("ls", path):
             assert f"{path} is not a Python program: it is a binary" in refused(tmp_path, name)
 

@@ -18,7 +18,7 @@ def program(fork: Forker) -> None:
             for number in range(ROUNDS):
                 shared[key] = number
                 assert shared[key] == number, "a reply to the other"
-            return shared[key]
+            return int(shared[key])
 
         child = fork(count, "child")
         count("parent")

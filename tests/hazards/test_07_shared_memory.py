@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 from harness import NEW_TRACKER, WITHOUT_GIL, Forker, run
@@ -19,7 +19,7 @@ def program(fork: Forker) -> None:
     import os
     from multiprocessing.shared_memory import SharedMemory
 
-    memory = SharedMemory(create=True, size=64)
+    memory: Any = SharedMemory(create=True, size=64)
     memory.buf[0] = 1
     read, write = os.pipe()
     assert fork.run(_attach_and_note_the_end, memory.name, write) == 1
@@ -67,7 +67,7 @@ def program_made_in_the_child(fork: Forker) -> None:
 
     mine = SharedMemory(create=True, size=64)
     name = fork.run(_make)
-    theirs = SharedMemory(name)  # the tracker that both share keeps it
+    theirs: Any = SharedMemory(name)  # the tracker that both share keeps it
     assert theirs.buf[0] == 7
     theirs.close()
     theirs.unlink()
@@ -78,7 +78,7 @@ def program_made_in_the_child(fork: Forker) -> None:
 def program_of_a_grandchild(fork: Forker) -> None:
     from multiprocessing.shared_memory import SharedMemory
 
-    memory = SharedMemory(create=True, size=64)
+    memory: Any = SharedMemory(create=True, size=64)
     memory.buf[0] = 1
     assert fork.run(lambda: fork.run(_attach, memory.name, end="_exit")) == 1
     again = SharedMemory(memory.name)
@@ -90,7 +90,7 @@ def program_of_a_grandchild(fork: Forker) -> None:
 def program_untracked(fork: Forker) -> None:
     from multiprocessing.shared_memory import SharedMemory
 
-    memory = SharedMemory(create=True, size=64)
+    memory: Any = SharedMemory(create=True, size=64)
     memory.buf[0] = 1
     assert fork.run(_attach, memory.name, False) == 1
     again = SharedMemory(memory.name, track=False)
@@ -102,9 +102,9 @@ def program_untracked(fork: Forker) -> None:
 def _attach(name: str, *track: bool) -> int:
     from multiprocessing.shared_memory import SharedMemory
 
-    memory = SharedMemory(name, track=track[0]) if track else SharedMemory(name)
+    memory: Any = SharedMemory(name, track=track[0]) if track else SharedMemory(name)
     memory.buf[1] = 2
-    value = memory.buf[0]
+    value = int(memory.buf[0])
     memory.close()
     return value
 
@@ -112,10 +112,10 @@ def _attach(name: str, *track: bool) -> int:
 def _make() -> str:
     from multiprocessing.shared_memory import SharedMemory
 
-    memory = SharedMemory(create=True, size=64)
+    memory: Any = SharedMemory(create=True, size=64)
     memory.buf[0] = 7
     memory.close()
-    return memory.name
+    return str(memory.name)
 
 
 def healthy_and_silent(program: Callable[..., None], style: str) -> None:

@@ -19,7 +19,7 @@ def program_lock(fork: Forker) -> None:
     from multiprocessing import resource_tracker
     from multiprocessing.shared_memory import SharedMemory
 
-    tracker = resource_tracker._resource_tracker
+    tracker: Any = resource_tracker._resource_tracker
     memory = SharedMemory(create=True, size=8)
     inside, go_on = threading.Event(), threading.Event()
 
@@ -50,13 +50,13 @@ def program_relaunch(fork: Forker) -> None:
     from multiprocessing import resource_tracker
 
     warnings.simplefilter("ignore", UserWarning)  # "process died unexpectedly, relaunching"
-    tracker = resource_tracker._resource_tracker
+    tracker: Any = resource_tracker._resource_tracker
     tracker.ensure_running()
     pid = tracker._pid
 
     def after_its_death() -> int:
         _use_shared_memory()
-        return tracker._pid
+        return int(tracker._pid)
 
     os.kill(pid, signal.SIGKILL)
     poll = select.poll()
@@ -74,7 +74,7 @@ def program_stop(fork: Forker) -> None:
     import os
     from multiprocessing import resource_tracker
 
-    tracker = resource_tracker._resource_tracker
+    tracker: Any = resource_tracker._resource_tracker
     tracker.ensure_running()
     pid = tracker._pid
     for end in ("exit", "_exit"):
@@ -108,7 +108,7 @@ def program_never_waits(fork: Forker) -> None:
 
         os.waitpid = spy
         _use_shared_memory()
-        tracker = resource_tracker._resource_tracker
+        tracker: Any = resource_tracker._resource_tracker
         os.close(tracker._fd)  # the next use finds it dead
         tracker._fd = os.open(os.devnull, os.O_RDONLY)
         import warnings
@@ -124,7 +124,7 @@ def program_never_waits(fork: Forker) -> None:
 def _use_shared_memory() -> str:
     from multiprocessing.shared_memory import SharedMemory
 
-    memory = SharedMemory(create=True, size=8)
+    memory: Any = SharedMemory(create=True, size=8)
     memory.buf[0] = 1
     memory.close()
     memory.unlink()
@@ -169,7 +169,7 @@ def program_descriptors_closed(fork: Forker) -> None:
     import os
     from multiprocessing import resource_tracker
 
-    tracker = resource_tracker._resource_tracker
+    tracker: Any = resource_tracker._resource_tracker
     files: list[int] = []
 
     def still_open() -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import PYPY, Forker, run, run_plain
 
 
-def ends_with(context: object, code: int) -> bool:
+def ends_with(context: Any, code: int) -> bool:
     """Tell whether a Process of `context` runs, and ends with `code` as it should."""
-    process = context.Process(target=sys.exit, args=(code,))  # type: ignore[attr-defined]
+    process = context.Process(target=sys.exit, args=(code,))
     process.start()
     process.join(20)
-    return process.exitcode == code
+    return bool(process.exitcode == code)
 
 
 def program(fork: Forker) -> None:
@@ -43,7 +44,7 @@ def test_breaks_without(style: str) -> None:
 def stopping(fork: Forker) -> None:
     import multiprocessing.forkserver
 
-    server = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = multiprocessing.forkserver._forkserver
     server.ensure_running()
     asked, answer = os.pipe()
     child = fork(lambda: os.read(asked, 1).decode())

@@ -245,7 +245,8 @@ def own_pool(fork: Forker) -> None:
         with make_pool("multiprocessing", "Pool", 2) as pool:
             mine = os.getpid()
             assert fork.run(lambda: refusals(pool, mine), end="_exit") == 11
-            return pool.map(abs, [-1, -2])
+            mapped: list[int] = pool.map(abs, [-1, -2])
+            return mapped
 
     # A pool's workers are daemons; a daemonic Process may have no children, but this is none.
     assert fork.run(child, end="_exit") == [1, 2]
@@ -339,7 +340,7 @@ def quiet(fork: Forker) -> None:
 
     executor = ProcessPoolExecutor(1, mp_context=get_context("fork"))
     executor.submit(abs, -1).result()
-    wakeup = executor._executor_manager_thread_wakeup
+    wakeup: Any = executor._executor_manager_thread_wakeup
     # The parent's thread is kept from reading what would arrive: it waits at this lock.
     inside, go_on = threading.Event(), threading.Event()
     clear = wakeup.clear
@@ -440,7 +441,7 @@ def never_started(fork: Forker) -> None:
         return True
 
     children = [fork(use, 20) for _ in range(3)]
-    assert fork.run(lambda: executor.shutdown() or True) is True  # before any use
+    assert fork.run(executor.shutdown) is None  # before any use
     os.write(write, b"xxx")
     for child in children:
         assert child.result(30) is True

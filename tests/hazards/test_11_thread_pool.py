@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from threading import Event
+from typing import Any
 
 import pytest
 from harness import PYPY, READS_STACKS, Forker, raising, run, run_plain
@@ -78,11 +80,17 @@ def test_initializer_names_and_limit_are_kept(style: str) -> None:
     assert outcome.healthy, outcome
 
 
+def busy(begun: Event, release: Event) -> bool:
+    begun.set()
+    return release.wait()
+
+
 def not_twice(fork: Forker) -> None:
     import threading
     from concurrent.futures import (
         FIRST_COMPLETED,
         BrokenExecutor,
+        Future,
         ThreadPoolExecutor,
         as_completed,
         wait,
@@ -98,9 +106,9 @@ def not_twice(fork: Forker) -> None:
         return mark
 
     executor = ThreadPoolExecutor(1)
-    done = executor.submit(abs, -5)
+    done: Future[Any] = executor.submit(abs, -5)
     assert done.result() == 5
-    futures = [executor.submit(work, mark) for mark in (b"a", b"b", b"c")]
+    futures: list[Future[Any]] = [executor.submit(work, mark) for mark in (b"a", b"b", b"c")]
     cancelled = executor.submit(work, b"d")
     assert cancelled.cancel()
     begun.wait()
@@ -149,7 +157,7 @@ def shut_down(fork: Forker) -> None:
 
     begun, release = threading.Event(), threading.Event()
     executor = ThreadPoolExecutor(1)
-    running = executor.submit(lambda: begun.set() or release.wait())
+    running = executor.submit(busy, begun, release)
     queued = executor.submit(abs, -1)
     begun.wait()
     executor.shutdown(wait=False)
@@ -186,9 +194,9 @@ def locked(fork: Forker) -> None:
     import threading
     from concurrent.futures import ThreadPoolExecutor
 
-    executor = ThreadPoolExecutor(1)
+    executor: Any = ThreadPoolExecutor(1)
     begun, release = threading.Event(), threading.Event()
-    running = executor.submit(lambda: begun.set() or release.wait())
+    running = executor.submit(busy, begun, release)
     begun.wait()
     held, unlock = threading.Event(), threading.Event()
 
@@ -203,7 +211,7 @@ def locked(fork: Forker) -> None:
 
     def child() -> int:
         assert running.exception() is not None
-        value = executor.submit(abs, -1).result()
+        value: int = executor.submit(abs, -1).result()
         executor.shutdown()
         return value
 
@@ -228,7 +236,7 @@ def from_its_own_thread(fork: Forker) -> None:
 
     executor = ThreadPoolExecutor(2)
     begun, release = threading.Event(), threading.Event()
-    other = executor.submit(lambda: begun.set() or release.wait())
+    other = executor.submit(busy, begun, release)
     begun.wait()
 
     def child() -> int:
@@ -354,9 +362,7 @@ def default_executor(fork: Forker) -> None:
     begun, release = threading.Event(), threading.Event()
 
     async def leave_running() -> asyncio.Future[bool]:
-        running = asyncio.get_running_loop().run_in_executor(
-            None, lambda: begun.set() or release.wait()
-        )
+        running = asyncio.get_running_loop().run_in_executor(None, busy, begun, release)
         begun.wait()
         return running
 
@@ -404,8 +410,8 @@ def leaving(fork: Forker) -> None:
 
     assert fork.run(child, end="exit") is True
     with executor:
-        assert fork.run(lambda: executor.shutdown() or True) is True
-    assert fork.run(lambda: executor.shutdown() or True) is True
+        assert fork.run(executor.shutdown) is None
+    assert fork.run(executor.shutdown) is None
 
 
 def test_collected_and_shut_down_in_the_child(style: str) -> None:

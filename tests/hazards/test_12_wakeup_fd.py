@@ -51,7 +51,7 @@ def stopped_loop(fork: Forker) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        stops = []
+        stops: list[str] = []
         loop.add_signal_handler(signal.SIGTERM, stops.append, "parent")
         loop.add_signal_handler(signal.SIGUSR1, stops.append, "not to die of")
 

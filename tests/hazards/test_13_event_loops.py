@@ -7,6 +7,7 @@ lost shows as a hang, which `run` ends.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 from harness import Forker, run, run_plain
@@ -14,7 +15,7 @@ from harness import Forker, run, run_plain
 SELECTORS = ("PollSelector", "SelectSelector")  # beside the default one
 
 
-def new_loop(selector: str = "") -> object:
+def new_loop(selector: str = "") -> Any:
     import asyncio
     import os
     import selectors
@@ -44,7 +45,7 @@ def readers(fork: Forker) -> None:
         loop.add_reader(read, heard.set)
 
         def child() -> bool:
-            removed = loop.remove_reader(read)
+            removed: bool = loop.remove_reader(read)
             loop.remove_reader(loop._ssock.fileno())
             own, _ = os.pipe()
             loop.add_reader(own, heard.set)
@@ -72,7 +73,7 @@ def closed_in_the_child(fork: Forker) -> None:
 
     def child() -> bool:
         loop.close()
-        return loop.is_closed()
+        return bool(loop.is_closed())
 
     assert fork.run(child) is True
 
@@ -80,7 +81,7 @@ def closed_in_the_child(fork: Forker) -> None:
         os.write(write, b"x")
         await heard.wait()
         loop.remove_reader(read)
-        return await loop.run_in_executor(None, slowly)
+        return int(await loop.run_in_executor(None, slowly))
 
     assert loop.run_until_complete(main()) == 42
 
@@ -91,12 +92,12 @@ def dropped_in_the_child(fork: Forker) -> None:
     import gc
 
     asyncio.set_event_loop(new_loop())
-    policy = asyncio.events._event_loop_policy
+    policy = vars(asyncio.events)["_event_loop_policy"]
     fork.run(gc.collect, end="_exit")
     loop = policy._local._loop
 
     async def main() -> int:
-        return await loop.run_in_executor(None, slowly)
+        return int(await loop.run_in_executor(None, slowly))
 
     assert loop.run_until_complete(main()) == 42
 
@@ -197,7 +198,7 @@ def registrations(fork: Forker) -> None:
         return os.getpid()
 
     def child() -> int:
-        return fork.run(serve_one, end="_exit")
+        return int(fork.run(serve_one, end="_exit"))
 
     assert len({fork.run(child, end="_exit"), fork.run(serve_one, end="_exit")}) == 2
     serve_one()
@@ -299,8 +300,7 @@ def left_over(fork: Forker) -> None:
     import gc
     import os
 
-    global kept
-    kept = new_loop()
+    globals()["kept"] = new_loop()
     new_loop()  # garbage, with a cycle or without
     read, write = os.pipe()
     stderr = os.dup(2)
@@ -328,7 +328,12 @@ def closed_readers(fork: Forker) -> None:
     loop.add_reader(gone, heard.append, "gone")
     os.close(gone)
     read, write = os.pipe()
-    loop.add_reader(read, lambda: (heard.append("reader"), loop.stop()))
+
+    def hear() -> None:
+        heard.append("reader")
+        loop.stop()
+
+    loop.add_reader(read, hear)
     loop.add_writer(os.pipe()[1], heard.append, "writer")
 
     def child() -> list[str]:
@@ -382,7 +387,7 @@ def no_descriptors(fork: Forker) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
     async def main() -> int:
-        return await loop.run_in_executor(None, slowly)
+        return int(await loop.run_in_executor(None, slowly))
 
     assert loop.run_until_complete(main()) == 42
 

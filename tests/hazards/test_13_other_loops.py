@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from harness import PYPY, Forker, run
 
@@ -34,19 +36,19 @@ def unknown_selector(fork: Forker) -> None:
         def __init__(self) -> None:
             self.wrapped = selectors.PollSelector()
 
-        def register(self, *args: object) -> object:
-            return self.wrapped.register(*args)
+        def register(self, *args: Any, **more: Any) -> Any:
+            return self.wrapped.register(*args, **more)
 
-        def unregister(self, *args: object) -> object:
-            return self.wrapped.unregister(*args)
+        def unregister(self, *args: Any, **more: Any) -> Any:
+            return self.wrapped.unregister(*args, **more)
 
-        def modify(self, *args: object) -> object:
-            return self.wrapped.modify(*args)
+        def modify(self, *args: Any, **more: Any) -> Any:
+            return self.wrapped.modify(*args, **more)
 
-        def select(self, timeout: float | None = None) -> object:
+        def select(self, timeout: float | None = None) -> Any:
             return self.wrapped.select(timeout)
 
-        def get_map(self) -> object:
+        def get_map(self) -> Any:
             return self.wrapped.get_map()
 
     loop = asyncio.SelectorEventLoop(Foreign())
@@ -98,7 +100,7 @@ def tornado_program(fork: Forker) -> None:
     from tornado.netutil import bind_sockets
     from tornado.web import Application, RequestHandler
 
-    class Pid(RequestHandler):
+    class Pid(RequestHandler):  # type: ignore[misc] # its types are not everywhere
         def get(self) -> None:
             self.write(str(os.getpid()))
 
@@ -121,7 +123,7 @@ def tornado_program(fork: Forker) -> None:
             response = await AsyncHTTPClient(force_instance=True).fetch(url)
             return int(response.body)
 
-        pid = loop.run_sync(ask, timeout=5)
+        pid: int = loop.run_sync(ask, timeout=5)
         assert pid == os.getpid()
         return pid
 

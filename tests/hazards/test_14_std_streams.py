@@ -203,14 +203,16 @@ def program_layers(fork: Forker) -> None:
     import threading
 
     path = _to_file(1)
-    sys.stdout.reconfigure(encoding="utf-16-le", errors="backslashreplace", newline="\r\n")
-    sys.stdout.reconfigure(line_buffering=True)
-    sys.stdout.write("one\ntwo")
+    out: Any = sys.stdout
+    err: Any = sys.stderr
+    out.reconfigure(encoding="utf-16-le", errors="backslashreplace", newline="\r\n")
+    out.reconfigure(line_buffering=True)
+    out.write("one\ntwo")
     read, write = os.pipe()
     threading.Thread(target=os.read, args=(read, 1)).start()  # it may be inside of any C code
 
     def state() -> list[object]:
-        out, err = sys.stdout, sys.stderr
+        assert (out, err) == (sys.stdout, sys.stderr)
         found: list[object] = [id(o) for o in (out, out.buffer, out.buffer.raw, err, err.buffer)]
         for stream in (out, err):
             found += [
@@ -376,7 +378,7 @@ def program_other_kinds(fork: Forker) -> None:
     usual = sys.stdout
     try:
         for stream in (None, closed, detached, memory, subclass, Bare(), over_memory):
-            sys.stdout = stream  # type: ignore[assignment]
+            sys.stdout = stream
 
             def in_child(stream: object = stream) -> bool:
                 if stream is memory:
@@ -406,6 +408,7 @@ def program_original_behind_a_replacement(fork: Forker) -> None:
     sys.stdout.write("once ")
     sys.stdout = io.StringIO()
     assert fork.run(lambda: True)
+    assert sys.__stdout__
     sys.__stdout__.flush()
     assert _content(path) == "once "
 

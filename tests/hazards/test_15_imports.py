@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 from harness import Forker, run, run_plain
@@ -45,7 +45,7 @@ class _Importing:
         import sys
         import threading
 
-        gate = sys.modules["gate"]
+        gate: Any = sys.modules["gate"]
         self._go_on = threading.Event()
         there = threading.Event()
         self.error: BaseException | None = None
@@ -162,7 +162,7 @@ def program_submodule(fork: Forker) -> None:
         assert sys.modules["package.first"] is package.first
         second = importlib.import_module("package.second")
         assert package.second is second
-        return second.after
+        return int(second.after)
 
     assert fork(in_child, end="_exit").result(8) == 2
     importing.finish()
@@ -197,7 +197,7 @@ def program_finder(fork: Forker) -> None:
     def in_child() -> int:
         import found
 
-        return found.after
+        return int(found.after)
 
     assert fork(in_child, end="_exit").result(8) == 2
     importing.finish()
@@ -214,7 +214,7 @@ def program_own_import(fork: Forker) -> None:
         outer__inner="import gate\nimport forking\nafter = 2\n",
     )
     importing = _Importing("halfway")
-    gate = sys.modules["gate"]
+    gate: Any = sys.modules["gate"]
 
     def in_child() -> tuple[object, ...]:
         # The names of this very import are still those of the half-initialised modules.
@@ -294,12 +294,13 @@ def program_waiting_thread(fork: Forker) -> None:
 
     def forking() -> list[int]:
         waiting = wait_for("forking")
-        answer = fork(in_child, end="_exit").result()
+        answer: list[int] = fork(in_child, end="_exit").result()
         threads.append(waiting)
         return answer
 
     threads = [wait_for("halfway")]
-    sys.modules["gate"].fork = forking
+    gate: Any = sys.modules["gate"]
+    gate.fork = forking
     import forking as module
 
     assert module.answer == [2, 2]
@@ -320,7 +321,7 @@ def program_recurring_thread(fork: Forker) -> None:
 
     _write(slow=HALF_WAY, forking="import gate\nanswer = gate.fork()\nafter = 2\n")
     bootstrap = sys.modules["_frozen_importlib"]
-    gate = sys.modules["gate"]
+    gate: Any = sys.modules["gate"]
 
     def in_child() -> int | None:
         there, go_on = threading.Event(), threading.Event()

@@ -111,7 +111,7 @@ def syslog_over_tcp(fork: Forker) -> None:
     )
 
 
-CONTROLS = {
+CONTROLS: dict[Callable[[Forker], None], str] = {
     waiting_records: "AssertionError: ['before the fork'",
     socket_handler: "a child wrote to the parent's connection",
     syslog_over_tcp: "a child wrote to the parent's connection",
@@ -130,4 +130,4 @@ def test_they_are_the_parents(program: Callable[[Forker], None], style: str) -> 
 def test_elsewhere_both_write_them(program: Callable[[Forker], None], style: str) -> None:
     """Records twice; two processes in one conversation."""
     outcome = run(program, style)
-    assert CONTROLS[program] in outcome.output, outcome
+    assert outcome.shows(CONTROLS[program]), outcome

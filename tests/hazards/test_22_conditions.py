@@ -68,7 +68,7 @@ def subclass(fork: Forker) -> None:
 def semaphore(fork: Forker) -> None:
     import threading
 
-    one = threading.Semaphore(0)
+    one: Any = threading.Semaphore(0)
     _waits(one.acquire, one._cond)
     assert fork.run(_wakes, one.acquire, one._cond, one.release), "not woken"
 
@@ -105,7 +105,7 @@ def barrier(fork: Forker) -> None:
     """Two must meet; one that vanished does not count, or one alone would pass."""
     import threading
 
-    one = threading.Barrier(2)
+    one: Any = threading.Barrier(2)
     _waits(one.wait, one._cond)
 
     def child() -> tuple[bool, int]:

@@ -109,14 +109,14 @@ def inside_of_a_module(fork: Forker) -> None:
 
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     seen: list[bool] = []
-    found = _strptime._TimeRE_cache  # type: ignore[attr-defined]
+    found = _strptime._TimeRE_cache
 
     class Cache(type(found)):  # type: ignore[misc] # decided at run time
         @property
         def locale_time(self) -> Any:
             if not seen:
                 seen.append(True)
-                lock: Any = _strptime._cache_lock  # type: ignore[attr-defined]
+                lock: Any = _strptime._cache_lock
                 seen.append(fork.run(lock.locked, end="_exit"))
             return self.__dict__["locale_time"]
 

@@ -59,14 +59,15 @@ def goes_on(fork: Forker) -> None:
 
 def put_back(fork: Forker) -> None:
     import faulthandler
+    import inspect
 
     import forksafe
 
     ours = faulthandler.dump_traceback_later
     forksafe.uninstall()
     assert faulthandler.dump_traceback_later is not ours
-    assert type(faulthandler.dump_traceback_later) is type(len)
-    assert type(faulthandler.cancel_dump_traceback_later) is type(len)
+    assert inspect.isbuiltin(faulthandler.dump_traceback_later)
+    assert inspect.isbuiltin(faulthandler.cancel_dump_traceback_later)
     forksafe.install()
     assert faulthandler.dump_traceback_later is ours
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import partial
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -71,6 +72,7 @@ class Core:
 
 class Slotted:
     __slots__ = ("lock",)
+    lock: Any
 
 
 class Library:
@@ -192,7 +194,7 @@ def _held_by_others(fork: Forker, make: Callable[[], Any]) -> None:
 
     def child() -> tuple[list[str], str | None]:
         stuck = _stuck(locks)
-        forksafe = sys.modules.get("forksafe")
+        forksafe: Any = sys.modules.get("forksafe")
         return stuck, forksafe and (forksafe.last_reset() or {}).get("locks")
 
     stuck, told = fork.run(child, end="_exit")
@@ -284,7 +286,13 @@ def cache_with_a_slow_loader(fork: Forker) -> None:
 
     holders = Holders()
     stays: list[Callable[[], None]] = []
-    cache = Cache(lambda key: stays.pop()() or key if stays else key)
+
+    def load(key: str) -> str:
+        if stays:
+            stays.pop()()
+        return key
+
+    cache = Cache(load)
 
     def hold(stay: Callable[[], None]) -> None:
         stays.append(stay)
@@ -318,7 +326,7 @@ def opentelemetry_export(fork: Forker) -> None:
 
     exporting, go_on = threading.Event(), threading.Event()
 
-    class Exporter(MetricExporter):
+    class Exporter(MetricExporter):  # type: ignore[misc] # its types are not everywhere
         def export(self, *args: Any, **kwargs: Any) -> Any:
             exporting.set()
             go_on.wait()
@@ -356,7 +364,7 @@ def urllib3_pools(fork: Forker) -> None:
     holders = Holders()
     stays: list[Callable[[], None]] = []
 
-    class Pool(urllib3.HTTPConnectionPool):
+    class Pool(urllib3.HTTPConnectionPool):  # type: ignore[misc] # its types are not everywhere
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             if stays:
                 stays.pop()()
@@ -561,7 +569,7 @@ def at_random(fork: Forker) -> None:
 
         for _ in range(decide.randint(1, 3)):
             depth = [free.pop() for _ in range(decide.randint(0, min(2, len(free))))]
-            holders.start(lambda stay, depth=depth: hold(stay, depth))
+            holders.start(partial(hold, depth=depth))
         for place in mine:
             locks[place].acquire()
 
@@ -622,7 +630,8 @@ def turned_off(fork: Forker) -> None:
     import forksafe
 
     forksafe.install(free_locks=False)
-    locks = {"own": threading.Lock(), "queue": threading.Condition(threading.Lock())}
+    condition = threading.Condition(threading.Lock())
+    locks: dict[str, Any] = {"own": threading.Lock(), "queue": condition}
     holders = Holders()
 
     def hold(stay: Callable[[], None]) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 
 import pytest
+from harness import run
 from serving import (
     SRC,
     Answer,
@@ -138,17 +138,25 @@ def test_audit_in_the_log(site: Site, allow: str) -> None:
     ended_well(server, site)
 
 
+def binds_no_setting() -> None:
+    import forksafe.gunicorn as module
+
+    assert "gunicorn" not in sys.modules
+    star: dict[str, object] = {}
+    exec("from forksafe.gunicorn import *", star)
+    del star["__builtins__"]
+    from gunicorn.config import Config
+
+    assert not star and not set(vars(module)) & set(Config().settings)
+    import forksafe
+
+    assert forksafe.installed()
+
+
 def test_binds_no_setting() -> None:
     """Gunicorn applies every name of a configuration module that a setting has."""
-    program = (
-        "import forksafe.gunicorn as module, sys; assert 'gunicorn' not in sys.modules\n"
-        "star = {}; exec('from forksafe.gunicorn import *', star); del star['__builtins__']\n"
-        "from gunicorn.config import Config\n"
-        "assert not star and not set(vars(module)) & set(Config().settings)\n"
-        "import forksafe; assert forksafe.installed()"
-    )
-    command = [sys.executable, "-c", program]
-    assert subprocess.run(command, env={"PYTHONPATH": str(SRC)}).returncode == 0
+    outcome = run(binds_no_setting, "", env={"PYTHONPATH": str(SRC)})
+    assert outcome.healthy, outcome
 
 
 @pytest.mark.parametrize("page", ["/executor", "/loop"])

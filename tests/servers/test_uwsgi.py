@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from harness import python
 from serving import (
     SRC,
     Load,
@@ -204,12 +203,7 @@ def test_osafterfork_option_aborts(site: Site) -> None:
 
 def test_import_elsewhere() -> None:
     """Outside of uWSGI the import fails, with what to do instead."""
-    result = subprocess.run(
-        [sys.executable, "-c", "import forksafe.uwsgi"],
-        env={**os.environ, "PYTHONPATH": str(SRC)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    result = python("-c", "import forksafe.uwsgi", env={"PYTHONPATH": str(SRC)})
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: forksafe.uwsgi is for uWSGI's own processes")
     assert "forksafe.install()" in last
