@@ -83,7 +83,7 @@ def run(symptom: Symptom, style: str) -> str:
     environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS / "docs")])
     words = [sys.executable, "-W", "ignore::DeprecationWarning", str(TESTS / "matrix" / "one.py")]
     words += [str(found[0]), symptom.program, style]
-    done = command(words, env=environ, merged=True, timeout=110, idle=3.0, lives_on=True)
+    done = command(words, env=environ, merged=True, timeout=110, idle=3.0)
     status = done.returncode
     assert status != NOT_RUN, done
     return done.stdout + ("" if status == 0 else HANGS if status is None else f"\n{status}")
