@@ -389,9 +389,9 @@ def program_other_kinds(fork: Forker) -> None:
 
             assert fork.run(in_child, end="_exit"), stream
         with tempfile.SpooledTemporaryFile(mode="w+") as spooled:
-            sys.stdout = spooled  # type: ignore[assignment]
+            sys.stdout = spooled
             assert fork.run(lambda: True, end="_exit")
-            assert not spooled._rolled, "it has become a file, which both processes share"
+            assert not vars(spooled)["_rolled"], "it has become a file, which both processes share"
         del sys.stdout
         assert fork.run(lambda: not hasattr(sys, "stdout"), end="_exit")
     finally:
