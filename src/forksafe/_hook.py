@@ -5,12 +5,13 @@ What happens at a fork, in order, and who does it:
 1. Somebody calls ``os.fork()``: the program, a server, `safe_fork()`, `forked()`. The latter two
    put a `ForkEvent` in place first (`asks`): this fork gets the reset without `install()` too.
 2. `_before`, in the parent. `who_forks` reads off the stack whether the child is about to exec (it
-   is left alone) or is one of ``Process.start()``. Streams are flushed, then signals are blocked.
-   The steps note what the child will not be able to see. We look at the stacks of the other
-   threads, and let none of them run from there on; last come the notes that go by that.
+   is left alone) or is one of ``Process.start()``. What `install()` was asked for comes first: the
+   audit, the freeze. Streams are flushed, then signals are blocked. The steps note what the child
+   will not be able to see. We look at the stacks of the other threads, and let none of them run
+   from there on; last come the notes that go by that, and again if a thread has run all the same.
 3. The kernel forks; the at-fork hooks run, in the order of their registration.
 4. `_rest`, in the parent, also where the fork failed: what the notes changed is taken back, and the
-   signals are restored.
+   signals are restored. A second hook tells what the audit found, and has handlers of signals run.
 5. `_after_in_child`: the steps make the process whole, among them multiprocessing's own entries of
    its after-fork registry. Then the program's signal mask is restored, and the program's own
    callbacks run. The child of ``Process.start()`` runs its registry itself, and so this last part.
@@ -234,9 +235,8 @@ def _rest(event: ForkEvent) -> Iterator[None]:
                     event.undo = event.undo[1:]
                 thread.event, thread.rest = outer
                 event.ended = True
-                if not event.keeps_mask:
-                    arrive = event.release_in_hook(False).clear
-                    thread.handlers = _tell_first(event.told, arrive) if event.told else arrive
+                arrive = tuple if event.keeps_mask else event.release_in_hook(False).clear
+                thread.handlers = _tell_first(event.told, arrive) if event.told else arrive
                 break
             except GeneratorExit:
                 return
