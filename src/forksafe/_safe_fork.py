@@ -63,8 +63,8 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
     if _count() and _with_bodies.spans is None:
         try:
             _with_bodies.load()
-        except (ImportError, OSError):
-            pass  # no descriptor is left: the locks of other threads stay as they are
+        except (ImportError, OSError, AttributeError):
+            pass  # no descriptor is left, or a handler forks in here: those locks stay
     rest = asks(event)
     if rest is None:
         return int(_os_fork())

@@ -292,6 +292,30 @@ def test_wrong_arguments(call: str) -> None:
     assert not forksafe.installed()
 
 
+def in_a_block() -> int:
+    import socket
+    import warnings
+
+    import forksafe
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        warnings.catch_warnings(record=True) as told,
+    ):
+        client = socket.create_connection(server.getsockname())
+        warnings.simplefilter("always", forksafe.ForkHazardWarning)
+        forksafe.install(on_hazard="warn")
+        with forksafe.forked():
+            pass
+        client.close()
+    return sum(issubclass(each.category, forksafe.ForkHazardWarning) for each in told)
+
+
+def test_the_hook_tells_of_the_fork_of_a_block_too() -> None:
+    """``forked()`` without `on_hazard`, under ``install(on_hazard="warn")``."""
+    assert value(in_a_block) == 1
+
+
 @pytest.mark.parametrize(
     ("pattern", "matches"),
     [

@@ -79,10 +79,10 @@ class Stacks:
         self.places: list[Any] | None = _places(me, frames)  # None has us look again
         # Whether every other thread has nothing to do, and so is in no C code but its wait.
         self.asleep, readable = bool(comes_last), others_can_be_read()
-        for path in [each for each in _waiting if each.partition(":")[0] in sys.modules]:
-            code = find(*path.split(":"))
+        for path, (variables, sleeps) in list(_waiting.items()):
+            code = find(*path.split(":")) if path.partition(":")[0] in sys.modules else None
             if code is not None:
-                variables, sleeps = _waiting.pop(path)
+                _waiting.pop(path, None)  # another thread may fork, too
                 if variables:
                     _known[id(code)] = path, variables, code
                 if sleeps and _with_bodies.spans is not None:

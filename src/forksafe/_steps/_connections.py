@@ -11,11 +11,9 @@ from .._fork_event._typing import Any
 
 def drops(wanted: bool) -> Any:
     """Return what `ForkEvent.drop_connections` is to be."""
-    if not wanted:
-        return None
-    from .._libraries import _heap
-
-    return _heap
+    if wanted:
+        from .._libraries import _heap
+    return _heap if wanted else None
 
 
 class ConnectionsStep(Step):

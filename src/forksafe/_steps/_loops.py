@@ -60,7 +60,7 @@ class EventLoopsStep(Step):
         loops, handlers = current_loops(), _suspendable()
         return (loops, handlers) if loops or handlers else NOTHING
 
-    def reset(self, fork: ForkEvent, note: tuple[list[Any], list[tuple[int, Any]]] | None) -> bool:
+    def reset(self, fork: ForkEvent, note: Any) -> bool | str:
         if note is None:
             _begin(None)
         loops, handlers = note or (current_loops(), _suspendable())
@@ -69,8 +69,11 @@ class EventLoopsStep(Step):
                 c.signal(number, _default(number))
                 _suspended[number] = handler
         KEPT.extend(loops)  # asyncio's hook would free them inside the fork, where they would close
-        for loop in sorted(loops, key=lambda loop: not isinstance(loop, _loop_class())):
+        own = [loop for loop in loops if isinstance(loop, _loop_class())]
+        for loop in own:
             _claim(loop)
+        if len(own) < len(loops):
+            return "left alone: a loop that is not asyncio's own"  # uvloop's, which is in C
         return bool(loops or handlers)
 
     def leave(self) -> None:
@@ -107,8 +110,6 @@ def _begin(mark: object) -> None:
 
 def _claim(loop: Any) -> None:
     """Make an inherited loop one of this process."""
-    name = f"{type(loop).__module__}:{type(loop).__qualname__}"
-    expect(isinstance(loop, _loop_class()), f"left alone, not asyncio's own: {name}")
     state = loop.__dict__
     selector = state.get("_selector")
     if selector is not None and state.get("_ssock") is not None:  # it is open
