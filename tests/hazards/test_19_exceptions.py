@@ -63,7 +63,7 @@ def fail_in_a_child(style: str, exc: BaseException | None) -> None:
             if child.is_child:
                 fail()
                 return
-    elif style == "process":
+    elif style in ("process", "process-plain"):
         process = multiprocessing.get_context("fork").Process(target=fail)
         process.start()
         process.join()
