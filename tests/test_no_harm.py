@@ -186,6 +186,42 @@ def beside_a_thread(fork: Forker) -> None:
     assert fork.run(sys.getswitchinterval, end="_exit") < 0.005, "as set last"
 
 
+def at_once(fork: Forker) -> None:
+    import os
+    import sys
+    import threading
+
+    found = []
+    leave = threading.Event()
+
+    def compute() -> None:
+        while not leave.is_set():
+            sum(range(100))
+
+    def forks() -> None:
+        for _ in range(20):
+            pid = fork.os_fork()
+            if pid == 0:
+                os._exit(round(sys.getswitchinterval() * 1e3))
+            found.append(os.WEXITSTATUS(os.waitpid(pid, 0)[1]))
+
+    usual = round(sys.getswitchinterval() * 1e3)
+    threads = [threading.Thread(target=target) for target in (compute, forks, forks, forks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join()
+    leave.set()
+    assert [*found, round(sys.getswitchinterval() * 1e3)] == [usual] * 61
+
+
+@pytest.mark.parametrize("style", ["raw", "safe_fork", "hook"])
+def test_the_switch_interval_where_threads_fork_at_once(style: str) -> None:
+    """Each begins a turn while another one's is under way, and ends it likewise."""
+    outcome = run(at_once, style)
+    assert outcome.healthy, outcome
+
+
 def test_the_switch_interval_is_as_it_was(style: str) -> None:
     """It is longer from the look at the threads to the fork, and the program's again behind it."""
     outcome = run(beside_a_thread, style)

@@ -130,15 +130,18 @@ _select: Any = select.select if type(select.select) is _IN_C else lambda *_: Non
 # interval. While this thread may lose the GIL, the interval is short: each thread that computes
 # keeps the GIL for so long. From the last look to the fork it is long: else 5 of 1,000 children had
 # a lock taken in between, on a busy machine, and with a short one of 0.05 ms still 1 of 2,000.
-_SHORT, _LONG = 0.001, 0.05  # seconds
-_set_interval = sys.setswitchinterval
-_usual = 0.0  # seconds, the program's own interval; 0 while it is nobody's turn
+# Threads may fork at once, so the interval itself tells whether it is one of ours.
+_SHORT, _LONG = 0.0010015, 0.0500015  # seconds; CPython cuts them to microseconds
+_OURS = (1001, 50001)
+_set_interval: Any = float if _PYPY else sys.setswitchinterval
+_usual = 0.0  # seconds, the program's own interval
 
 
 def begin_turn() -> None:
     """Begin a turn in which the GIL may be lost, but not for long: `end_turn` is to be called."""
     global _usual
-    _usual = _usual or sys.getswitchinterval()
+    now = sys.getswitchinterval()
+    _usual = _usual if round(now * 1e6) in _OURS else now
     _set_interval(min(_usual, _SHORT))
 
 
@@ -171,10 +174,8 @@ def _places(me: int, frames: Mapping[int, FrameType]) -> list[tuple[int, int]]:
 
 def end_turn() -> None:
     """End the turn: in parent and child, or before the fork if all other threads sleep."""
-    global _usual
-    if _usual:
-        _set_interval(_usual)  # first, for a signal handler that raises
-        _usual = 0.0
+    if round(sys.getswitchinterval() * 1e6) in _OURS:
+        _set_interval(_usual)
 
 
 def forget_vanished_threads() -> None:
