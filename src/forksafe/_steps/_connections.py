@@ -1,7 +1,4 @@
-"""``drop_connections=True``: the child lets go of the connections that it had in the parent.
-
-`_libraries` says how. To load it takes long, so that is left to those who ask for it.
-"""
+"""``drop_connections=True``: the child lets go of its parent's connections; `_libraries` says how."""
 
 from __future__ import annotations
 
@@ -10,10 +7,12 @@ from .._fork_event._typing import Any
 
 
 def drops(wanted: bool) -> Any:
-    """Return what `ForkEvent.drop_connections` is to be."""
-    if wanted:
-        from .._libraries import _heap
-    return _heap if wanted else None
+    """Return what `ForkEvent.drop_connections` is to be: loaded, if wanted, for it takes long."""
+    if not wanted:
+        return None
+    from .._libraries import _heap
+
+    return _heap
 
 
 class ConnectionsStep(Step):
