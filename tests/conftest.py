@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 from typing import TypeVar
@@ -20,6 +21,10 @@ STYLES = tuple(filter(None, os.environ.get("FORKSAFE_STYLES", "").split(","))) o
 # Where the programs of the tests put their temporary files: many are killed, and leave them.
 SCRATCH = tempfile.mkdtemp(prefix="forksafe-")
 os.environ["TMPDIR"] = SCRATCH
+
+# A shell has its background jobs ignore Ctrl-C, and what they start inherits that. Programs that
+# end by it need the usual handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 

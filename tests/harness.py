@@ -78,6 +78,10 @@ class Child:
             raise Broken(f"the child raised: {value}")
         return value
 
+    def close(self) -> None:
+        """Close the pipe by which the result comes."""
+        os.close(self._fd)
+
     def join(self, timeout: float = 10.0) -> int:
         """Wait for the child's end; return its exit code. Raise Broken where it does not end."""
         code = self._wait(timeout)
@@ -155,7 +159,10 @@ class Forker:
     def run(self, target: Callable[..., Any], *args: Any, end: str = "exit") -> Any:
         """Fork, and return the child's result when the child has ended well."""
         child = self(target, *args, end=end)
-        value = child.result()
+        try:
+            value = child.result()
+        finally:
+            child.close()
         code = child.join()
         if code != 0:
             raise Broken(f"the child ended with exit code {code}")

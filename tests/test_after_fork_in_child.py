@@ -6,7 +6,7 @@ import os
 from typing import Callable
 
 import pytest
-from harness import Forker, run
+from harness import PYPY, Forker, run
 from witness import Start, Witness, by
 
 import forksafe
@@ -76,6 +76,26 @@ def recurring_pid(fork: Forker) -> None:
     Witness(managers=False).see(by_hand(by(namesake_of_the_parent)))
 
 
+def hooks_of_the_child_alone(fork: Forker) -> None:
+    """A fork made in C that runs what is for the child, as uWSGI's does, and nothing before."""
+    import _imp
+    import ctypes
+
+    c = ctypes.PyDLL(None)
+
+    def fork_in_c() -> int:
+        _imp.acquire_lock()  # which the child's half releases
+        pid: int = c.fork()
+        if pid == 0:
+            c.PyOS_AfterFork_Child()
+        else:
+            _imp.release_lock()
+        return pid
+
+    forksafe.install()
+    Witness().see(by(fork_in_c))
+
+
 def never_forked(fork: Forker) -> None:
     witness = Witness()
     forksafe.after_fork_in_child()
@@ -83,11 +103,85 @@ def never_forked(fork: Forker) -> None:
     assert forksafe.last_reset() is None
 
 
-PROGRAMS = [hook_off, hook_turned_off, fork_in_c, in_a_child_of_the_child, recurring_pid]
+PROGRAMS = [
+    hook_off,
+    hook_turned_off,
+    fork_in_c,
+    pytest.param(
+        hooks_of_the_child_alone,
+        marks=pytest.mark.skipif(PYPY, reason="PyPy has no such function"),
+    ),
+    in_a_child_of_the_child,
+    recurring_pid,
+    never_forked,
+]
 
 
-@pytest.mark.parametrize("program", [*PROGRAMS, never_forked])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_resets_once(program: Callable[[Forker], None]) -> None:
     """In each child that was not reset, once; elsewhere not at all."""
     outcome = run(program, "raw")
+    assert outcome.healthy, outcome
+
+
+def beside_a_thread(fork: Forker) -> None:
+    import ctypes
+    import threading
+    import time
+
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    read, write = os.pipe()
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        forksafe.after_fork_in_child()
+        found = threading.enumerate() == [threading.current_thread()] and not thread.is_alive()
+
+        def work() -> None:
+            time.sleep(0.1)
+            os.write(write, b"found" if found else b"lost")
+
+        threading.Thread(target=work).start()
+        # As the interpreter does first at its end. The rest hangs on 3.15, which stops all threads.
+        vars(threading)["_shutdown"]()
+        os._exit(0)
+    os.close(write)
+    assert os.read(read, 9) == b"found", "the child lists threads that it has not"
+    assert os.waitpid(pid, 0)[1] == 0
+    go.set()
+
+
+@pytest.mark.skipif(PYPY, reason="on PyPy no fork comes from C that leaves its interpreter whole")
+def test_the_parents_threads_are_gone() -> None:
+    """At its end the child joins its own threads, and no other."""
+    outcome = run(beside_a_thread, "raw")
+    assert outcome.healthy, outcome
+
+
+def with_signals(fork: Forker) -> None:
+    import signal
+    from multiprocessing.util import register_after_fork
+
+    def blocked() -> bool:
+        return signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    masks: list[bool] = []
+
+    def own(_: object) -> None:
+        masks.append(blocked())
+
+    own.__module__ = "multiprocessing.of_a_test"  # its entries are part of the reset
+    register_after_fork(own, own)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    pid = os.fork()
+    if pid == 0:
+        forksafe.after_fork_in_child()
+        os._exit(0 if [*masks, blocked()] == [True, False] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_no_handler_sees_a_half_reset_child() -> None:
+    """Signals are blocked meanwhile."""
+    outcome = run(with_signals, "raw")
     assert outcome.healthy, outcome

@@ -319,6 +319,38 @@ def test_an_unknown_layout_is_left_alone_and_told() -> None:
     assert outcome.output.count("UnknownLayout: multiprocessing.process._children") == 1, outcome
 
 
+def odd_state(fork: Forker) -> None:
+    import tempfile
+    import weakref
+
+    import forksafe
+
+    class Odd:
+        @property
+        def func(self) -> object:
+            raise LookupError("of a test")
+
+    assert tempfile.tempdir is None or tempfile.tempdir
+    registry: Any = weakref.finalize._registry  # type: ignore[attr-defined] # private
+    registry[Odd()] = Odd()
+    _owner, calls = counted()
+
+    def child() -> tuple[str, str, int]:
+        told = forksafe.last_reset() or {}
+        sys.stderr.flush()  # PyPy's has a buffer
+        return told["temporary directories"], told["registry"], len(calls)
+
+    assert fork.run(child, end="_exit") == ("failed: LookupError('of a test')", "done", 1)
+    os._exit(0)
+
+
+def test_whatever_a_step_raises_is_told(style: str) -> None:
+    """Once, by the child; the other steps run, and nothing comes out of the parent's half."""
+    outcome = run(odd_state, style)
+    assert outcome.healthy, outcome
+    assert outcome.output.count("LookupError: of a test") == 1, outcome
+
+
 def test_nothing_of_a_step_runs_where_its_modules_are_not_loaded() -> None:
     """And the import of forksafe, and a fork, load none of them."""
     # As text: it needs an interpreter in which nothing is loaded, not even what the harness loads.

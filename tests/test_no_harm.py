@@ -168,12 +168,18 @@ def test_freeze_is_not_used_up_by_an_early_fork() -> None:
     assert outcome.healthy, outcome
 
 
-def beside_a_thread(fork: Forker) -> None:
+def beside_a_thread(fork: Forker, how: str) -> None:
     import sys
     import threading
+    import time
 
     leave = threading.Event()
-    thread = threading.Thread(target=leave.wait, daemon=True)
+
+    def work() -> None:
+        while not leave.is_set():
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=work if how == "that works" else leave.wait, daemon=True)
     thread.start()
     for interval in (0.002, 0.2, 0.004):
         sys.setswitchinterval(interval)
@@ -222,9 +228,10 @@ def test_the_switch_interval_where_threads_fork_at_once(style: str) -> None:
     assert outcome.healthy, outcome
 
 
-def test_the_switch_interval_is_as_it_was(style: str) -> None:
+@pytest.mark.parametrize("how", ["that sleeps", "that works"])
+def test_the_switch_interval_is_as_it_was(style: str, how: str) -> None:
     """It is longer from the look at the threads to the fork, and the program's again behind it."""
-    outcome = run(beside_a_thread, style)
+    outcome = run(beside_a_thread, style, how)
     assert outcome.healthy, outcome
 
 

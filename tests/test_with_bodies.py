@@ -1239,20 +1239,25 @@ def test_a_look_behind_which_a_thread_has_run_is_made_again(
     """Else 1 of 1,000 children has a lock that the thread had just taken."""
     from forksafe import _reset
     from forksafe._fork_event import ForkEvent, _threads
+    from forksafe._steps import STEPS
 
     first, second, moved = threading.Lock(), threading.Lock(), threading.Event()
-    held = threading.Lock()
+    before, held = threading.Lock(), threading.Lock()
     first.acquire()
     second.acquire()
 
     def work() -> None:
-        first.acquire()
+        with before:
+            there.set()
+            first.acquire()
         with held:
             moved.set()
             second.acquire()
 
+    there = threading.Event()
     thread = threading.Thread(target=work)
     thread.start()
+    there.wait()
     looks: list[_threads.Stacks] = []
 
     def look_and_let_it_run(again: bool) -> _threads.Stacks:
@@ -1263,14 +1268,17 @@ def test_a_look_behind_which_a_thread_has_run_is_made_again(
         return looks[-1]
 
     monkeypatch.setattr(_reset, "look", look_and_let_it_run)
-    event = ForkEvent()
+    event, interval = ForkEvent(), sys.getswitchinterval()
     try:
         _reset.note(event)
     finally:
-        for take_back in event.undo:
+        for take_back in (*event.undo, _threads.end_turn):
             take_back()
         second.release()
         thread.join()
     assert not any(one.lock is held for one in looks[0].held)
     assert event.stacks is looks[-1]
     assert any(one.lock is held and one.sure for one in looks[-1].held)
+    assert sys.getswitchinterval() == interval
+    noted = dict(event.notes or ())[[step.name for step in STEPS].index("locks")][1]
+    assert held in [one.lock for one in noted[1]], "the step has the notes of the first look"

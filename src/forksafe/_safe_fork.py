@@ -8,7 +8,7 @@ from _thread import _count
 from itertools import starmap
 from types import FrameType, FunctionType
 
-from ._fork_event import ForkEvent, _with_bodies
+from ._fork_event import ForkEvent, _threads, _with_bodies
 from ._fork_event._typing import Any, Iterable, OnHazard
 from ._hook import HAVE_FORK, asks, thread
 from ._steps._connections import drops
@@ -60,7 +60,7 @@ def fork(caller: FrameType | None, event: ForkEvent, made: list[int] | None = No
         raise NotImplementedError("this platform has no os.fork(): use multiprocessing instead")
     if sys.version_info >= (3, 15) and caller is not None:
         _warn_before(caller)
-    if _count() and _with_bodies.spans is None:
+    if _with_bodies.spans is None and (_count() or len(_threads.current_frames()) > 1):
         try:
             _with_bodies.load()
         except (ImportError, OSError, AttributeError):

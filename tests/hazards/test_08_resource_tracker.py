@@ -10,7 +10,7 @@ import sys
 from typing import Any, Callable
 
 import pytest
-from harness import NEW_TRACKER, PYPY, Forker, run, run_plain
+from harness import NEW_TRACKER, PYPY, Forker, Outcome, run, run_plain
 
 
 def program_lock(fork: Forker) -> None:
@@ -189,6 +189,18 @@ def program_descriptors_closed(fork: Forker) -> None:
     assert fork.run(_use_shared_memory) == "used"
 
 
+def program_many_children(fork: Forker) -> None:
+    import os
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()
+    fork.run(int)
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        fork.run(int)
+    assert len(os.listdir("/dev/fd")) == before, "each fork opens another pipe"
+
+
 def _live_on(there: int) -> None:
     import os
     import signal
@@ -235,9 +247,9 @@ def _look_after_the_end(module: Any, look: Callable[[Any], bool]) -> None:
     cls.__del__ = __del__
 
 
-def ends(program: Callable[..., None], style: str, timeout: float) -> int | None:
-    """Return the exit status of `program`, whose child lives on; None: it does not end."""
-    return run(program, style, timeout=timeout, lives_on=True).returncode
+def ends(program: Callable[..., None], style: str, timeout: float) -> Outcome:
+    """Run `program`, whose child lives on."""
+    return run(program, style, timeout=timeout, lives_on=True)
 
 
 def healthy(program: Callable[..., None], style: str) -> None:
@@ -281,11 +293,17 @@ def test_the_child_waits_elsewhere(style: str) -> None:
     assert outcome.shows("the child waited for the tracker"), outcome
 
 
+def test_the_parent_opens_one_pipe(style: str) -> None:
+    """However many children it has."""
+    healthy(program_many_children, style)
+
+
 def test_the_parents_end_is_not_held_up(style: str) -> None:
     """By a child that lives on with the tracker's pipe."""
     if style == "process":
         pytest.skip("a Process is joined, by contract, when its parent ends")
-    assert ends(program_child_lives_on, style, 20) == 0
+    outcome = ends(program_child_lives_on, style, 20)
+    assert outcome.healthy, outcome
 
 
 def test_the_parents_end_is_not_held_up_by_multiprocess(style: str) -> None:
@@ -293,14 +311,16 @@ def test_the_parents_end_is_not_held_up_by_multiprocess(style: str) -> None:
     pytest.importorskip("multiprocess")
     if style == "process":
         pytest.skip("a Process is joined, by contract, when its parent ends")
-    assert ends(program_child_of_multiprocess_lives_on, style, 20) == 0
+    outcome = ends(program_child_of_multiprocess_lives_on, style, 20)
+    assert outcome.healthy, outcome
 
 
 @pytest.mark.skipif(PYPY or sys.version_info < (3, 12), reason="waits for nothing before 3.12")
 def test_the_parents_end_is_held_up_elsewhere() -> None:
     """For ever."""
     pytest.importorskip("multiprocess")
-    assert ends(program_child_of_multiprocess_lives_on, "raw", 6) is None
+    outcome = ends(program_child_of_multiprocess_lives_on, "raw", 6)
+    assert outcome.shows("hung"), outcome
 
 
 def test_the_parents_end_still_waits(style: str) -> None:

@@ -41,6 +41,25 @@ def test_breaks_without(style: str) -> None:
     assert outcome.shows("ChildProcessError"), outcome
 
 
+def all_closed(fork: Forker) -> None:
+    """A daemon has closed all descriptors, that of the forkserver among them."""
+    import multiprocessing.forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    assert ends_with(context, 3)
+    server: Any = multiprocessing.forkserver._forkserver
+    os.close(server._forkserver_alive_fd)
+    server._forkserver_alive_fd = 500  # no other file gets this number meanwhile
+    assert fork.run(ends_with, context, 4) is True
+    server._forkserver_alive_fd = None
+
+
+def test_whose_descriptor_is_closed(style: str) -> None:
+    """The child starts its own all the same."""
+    outcome = run(all_closed, style)
+    assert outcome.healthy, outcome
+
+
 def stopping(fork: Forker) -> None:
     import multiprocessing.forkserver
 

@@ -35,6 +35,40 @@ def handed_over(fork: Forker) -> None:
     executor.shutdown()
 
 
+def handed_over_at_once(fork: Forker) -> None:
+    """Right before the fork, so that the thread has not run since: 60 of 300 on a busy machine."""
+    import threading
+    from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+
+    executor = ThreadPoolExecutor(1)
+    executor.submit(abs, -1).result()
+    for number in range(100):
+        time.sleep(0.003)  # until its thread waits for work
+        go = threading.Event()
+        future = executor.submit(go.wait, 10)
+        pid = fork.os_fork()
+        if pid == 0:
+            try:
+                os._exit(0 if isinstance(future.exception(5), BrokenExecutor) else 1)
+            finally:
+                os._exit(2)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert code == 0, f"child {number} waits for work that nobody does"
+        go.set()
+        assert future.result()
+    executor.shutdown()
+
+
+@pytest.mark.skipif(
+    not READS_STACKS, reason="work that another thread has begun is not found there"
+)
+@pytest.mark.parametrize("style", ["safe_fork", "hook"])
+def test_work_that_was_handed_over_just_now(style: str) -> None:
+    """The other ways to fork let the thread run before they do."""
+    outcome = run(handed_over_at_once, style)
+    assert outcome.healthy, outcome
+
+
 def begun_late(fork: Forker) -> None:
     """What an earlier at-fork hook takes its time for goes on behind forksafe's look."""
     import sys
@@ -170,6 +204,7 @@ def in_its_thread(fork: Forker) -> None:
 
     parent = os.getpid()
     pids: list[int] = []
+    read, write = os.pipe()
 
     def work() -> None:
         time.sleep(0.2)  # until the executor has told its thread to end
@@ -177,10 +212,12 @@ def in_its_thread(fork: Forker) -> None:
 
     with ThreadPoolExecutor(1) as executor:
         executor.submit(work)
+        executor.submit(os.write, write, b"x")
     if os.getpid() == parent:
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             if os.waitpid(pids[0], os.WNOHANG)[0]:
+                assert os.read(read, 9) == b"x", "the child has done its parent's work again"
                 return
             time.sleep(0.01)
         os.kill(pids[0], 9)
@@ -192,3 +229,4 @@ def test_a_child_of_a_thread_that_was_told_to_end(style: str) -> None:
     """It is the child's main thread, and ends with its work, as under a bare fork."""
     outcome = run(in_its_thread, style)
     assert outcome.healthy, outcome
+    assert outcome.stderr == "", "it takes its parent's work for its own"

@@ -324,20 +324,21 @@ def closed_readers(fork: Forker) -> None:
     loop = new_loop()
     asyncio.set_event_loop(loop)
     heard: list[str] = []
-    gone, _ = os.pipe()
-    loop.add_reader(gone, heard.append, "gone")
-    os.close(gone)
-    read, write = os.pipe()
+    gone, replaced, read = (os.pipe() for _ in range(3))
+    loop.add_reader(gone[0], heard.append, "gone")
+    loop.add_reader(replaced[0], heard.append, "replaced")
 
     def hear() -> None:
         heard.append("reader")
         loop.stop()
 
-    loop.add_reader(read, hear)
+    loop.add_reader(read[0], hear)
     loop.add_writer(os.pipe()[1], heard.append, "writer")
+    os.dup2(os.open(__file__, os.O_RDONLY), replaced[0])  # an epoll takes no plain file
+    os.close(gone[0])
 
     def child() -> list[str]:
-        os.write(write, b"x")
+        os.write(read[1], b"x")
         loop.run_forever()
         return sorted(set(heard))
 

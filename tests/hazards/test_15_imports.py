@@ -264,6 +264,7 @@ def program_waiting_thread(fork: Forker) -> None:
     import importlib
     import sys
     import threading
+    import time
 
     _write(halfway=HALF_WAY, forking="import gate\nanswer = gate.fork()\nafter = 2\n")
     importing = _Importing("halfway")
@@ -283,6 +284,7 @@ def program_waiting_thread(fork: Forker) -> None:
 
     def in_child() -> list[int]:
         found.clear()
+        vars(sys.modules["gate"])["stop"] = lambda name: time.sleep(0.3)  # one waits for the other
         threads = []
         for _ in range(2):
             thread = threading.Thread(target=load, args=("halfway",), daemon=True)

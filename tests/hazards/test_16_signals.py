@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Callable
 
 import pytest
-from harness import PYPY, Forker, command_of, run
+from harness import PYPY, READS_STACKS, Forker, command_of, run
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -339,22 +339,114 @@ def test_ctrl_c_as_a_child_is_launched_reaches_the_program() -> None:
     assert outcome.healthy, outcome
 
 
-def cut_off(fork: Forker, how: str) -> None:
-    """A handler raises in the first thing that is done before the fork."""
+def fork_in_a_hook(fork: Forker, how: str) -> None:
+    """A hook that was registered before forksafe's, and so runs behind it, forks too."""
+    import os
+
+    def blocked() -> set[int]:
+        return {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
+
+    def exit_code(pid: int) -> int:
+        if pid == 0:
+            os._exit(0 if blocked() == own else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def hook() -> None:
+        if not codes:
+            codes.append(-1)
+            codes[0] = exit_code(os_fork())
+            masks.append(blocked())
+
+    codes: list[int] = []
+    masks: list[set[int]] = []
+    os.register_at_fork(before=hook)
+    os_fork = forksafes_fork(how)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    own = blocked()
+    assert exit_code(os_fork()) == 0, "signals stay blocked in the child"
+    assert codes == [0], "signals stay blocked in the child that the hook has forked"
+    assert signal.SIGUSR1 in masks[0], "the inner fork has unblocked them for the outer one"
+    assert blocked() == own
+
+
+@pytest.mark.parametrize("how", ["safe_fork", "hook"])
+def test_a_fork_inside_of_a_fork(how: str) -> None:
+    """Each child has the program's mask, and the outer fork goes on with signals blocked."""
+    outcome = run(fork_in_a_hook, "raw", how)
+    assert outcome.healthy, outcome
+
+
+def in_a_stream(fork: Forker, how: str, method: str) -> None:
+    """A handler raises while a stream is flushed, or asked for its number, before the fork."""
+    import os
+    import sys
+
+    class Stream:
+        tripped = False
+
+        def trip(self) -> None:
+            if not self.tripped:
+                self.tripped = True
+                signal.raise_signal(signal.SIGUSR1)
+
+        def __getattr__(self, name: str) -> Callable[[], object]:
+            return self.trip if name == method else lambda: None
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError  # an Exception, as those are that a stream raises by itself
+
+    os_fork = forksafes_fork(how)
+    signal.signal(signal.SIGUSR1, stop)
+    parent, raised = os.getpid(), False
+    sys.stdout = Stream()  # a program may put anything there
+    try:
+        os_fork()
+        for _ in range(1000):
+            pass
+    except TimeoutError:
+        raised = True
+    if os.getpid() != parent:
+        os._exit(1 if raised else 0)
+    assert os.wait()[1] == 0, "it is raised in the child, too"
+    assert raised, "it is lost"
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy runs the handler, and drops what it raises, in the hook")
+@pytest.mark.parametrize("method", ["flush", "fileno"])
+@pytest.mark.parametrize("how", ["safe_fork", "hook"])
+def test_what_a_handler_raises_in_a_stream_reaches_the_program(how: str, method: str) -> None:
+    """A time limit by SIGALRM, say, while a full pipe is waited for."""
+    outcome = run(in_a_stream, "raw", how, method)
+    assert outcome.healthy, outcome
+
+
+def cut_off(fork: Forker, how: str, module: str, name: str) -> None:
+    """A handler raises in a function that is called before the fork."""
     import _thread
     import os
     import sys
+    import threading
     from multiprocessing.util import register_after_fork
 
     os_fork = forksafes_fork(how)
-    hook = sys.modules["forksafe._hook"]
-    flush = vars(hook)["flush"]
+    namespace = vars(sys.modules[module])
+    function = namespace[name]
 
-    def flush_and_trip(event: object) -> None:
-        hook.__dict__["flush"] = flush
+    def trip(*args: object) -> object:
+        namespace[name] = function
         _thread.interrupt_main()
+        return function(*args)
 
-    hook.__dict__["flush"] = flush_and_trip
+    namespace[name] = trip
+    held, there = threading.Lock(), threading.Event()
+
+    def hold() -> None:
+        with held:
+            there.set()
+            threading.Event().wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    there.wait()
     ran: list[int] = []
 
     def stop(number: int, frame: object) -> None:
@@ -378,7 +470,9 @@ def cut_off(fork: Forker, how: str) -> None:
     except Stop:
         raised += 1
     if os.getpid() != parent:
-        os.write(write, b"1" if not raised and masks and signal.SIGINT in masks[0] else b"0")
+        well = not raised and masks and signal.SIGINT in masks[0]
+        well = well and (not READS_STACKS or held.acquire(timeout=1))
+        os.write(write, b"1" if well else b"0")
         os._exit(0)
     os.wait()
     assert os.read(read, 1) == b"1", "the child is not as if no handler had raised"
@@ -387,8 +481,13 @@ def cut_off(fork: Forker, how: str) -> None:
 
 
 @pytest.mark.skipif(PYPY, reason="PyPy runs the handler, and drops what it raises, in the hook")
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("forksafe._hook", "flush"), ("forksafe._steps._locks", "stack_of")],
+    ids=["at first", "behind the look"],
+)
 @pytest.mark.parametrize("how", ["safe_fork", "hook"])
-def test_what_a_handler_cuts_off_is_done_nevertheless(how: str) -> None:
+def test_what_a_handler_cuts_off_is_done_nevertheless(how: str, module: str, name: str) -> None:
     """Signals are blocked in the child's reset, and the program's handler is in place behind it."""
-    outcome = run(cut_off, "raw", how)
+    outcome = run(cut_off, "raw", how, module, name)
     assert outcome.healthy, outcome

@@ -184,7 +184,7 @@ def test_they_are_free_in_the_child(program: Callable[[Forker], None], style: st
 def test_elsewhere_they_are_held(program: Callable[[Forker], None], style: str) -> None:
     """By nobody who could release them."""
     outcome = run(program, style)
-    assert "a lock is held in the child" in outcome.output, outcome
+    assert outcome.shows("a lock is held in the child"), outcome
 
 
 @pytest.mark.parametrize(

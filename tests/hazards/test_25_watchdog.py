@@ -57,6 +57,22 @@ def goes_on(fork: Forker) -> None:
             faulthandler.cancel_dump_traceback_later()
 
 
+def file_closed(fork: Forker) -> None:
+    import faulthandler
+    import os
+    import sys
+
+    import forksafe  # noqa: F401 - from here on it knows of watchdogs
+
+    told: list[str] = []
+    sys.unraisablehook = lambda args: told.append(repr(args.exc_value))
+    file = open(os.devnull, "w")
+    faulthandler.dump_traceback_later(60, file=file)
+    file.close()
+    assert fork.run(lambda: told, end="_exit") == []
+    assert len(told) == 1 and "closed file" in told[0], told
+
+
 def put_back(fork: Forker) -> None:
     import faulthandler
     import inspect
@@ -77,6 +93,12 @@ def test_the_child_ends(style: str) -> None:
     for program in (armed, in_the_child):
         outcome = run(program, style)
         assert outcome.healthy, outcome
+
+
+def test_one_that_cannot_be_set_again_is_told(style: str) -> None:
+    """By the parent: its file was closed meanwhile."""
+    outcome = run(file_closed, style)
+    assert outcome.healthy, outcome
 
 
 def test_under_os_fork_it_hangs() -> None:

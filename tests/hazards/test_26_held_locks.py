@@ -7,6 +7,7 @@ proof instruction by instruction.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from functools import partial
 from typing import Any, Callable, Iterator
@@ -217,6 +218,50 @@ def re_entrant_locks_held_by_others(fork: Forker) -> None:
     _held_by_others(fork, threading.RLock)
 
 
+def held_by_a_thread_of_c(fork: Forker) -> None:
+    """Which runs a callback in Python: the threading module knows nothing of it."""
+    import ctypes
+    import threading
+
+    lock, there = threading.Lock(), threading.Event()
+
+    def hold(_: object) -> None:
+        with lock:
+            there.set()
+            threading.Event().wait()
+
+    run_it = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(hold)
+    assert ctypes.CDLL(None).pthread_create(ctypes.byref(ctypes.c_ulong()), None, run_it, None) == 0
+    assert there.wait(10)
+    stuck = fork.run(_stuck, {"lock": lock}, end="_exit")
+    assert not stuck, f"{STUCK}: {stuck}"
+    assert lock.locked()
+    os._exit(0)
+
+
+def taken_by_a_callback(fork: Forker) -> None:
+    """A callback of multiprocessing's own, which are part of the reset, takes a lock."""
+    import threading
+    from multiprocessing.util import register_after_fork
+
+    lock = threading.Lock()
+
+    def hold(stay: Callable[[], None]) -> None:
+        with lock:
+            stay()
+
+    def own(_: object) -> None:
+        taken.append(lock.acquire(timeout=1))
+
+    taken: list[bool] = []
+    own.__module__ = "multiprocessing.of_a_test"
+    register_after_fork(own, own)
+    holders = Holders()
+    holders.start(hold)
+    assert fork.run(lambda: taken, end="_exit") == [True], STUCK
+    holders.stop()
+
+
 # As libraries do it: state behind a lock, and a slow thing done while it is held.
 
 
@@ -393,7 +438,7 @@ def urllib3_pools(fork: Forker) -> None:
 
 HOLDERS = [
     locks_held_by_others, re_entrant_locks_held_by_others, statsd_client, cache_with_a_slow_loader,
-    opentelemetry_export, urllib3_pools,
+    opentelemetry_export, urllib3_pools, held_by_a_thread_of_c, taken_by_a_callback,
 ]  # fmt: skip
 
 
@@ -745,4 +790,4 @@ def test_many_children(style: str) -> None:
 def test_many_children_of_os_fork() -> None:
     """Without forksafe each child has some lock that is stuck."""
     outcome = run(many_children, "raw", env={"FORKSAFE_CHILDREN": "3"})
-    assert STUCK in outcome.output
+    assert outcome.shows(STUCK), outcome

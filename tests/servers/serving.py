@@ -24,10 +24,6 @@ from typing import Callable, NamedTuple
 import pytest
 from harness import Running, Started, process_ids, process_table
 
-# A shell has its background jobs ignore Ctrl-C, and what they start inherits that. Servers that are
-# told to end by it need the usual handler.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 APPS = Path(__file__).with_name("apps")
 SRC = Path(__file__).parents[2] / "src"
 
@@ -152,6 +148,11 @@ class Load:
 def failures(answers: list[Answer]) -> list[Answer]:
     """Return the answers that are not 200."""
     return [answer for answer in answers if answer.status != 200]
+
+
+def too_late(answers: list[Answer]) -> list[Answer]:
+    """Return those that did not come in time."""
+    return [answer for answer in answers if answer.status == 0 and "timed out" in answer.body]
 
 
 class Server:

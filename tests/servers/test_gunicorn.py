@@ -28,8 +28,10 @@ from serving import (
     get,
     need,
     process,
+    too_late,
     wait_until,
 )
+from witness import MIXED_REPLIES
 
 need("gunicorn", "gunicorn")
 
@@ -83,9 +85,9 @@ def test_without_forksafe_workers_hang(site: Site) -> None:
 
     Not so in gthread workers: proxies connect once in each thread, and theirs are new ones.
     """
-    _server, port = serve(site)
+    server, port = serve(site)
     answers = Load(port, "/count", each=500, timeout=3, give_up=True).finish()
-    assert failures(answers)
+    assert too_late(answers) or any(fault in server.log for fault in MIXED_REPLIES), server.log
 
 
 @pytest.mark.parametrize("worker", [(), GTHREAD], ids=["sync", "gthread"])
@@ -179,7 +181,7 @@ def test_without_forksafe_threads_are_gone(site: Site, worker: tuple[str, ...], 
     """What is submitted in a worker waits for threads that only the arbiter has."""
     _server, port = serve(site, *worker)
     answers = Load(port, page, clients=3, each=1, timeout=4).finish()
-    assert len(failures(answers)) == 3
+    assert len(too_late(answers)) == 3, answers
 
 
 @pytest.mark.parametrize("options", [(), LINE], ids=["without", "with"])

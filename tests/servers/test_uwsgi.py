@@ -19,8 +19,10 @@ from serving import (
     get,
     need,
     process,
+    too_late,
     wait_until,
 )
+from witness import MIXED_REPLIES
 
 need("pyuwsgi", "pyuwsgi")
 
@@ -68,9 +70,9 @@ def ended_well(server: Server, site: Site) -> None:
 @THREADS
 def test_without_forksafe_workers_hang(site: Site, threads: tuple[str, ...]) -> None:
     """One connection of a proxy in three processes: replies mix, and everybody waits."""
-    _server, port = serve(site, *threads)
+    server, port = serve(site, *threads)
     answers = Load(port, "/count", each=500, timeout=3, give_up=True).finish()
-    assert failures(answers)
+    assert too_late(answers) or any(fault in server.log for fault in MIXED_REPLIES), server.log
 
 
 @THREADS
@@ -113,7 +115,7 @@ def test_without_forksafe_threads_are_gone(site: Site, page: str) -> None:
     """What is submitted in a worker waits for threads that only the master has."""
     _server, port = serve(site, "--enable-threads")
     answers = Load(port, page, clients=3, each=1, timeout=4).finish()
-    assert len(failures(answers)) == 3
+    assert len(too_late(answers)) == 3, answers
 
 
 @pytest.mark.parametrize("line", [(), LINE], ids=["without", "with"])

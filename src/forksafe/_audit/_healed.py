@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from _thread import get_ident
 
-from .._fork_event import _who
+from .._fork_event import _who, expect
 from .._fork_event._typing import Any, Iterator
 from .._hazard import Hazard, tell
 from .._libraries._heap import loaded
@@ -57,7 +57,7 @@ def of_thread_executors(scene: Scene) -> Iterator[Hazard]:
     kind = "ThreadPoolExecutor"
     interpreters = loaded("concurrent.futures.interpreter:InterpreterPoolExecutor") or ()
     for pool in _thread_executors.live_thread_executors():
-        _thread_executors._check(pool)
+        expect(not (odd := _thread_executors.oddity(pool)), odd)
         alive = any(thread.is_alive() for thread in pool.threads)  # else it was shut down
         if alive and not isinstance(pool.executor, interpreters):
             name = str(getattr(pool.executor, "_thread_name_prefix", "(dropped)"))

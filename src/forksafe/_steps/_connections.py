@@ -1,4 +1,4 @@
-"""``drop_connections=True``: the child lets go of the parent's connections; `_libraries` says how."""
+"""``drop_connections=True``: the child lets go of its connections, as `_libraries` says."""
 
 from __future__ import annotations
 

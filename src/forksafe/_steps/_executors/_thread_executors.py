@@ -20,9 +20,8 @@ from . import fail
 
 _MODULE = "concurrent.futures.thread"
 _SUBMIT = f"{_MODULE}:ThreadPoolExecutor.submit"
-_RUN = f"{_MODULE}:_WorkItem.run"
 _WORKER = f"{_MODULE}:_worker"
-interest(_SUBMIT, _RUN)
+interest(_SUBMIT)
 interest(_WORKER, variables=("work_queue", "work_item"), sleeps=("work_queue", "get"))
 # Since 3.13 the threads that wait for a queue are in a list that the child starts anew.
 _QUEUES_STAY = sys.version_info >= (3, 13)
@@ -46,13 +45,13 @@ class ThreadExecutorsStep(Step):
     late = True
 
     def note(self, fork: ForkEvent) -> Any:
-        # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before our hook.
+        # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours: so
+        # that one executor of an unknown kind must not cost the others these notes.
         found, lost = _find(fork)
-        for one in found:
-            _check(one)
         stacks: Any = fork.stacks
         # If not, a thread may hold its locks; this very thread, too, if a signal handler forks.
         idle = stacks.asleep and not lost and _SUBMIT not in {*stacks.own, *stacks.others}
+        idle &= not any(map(oddity, found))
         return (found, lost, idle, _queues()) if found else NOTHING
 
     def reset(self, fork: ForkEvent, note: Any) -> bool:
@@ -122,22 +121,16 @@ def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
     """Return, among other things, the work that other threads had taken.
 
     Since 3.13 work can be nowhere: the queue hands it to a thread that waits, in C, before that
-    thread runs (so in half of 60 children under load). More threads wait then than count as idle.
-    At the next look the thread has run; or else the work is among the younger objects.
+    thread runs (so in 60 of 300 children on a busy machine). That shows by more threads that wait
+    than count as idle, and then we look again.
     """
     workers = stacks.others.get(_WORKER, ())
-    # A worker may have taken work, and not have begun it.
-    items = [item for *_, item in (*stacks.others.get(_RUN, ()), *workers) if item is not None]
     waiting = [id(queue) for queue, item in workers if item is None]
-    if sys.version_info >= (3, 13):
-        for key, one in found.items():
-            idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
-            if idle is not None and waiting.count(key) > idle:
-                stacks.places = None
-                own = [id(item) for (item,) in stacks.own.get(_RUN, ())]
-                young = gc.get_objects(generation=0) + gc.get_objects(generation=1)
-                return items + [item for item in young if id(item) not in own]
-    return items
+    for key, one in found.items():
+        idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
+        if _QUEUES_STAY and idle is not None and waiting.count(key) > idle:
+            stacks.places = None
+    return [item for _, item in workers if item is not None]
 
 
 def _queued(queue: Any) -> Iterable[Any]:
@@ -149,20 +142,23 @@ def _queued(queue: Any) -> Iterable[Any]:
     return [item for thing in things for item in (thing if type(thing) is list else (thing,))]
 
 
-def _check(one: ThreadExecutor) -> None:
+def oddity(one: ThreadExecutor) -> str:
+    """Tell what is unknown of an executor; nothing where it is as ever."""
     kind = type(one.queue).__name__  # the first from C, the second on PyPy
-    expect(kind in ("SimpleQueue", "_PySimpleQueue"), f"an executor's queue is a {kind}")
-    if one.executor is not None:
-        state = vars(one.executor)
-        known = state.keys() >= _STATE and state["_work_queue"] is one.queue
-        known = known and hasattr(state["_idle_semaphore"], "_value")
-        expect(known, "ThreadPoolExecutor with other attributes, or another queue")
+    if kind not in ("SimpleQueue", "_PySimpleQueue"):
+        return f"an executor's queue is a {kind}"
+    if one.executor is None:
+        return ""
+    state = vars(one.executor)
+    known = state.keys() >= _STATE and state["_work_queue"] is one.queue
+    known = known and hasattr(state["_idle_semaphore"], "_value")
+    return "" if known else "ThreadPoolExecutor with other attributes, or another queue"
 
 
 def _start_afresh(one: ThreadExecutor, idle: bool, lost: list[Any]) -> None:
     """Put an executor in the state before its first thread; add its queued work to what is lost."""
     if not idle:
-        _check(one)
+        expect(not (odd := oddity(one)), odd)
         lost += _queued(one.queue)
     state = {} if one.executor is None else vars(one.executor)
     KEPT.append(state.get("_threads") if idle else dict(state))
