@@ -20,8 +20,9 @@ from . import fail
 
 _MODULE = "concurrent.futures.thread"
 _SUBMIT = f"{_MODULE}:ThreadPoolExecutor.submit"
+_RUN = f"{_MODULE}:_WorkItem.run"
 _WORKER = f"{_MODULE}:_worker"
-interest(_SUBMIT)
+interest(_SUBMIT, _RUN)
 interest(_WORKER, variables=("work_queue", "work_item"), sleeps=("work_queue", "get"))
 # Since 3.13 the threads that wait for a queue are in a list that the child starts anew.
 _QUEUES_STAY = sys.version_info >= (3, 13)
@@ -45,8 +46,7 @@ class ThreadExecutorsStep(Step):
     late = True
 
     def note(self, fork: ForkEvent) -> Any:
-        # Since 3.14 a hook of CPython's forgets the threads in the child, maybe before ours: so
-        # that one executor of an unknown kind must not cost the others these notes.
+        # Here, even if one is of an unknown kind: since 3.14 CPython's own hook forgets the threads.
         found, lost = _find(fork)
         stacks: Any = fork.stacks
         # If not, a thread may hold its locks; this very thread, too, if a signal handler forks.
@@ -121,16 +121,21 @@ def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
     """Return, among other things, the work that other threads had taken.
 
     Since 3.13 work can be nowhere: the queue hands it to a thread that waits, in C, before that
-    thread runs (so in 60 of 300 children on a busy machine). That shows by more threads that wait
-    than count as idle, and then we look again.
+    thread runs (so in 60 of 300 children on a busy machine). More threads wait then than count as
+    idle. At the next look the thread has run; or else the work is among the younger objects.
     """
     workers = stacks.others.get(_WORKER, ())
+    # A worker may have taken work, and not have begun it.
+    items = [item for *_, item in (*stacks.others.get(_RUN, ()), *workers) if item is not None]
     waiting = [id(queue) for queue, item in workers if item is None]
     for key, one in found.items():
         idle = getattr(getattr(one.executor, "_idle_semaphore", None), "_value", None)
         if _QUEUES_STAY and idle is not None and waiting.count(key) > idle:
             stacks.places = None
-    return [item for _, item in workers if item is not None]
+            own = [id(item) for (item,) in stacks.own.get(_RUN, ())]
+            young = gc.get_objects(generation=0) + gc.get_objects(generation=1)
+            return items + [item for item in young if id(item) not in own]
+    return items
 
 
 def _queued(queue: Any) -> Iterable[Any]:
