@@ -46,7 +46,7 @@ class ThreadExecutorsStep(Step):
     late = True
 
     def note(self, fork: ForkEvent) -> Any:
-        # Here, even if one is of an unknown kind: since 3.14 CPython's own hook forgets the threads.
+        # Here, even if one is of an unknown kind: since 3.14 CPython's hook forgets the threads.
         found, lost = _find(fork)
         stacks: Any = fork.stacks
         # If not, a thread may hold its locks; this very thread, too, if a signal handler forks.
