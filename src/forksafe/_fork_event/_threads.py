@@ -123,16 +123,14 @@ others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda:
 current_frames: Any = (lambda: {get_ident(): sys._getframe()}) if _PYPY else sys._current_frames
 
 # In C: gevent's let other greenlets run.
-_IN_C: Any = type(len)
-_sleep: Any = time.sleep if type(time.sleep) is _IN_C else int
-_select: Any = select.select if type(select.select) is _IN_C else lambda *_: None
+_sleep: Any = time.sleep if type(time.sleep) is type(len) else int
+_select: Any = select.select if type(select.select) is type(len) else lambda *_: None
 # The turn of a thread that forks. A thread that waits for the GIL asks for it after the switch
 # interval. While this thread may lose the GIL, the interval is short: each thread that computes
 # keeps the GIL for so long. From the last look to the fork it is long: else 5 of 1,000 children had
 # a lock taken in between, on a busy machine, and with a short one of 0.05 ms still 1 of 2,000.
-# Threads may fork at once, so the interval itself tells whether it is one of ours.
 _SHORT, _LONG = 0.0010015, 0.0500015  # seconds; CPython cuts them to microseconds
-_OURS = (1001, 50001)
+_OURS = (1001, 50001)  # the interval itself tells, since several threads may fork at once
 _set_interval: Any = float if _PYPY else sys.setswitchinterval
 _usual = 0.0  # seconds, the program's own interval
 
@@ -147,6 +145,8 @@ def begin_turn() -> None:
 
 def look(again: bool = False) -> Stacks:
     """Look at all stacks in a turn of this thread, whose last part begins."""
+    if not others_can_be_read():
+        return Stacks(get_ident(), current_frames())
     foreign: dict[int, Any] = {}
     pauses = iter(_PAUSES)
     pause: float = next(pauses) if again else 0
