@@ -302,7 +302,7 @@ def beside_compiled_code(fork: Forker) -> None:
 @BOTH
 def test_other_threads_go_on_unharmed(style: str) -> None:
     """On PyPy sys._current_frames() made them raise, or ended the process."""
-    outcome = run(beside_compiled_code, style)
+    outcome = run(beside_compiled_code, style, timeout=100)
     assert outcome.healthy, outcome
 
 
