@@ -64,7 +64,7 @@ def program_heirs(fork: Forker) -> None:
     over, end = os.pipe()  # at its end when all of them have ended
     if os_fork() == 0:
         directory = TemporaryDirectory()
-        os.write(tell, directory.name.encode())
+        os.write(tell, f"{directory.name}\n".encode())
         ready, go = os.pipe()
         if os_fork() == 0:
             first = os_fork() == 0
@@ -76,11 +76,11 @@ def program_heirs(fork: Forker) -> None:
                 os.write(tell, b"deleted")
             sys.exit(0)
         os._exit(0)
-    name = os.read(told, 4096).decode()
     os.close(tell)
     os.close(end)
     os.read(over, 1)
-    assert not os.read(told, 1), "the first of two heirs deleted it"
+    name, _, deleted = os.read(told, 4096).decode().partition("\n")
+    assert not deleted, "the first of two heirs deleted it"
     deadline = time.monotonic() + 5
     while os.path.exists(name) and time.monotonic() < deadline:
         time.sleep(0.01)
