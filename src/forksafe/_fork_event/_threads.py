@@ -122,9 +122,9 @@ others_can_be_read: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda:
 # The innermost frame of each thread by its ident; on PyPy this thread's alone.
 current_frames: Any = (lambda: {get_ident(): sys._getframe()}) if _PYPY else sys._current_frames
 
-# In C: gevent's let other greenlets run.
-_sleep: Any = time.sleep if type(time.sleep) is type(len) else int
-_select: Any = select.select if type(select.select) is type(len) else lambda *_: None
+_IN_C: Any = type(len)  # gevent's are not, and let other greenlets run
+_sleep: Any = time.sleep if type(time.sleep) is _IN_C else int
+_select: Any = select.select if type(select.select) is _IN_C else lambda *_: None
 # The turn of a thread that forks. A thread that waits for the GIL asks for it after the switch
 # interval. While this thread may lose the GIL, the interval is short: each thread that computes
 # keeps the GIL for so long. From the last look to the fork it is long: else 5 of 1,000 children had
