@@ -175,7 +175,7 @@ def live_process_executors() -> list[LiveExecutor]:
     started = {id(live.queue) for live in found}  # the others: by their call queues in the registry
     entries = Registry(sys.modules["multiprocessing.util"]).entries
     callback = queue_type._after_fork
-    for reference in [entries[key] for key in list(entries) if key[2] is callback]:
+    for reference in [entries.get(key, int) for key in list(entries) if key[2] is callback]:
         queue = reference()
         known = type(queue) is queue_type and id(queue) not in started
         # One that a spawned worker has unpickled belongs to no executor there.
