@@ -71,7 +71,7 @@ def _to_start_afresh(fork: ForkEvent) -> list[tuple[Any, Any, Any, Any, int]]:
 
 def flush(fork: ForkEvent) -> None:
     """Flush the streams, in the parent, where that need not wait."""
-    found = [stream for stream in streams() if _can_be_asked(stream)]
+    found = [s for s in streams() if type(s) is io.TextIOWrapper or _can_be_asked(s)]
     poll: Any = _poll() if _poll else None
     files: list[Any] = []
     for stream in found:
