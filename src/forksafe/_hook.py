@@ -82,7 +82,7 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
             ``"ignore"``: do not look. ``"warn"``: one `ForkHazardWarning`, from the parent after
             the fork, once for the same things. ``"raise"``: as ``"warn"``, since ``os.fork()``
             goes on whatever a hook raises; ``safe_fork(on_hazard="raise")`` does not fork.
-        allow: Hazards that are accepted, as patterns: see `audit()`.
+        allow: Hazards that `on_hazard` accepts, as patterns: see `audit()`.
         drop_connections: Whether the child lets go of the connections that known libraries had in
             the parent, so that its first use of each connects anew (docs/connections.md). At first
             False. Costs a look at the heap at each fork, where such a library is loaded.
@@ -90,14 +90,11 @@ def install(*, freeze: bool = False, on_hazard: OnHazard | None = None, allow: I
             (docs/held-locks.md). At first True.
 
     Raises:
-        ValueError: `on_hazard` is none of the three, or is left out where `allow` is given; or a
-            pattern names no kind of hazard.
+        ValueError: `on_hazard` is none of the three, or a pattern names no kind of hazard.
 
     Source: ``os.register_at_fork`` in the Python documentation; fork(2).
     """
     global _installed, _freezes
-    if allow and on_hazard is None:
-        raise ValueError("allow is for on_hazard: install(on_hazard=..., allow=...)")
     if on_hazard is not None and HAVE_FORK:
         from ._audit import _policy  # here, and not at the fork, where nothing may be imported
 

@@ -280,14 +280,13 @@ def test_install_again() -> None:
         "forksafe.safe_fork(on_hazard='warn', allow=['threads:x'])",
         "forksafe.install(on_hazard='warn', allow=['threads:x'])",
         "forksafe.audit(allow=['threads:x'])",
-        "forksafe.install(allow=['thread:x'])",
     ],
 )
 def test_wrong_arguments(call: str) -> None:
     """Said at the call, and before any fork."""
     import forksafe
 
-    with pytest.raises(ValueError, match=r"explode|no kind 'threads'|allow is for on_hazard"):
+    with pytest.raises(ValueError, match=r"explode|no kind 'threads'"):
         eval(call, {"forksafe": forksafe})
     assert not forksafe.installed()
 

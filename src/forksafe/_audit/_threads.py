@@ -38,6 +38,7 @@ _AFRESH = ("logging:Handler.lock", "multiprocessing.resource_tracker:ResourceTra
            "multiprocessing.util:ForkAwareThreadLock._lock")  # fmt: skip
 # Modules whose objects refer to locks but give them no name; the last one is our own proof.
 _PASSED_OVER = ("builtins", "collections", "forksafe._fork_event._with_bodies")
+_OF_A_THREAD = (threading.Thread, threading.local)  # on PyPy a local refers to all of its thread
 
 
 def find(scene: Scene) -> Iterator[Hazard]:
@@ -199,9 +200,7 @@ def _called(locks: dict[int, Any]) -> dict[int, str]:
     handler = loaded("logging:Handler") or ()
     for holder in (*holders, *gc.get_referrers(*(one for one in holders if type(one) is dict))):
         kind: Any = holder if isinstance(holder, type) else type(holder)
-        # On PyPy a thread's local data refers to all of its thread.
-        no_name = issubclass(kind, (threading.Thread, threading.local))
-        if kind.__module__ not in _PASSED_OVER and not no_name:
+        if kind.__module__ not in _PASSED_OVER and not issubclass(kind, _OF_A_THREAD):
             values: Any = {}
             with suppress(AttributeError):  # it has slots; this runs no code of the program
                 values = object.__getattribute__(holder, "__dict__")

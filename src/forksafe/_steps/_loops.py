@@ -38,8 +38,7 @@ _asyncio_hook = getattr(getattr(sys.modules.get("asyncio.events"), "on_fork", 0)
 
 class WakeupFdStep(Step):
     name = "wakeup fd"
-    # Always, as nothing tells whether it is set; or, as it takes 2 % of a fork, never if asyncio's
-    # hook unsets it before ours.
+    # Always, as nothing tells whether it is set; never where asyncio's hook unsets it before ours.
     looks = () if "set_wakeup_fd" in getattr(_asyncio_hook, "co_names", ()) else (":begun",)
 
     def reset(self, fork: ForkEvent, note: None) -> bool:

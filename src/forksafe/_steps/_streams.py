@@ -103,8 +103,7 @@ def flush(fork: ForkEvent) -> None:
 
 
 def _can_be_asked(stream: Any) -> bool:
-    # A SpooledTemporaryFile in memory gets a descriptor by that, which both processes share. And a
-    # signal handler may fork inside of a method in Python, with a lock that flush() waits for.
+    # That gives a SpooledTemporaryFile a file to share; and a handler may fork inside of write().
     spooled = getattr(stream, "_rolled", True) is False
     return not spooled and (layers(stream) is not None or not in_handler(sys._getframe()))
 

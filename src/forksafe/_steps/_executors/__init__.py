@@ -134,11 +134,18 @@ def _fail_result(result: Any, value: _Lost) -> None:
 
 class ProcessExecutorsStep(Step):
     name = "process executors"
+    _newest: object = ()  # last key when no queue was there: to look costs a fork 40 page faults
     modules = (_MODULE,)
     looks = "multiprocessing.util:_afterfork_registry.data", f"{_MODULE}:_threads_wakeups.data"
 
     def note(self, fork: ForkEvent) -> Any:
-        return live_process_executors() or NOTHING
+        util: Any = sys.modules["multiprocessing.util"]
+        newest = next(reversed(util._afterfork_registry.data), None)
+        if newest == self._newest and not sys.modules[_MODULE]._threads_wakeups.data:
+            return NOTHING
+        found = live_process_executors()
+        self._newest = () if found else newest
+        return found or NOTHING
 
     def reset(self, fork: ForkEvent, note: list[LiveExecutor] | None) -> bool:
         found = live_process_executors() if note is None else note

@@ -125,7 +125,6 @@ def _running(stacks: Stacks, found: dict[int, ThreadExecutor]) -> list[Any]:
     idle. At the next look the thread has run; or else the work is among the younger objects.
     """
     workers = stacks.others.get(_WORKER, ())
-    # A worker may have taken work, and not have begun it.
     items = [item for *_, item in (*stacks.others.get(_RUN, ()), *workers) if item is not None]
     waiting = [id(queue) for queue, item in workers if item is None]
     for key, one in found.items():
