@@ -17,9 +17,7 @@ from pathlib import Path
 import pytest
 from harness import READS_STACKS, Outcome, Started, command, environment
 
-needs_stacks = pytest.mark.skipif(
-    not READS_STACKS, reason="the stacks of other threads cannot be read there"
-)
+needs_stacks = pytest.mark.skipif(not READS_STACKS, reason="no stacks of other threads there")
 
 APPS = Path(__file__).parents[1] / "command" / "apps"
 FORKSAFE = (sys.executable, "-W", "ignore::DeprecationWarning", "-m", "forksafe")

@@ -12,9 +12,7 @@ from fresh import LINUX, hazards
 from harness import READS_STACKS
 from native import start_native
 
-needs_stacks = pytest.mark.skipif(
-    not READS_STACKS, reason="the stacks of other threads cannot be read there"
-)
+needs_stacks = pytest.mark.skipif(not READS_STACKS, reason="no stacks of other threads there")
 
 
 def one_thread() -> Any:

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from harness import PYPY, READS_STACKS, Forker, raising, run, run_plain
 
-NEEDS_STACKS = pytest.mark.skipif(
-    not READS_STACKS, reason="work that another thread has begun is not found there"
-)
+NEEDS_STACKS = pytest.mark.skipif(not READS_STACKS, reason="begun work is not found there")
 
 
 def program(fork: Forker) -> None:

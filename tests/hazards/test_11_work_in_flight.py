@@ -59,9 +59,7 @@ def handed_over_at_once(fork: Forker) -> None:
     executor.shutdown()
 
 
-@pytest.mark.skipif(
-    not READS_STACKS, reason="work that another thread has begun is not found there"
-)
+@pytest.mark.skipif(not READS_STACKS, reason="begun work is not found there")
 @pytest.mark.parametrize("style", ["safe_fork", "hook"])
 def test_work_that_was_handed_over_just_now(style: str) -> None:
     """The other ways to fork let the thread run before they do."""
@@ -187,9 +185,7 @@ os.register_at_fork(before=lambda: time.sleep(0.2))
 """
 
 
-@pytest.mark.skipif(
-    not READS_STACKS, reason="work that another thread has begun is not found there"
-)
+@pytest.mark.skipif(not READS_STACKS, reason="begun work is not found there")
 def test_work_that_begins_behind_the_look(style: str, tmp_path: Any) -> None:
     """A hook that was registered before forksafe's runs after it."""
     (tmp_path / "sitecustomize.py").write_text(SLOW_HOOK)

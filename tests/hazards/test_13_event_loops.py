@@ -416,11 +416,9 @@ def test_works(program: str, style: str) -> None:
     assert outcome.healthy, outcome
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 14),
-    reason="asyncio itself loses the SystemExit, and the child goes on with the loop: leaving the "
-    "task raises that its loop is not the running one, which no loop can be after a fork",
-)
+# Leaving the task raises that its loop is not the running one, which none can be after a fork: so
+# asyncio itself loses the SystemExit, and the child goes on with the loop.
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio itself loses the SystemExit")
 @pytest.mark.parametrize("style", ["safe_fork", "hook"])  # the others' children unwind nothing
 def test_a_child_may_leave_a_coroutine_by_sys_exit(style: str) -> None:
     outcome = run(unwound, style)

@@ -157,12 +157,8 @@ def mutex_of_a_queue(fork: Forker) -> None:
 
 
 # On PyPy the bodies of with statements cannot be read: docs/limits.md.
-NO_BODIES = pytest.mark.skipif(
-    not READS_STACKS, reason="on PyPy and without a GIL nobody tells who holds a plain lock"
-)
-HANGS_BY_ITSELF = pytest.mark.skipif(
-    WITHOUT_GIL, reason="CPython 3.13t leaves a child hanging in strptime(): docs/limits.md"
-)
+NO_BODIES = pytest.mark.skipif(not READS_STACKS, reason="nobody tells who holds a plain lock")
+HANGS_BY_ITSELF = pytest.mark.skipif(WITHOUT_GIL, reason="CPython's own fault: docs/limits.md")
 
 
 @pytest.mark.parametrize(
