@@ -192,9 +192,9 @@ def _before() -> None:
                     _freeze()
                 # Other threads: those that Python started, and those in C that run Python code.
                 event.beside_threads = bool(_count()) or len(current_frames()) > 1
-                if event.beside_threads and _threads.comes_last is None:
-                    _threads.look_behind(_hook)
                 if event.beside_threads:
+                    if _threads.comes_last is None:
+                        _threads.look_behind(_hook)
                     event.undo += (_threads.end_turn,)
                     _threads.begin_turn()
                 flush(event)

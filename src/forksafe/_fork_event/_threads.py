@@ -131,16 +131,16 @@ _select: Any = select.select if type(select.select) is _IN_C else lambda *_: Non
 # a lock taken in between, on a busy machine, and with a short one of 0.05 ms still 1 of 2,000.
 _SHORT, _LONG = 0.0010015, 0.0500015  # seconds; CPython cuts them to microseconds
 _OURS = (1001, 50001)  # the interval itself tells, since several threads may fork at once
-_set_interval: Any = float if _PYPY else sys.setswitchinterval
 _usual = 0.0  # seconds, the program's own interval
 
 
 def begin_turn() -> None:
     """Begin a turn in which the GIL may be lost, but not for long: `end_turn` is to be called."""
     global _usual
-    now = sys.getswitchinterval()
-    _usual = _usual if round(now * 1e6) in _OURS else now
-    _set_interval(min(_usual, _SHORT))
+    if others_can_be_read():  # else there is no look that a turn would be for
+        now = sys.getswitchinterval()
+        _usual = _usual if round(now * 1e6) in _OURS else now
+        sys.setswitchinterval(min(_usual, _SHORT))
 
 
 def look(again: bool = False) -> Stacks:
@@ -154,7 +154,7 @@ def look(again: bool = False) -> Stacks:
         begin_turn()
         if pause:
             _sleep(pause)
-            _set_interval(max(_usual, _LONG))
+            sys.setswitchinterval(max(_usual, _LONG))
         else:
             _select((), (), (), 0)  # if just one thread waits for the GIL, it waits anew
         frames = current_frames()
@@ -175,7 +175,7 @@ def _places(me: int, frames: Mapping[int, FrameType]) -> list[tuple[int, int]]:
 def end_turn() -> None:
     """End the turn: in parent and child, or before the fork if all other threads sleep."""
     if round(sys.getswitchinterval() * 1e6) in _OURS:
-        _set_interval(_usual)
+        sys.setswitchinterval(_usual)
 
 
 def forget_vanished_threads() -> None:
